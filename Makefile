@@ -1,0 +1,57 @@
+# Everything a user, a developer and the CI run. `make` alone lists the targets.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.installed
+
+# One thread per worker: the workers share the cores. Warnings are errors (pyproject.toml).
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
+
+.DEFAULT_GOAL := help
+.PHONY: help install run test test-fast lint format benchmark wheel clean
+
+help: ## List the targets
+	@echo "usage: make <target> [PYTHON=python3.11]"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' Makefile
+
+install: $(READY) ## Create .venv with the pinned packages (the other targets do it when needed)
+
+run: $(READY) ## Train a first model: VaDE on the temporally non-stationary sources of TCL
+	$(BIN)/python -m ivae_lab.train model=vade data=tcl
+
+test: lint ## All that the CI runs: style, types, then every test, warnings as errors
+	$(PYTEST)
+
+test-fast: $(READY) ## The tests that are not marked slow (at most 90 s)
+	$(PYTEST) -m "not slow"
+
+lint: $(READY) ## Check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY) ## Rewrite the code in the project's style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+benchmark: $(READY) ## Time a training step, stacked against one by one
+	$(BIN)/python scripts/benchmark.py
+
+wheel: $(READY) ## Build the wheel into dist/
+	$(BIN)/python -m build --wheel --no-isolation
+
+clean: ## Remove wheels and caches (.venv and outputs stay)
+	rm -rf dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -path ./$(VENV) -prune -o -path ./outputs -prune -o -type d -name __pycache__ -exec rm -rf {} +
+
+# torch goes first and alone, so that nothing else decides which of its builds is fetched.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	  { echo "error: $(PYTHON) is missing or older than Python 3.11; name another with make PYTHON=python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	  { echo "error: $(PYTHON) cannot create virtual environments; install its venv package (Debian: python3-venv)" >&2; exit 1; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet "$$(grep '^torch==' constraints.txt)"
+	$(BIN)/python -m pip install --quiet -e '.[dev]' -c constraints.txt
+	@touch $@

@@ -1,0 +1,72 @@
+"""What a finished run says on the terminal: a table per seed, the mean with its interval, and where things lie."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from ivae_lab.results import interval, read_results, read_status
+
+# What the table shows of the many rows of results.csv, where it is there.
+HEADLINES: dict[str, dict[str, Any]] = {
+    "MCC\nmean": {"metric": "mcc", "latents": "mean", "coefficient": "pearson", "alignment": "strong"},
+    "MCC\nsample": {"metric": "mcc", "latents": "sample", "coefficient": "pearson", "alignment": "strong"},
+    "weak MCC\nmean, out": {"metric": "mcc", "latents": "mean", "alignment": "weak", "scored": "out"},
+    "linear R2\nmean, out": {"metric": "linear_r2", "latents": "mean"},
+    "ELBO\nnats": {"metric": "elbo"},
+}
+
+
+def show(folder: Path, console: Console) -> None:
+    """Print the table of a finished run folder."""
+    rows, status = read_results(folder), read_status(folder)
+    split = "test" if (rows["split"] == "test").any() else "train"
+    chosen = {name: _pick(rows[rows["split"] == split], where) for name, where in HEADLINES.items()}
+    console.print(_table({name: part for name, part in chosen.items() if len(part)}, split))
+    if status["state"] == "diverged":
+        console.print(f"diverged: {status['error']}; not in the means", style="bold red", soft_wrap=True)
+    console.print("MCC: Pearson, matched by assignment; strong unless it says weak (CCA on one half, scored on the other).")
+    console.print("chance: the same number with the sources' rows shuffled. All variants are in results.csv.")
+    for name in ("recovered.png", "results.csv"):
+        if (folder / name).exists():
+            console.print(f"{name:14} {folder / name}", soft_wrap=True, highlight=False)
+
+
+def _pick(rows: pd.DataFrame, where: dict[str, Any]) -> pd.DataFrame:
+    for column, value in where.items():
+        rows = rows[rows[column] == value]
+    return rows
+
+
+def _table(columns: dict[str, pd.DataFrame], split: str) -> Table:
+    table = Table(title=f"scores on the {split} rows")
+    table.add_column("seed", justify="right")
+    for name in columns:
+        table.add_column(name, justify="right")
+    seeds = next(iter(columns.values()))["seed"].tolist() if columns else []
+    for seed in seeds:
+        table.add_row(str(seed), *(_number(part.loc[part["seed"] == seed, "value"].iloc[0]) for part in columns.values()))
+    table.add_section()
+    table.add_row("mean", *(_number(_mean(part["value"])) for part in columns.values()), style="bold")
+    table.add_row("95% interval", *(_interval(part["value"]) for part in columns.values()))
+    table.add_row("chance", *(_number(_mean(part["chance"])) for part in columns.values()), style="dim")
+    return table
+
+
+def _mean(values: pd.Series[float]) -> float:
+    finite = values[np.isfinite(values)]
+    return float(finite.mean()) if len(finite) else float("nan")
+
+
+def _interval(values: pd.Series[float]) -> str:
+    low, high = interval(values)
+    return f"{low:.3f} to {high:.3f}" if np.isfinite(low) else "-"
+
+
+def _number(value: float) -> str:
+    return f"{value:.3f}" if np.isfinite(value) else "-"

@@ -1,0 +1,198 @@
+"""What happens between chunks: the history, the progress bar, checkpoints, and stopping when told to."""
+
+from __future__ import annotations
+
+import io
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from ivae_lab.engine.module import SeedsModule
+from ivae_lab.engine.training import Chunk
+from ivae_lab.metrics.mcc import mean_correlation
+from ivae_lab.results import atomic
+
+_SCORED_ROWS = 2000  # rows of the training data on which the history's MCC is taken
+_PLAIN_LINE_SECONDS = 10.0  # how often a progress line is printed where there is no terminal
+
+
+class History(lightning.Callback):
+    """Records the training at the planned points, and hands the rows to the loggers.
+
+    The MCC in it (posterior mean, Pearson, strong, on at most 2,000 evenly spaced training rows) is there to be
+    looked at: nothing is chosen by it.
+    """
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Chunk, batch_idx: int
+    ) -> None:
+        """Record where the plan says so."""
+        if not batch.record:
+            return
+        for row in pl_module.record(_scores(pl_module)):
+            for logger in trainer.loggers:
+                seed = int(row["seed"])
+                named = {f"seed{seed}/{name}": value for name, value in row.items() if name not in ("step", "seed")}
+                logger.log_metrics(named, step=int(row["step"]))
+
+
+def _scores(module: SeedsModule) -> list[float | None]:
+    train = module.data.train
+    if train.z is None:
+        return [None] * len(module.stack.seeds)
+    rows = torch.linspace(0, len(train) - 1, min(_SCORED_ROWS, len(train))).long().unique()
+    means = module.posterior_means(rows).cpu().numpy()  # (S, N, n)
+    sources = train.z.cpu().numpy()[rows.numpy()]
+    return [mean_correlation(mean, sources) for mean in means]
+
+
+class Checkpoints(lightning.Callback):
+    """Writes `checkpoints/last.ckpt` from time to time, at the end, and when the training is told to stop.
+
+    A checkpoint is written beside its final name and renamed, so a kill at any moment leaves the last good one.
+    """
+
+    def __init__(self, path: Path, fingerprint: str, every_seconds: float, seconds_before: float) -> None:
+        self.path, self.fingerprint, self.every = path, fingerprint, every_seconds
+        self.seconds_before = seconds_before  # spent on this run by earlier processes
+        self.began = self.written = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds spent on this run so far."""
+        return self.seconds_before + time.monotonic() - self.began
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: Any, *rest: Any) -> None:
+        """Write if it is time."""
+        if time.monotonic() - self.written >= self.every or trainer.should_stop or trainer.is_last_batch:
+            self.write(pl_module)
+
+    def write(self, module: SeedsModule) -> None:
+        """Write the checkpoint."""
+        buffer = io.BytesIO()
+        torch.save({"fingerprint": self.fingerprint, "seconds": self.seconds, **module.snapshot()}, buffer)
+        with atomic(self.path) as temporary:
+            temporary.write_bytes(buffer.getbuffer())
+        self.written = time.monotonic()
+
+
+class StopOnSignal(lightning.Callback):
+    """On Ctrl-C and SIGTERM, finishes the chunk, lets the checkpoint be written, and stops.
+
+    Attributes
+    ----------
+    received
+        The signal's number; None if there was none.
+    """
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        """Take the signals over from Lightning, which would stop in the middle of things."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._note)
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, *rest: Any) -> None:
+        """Stop if told to."""
+        if self.received is not None:
+            trainer.should_stop = True
+
+    def on_train_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        """Give the signals back."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.received = number
+
+
+class ProgressBar(lightning.Callback):
+    """Epoch, ELBO and MCC so far (means over the seeds that have not diverged), rate and time left.
+
+    A live bar on a terminal; elsewhere a plain line every ten seconds.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[text]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self.task = TaskID(0)
+        self.began = self.said = time.monotonic()
+        self.first_step = 0
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        """Show the bar."""
+        self.first_step, self.began = pl_module.step, time.monotonic()
+        self.task = self.progress.add_task(
+            "training", total=pl_module.data.plan.total, completed=pl_module.step, text="first step"
+        )
+        self.progress.start()
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: Any, *rest: Any) -> None:
+        """Move the bar."""
+        text = self._text(pl_module)
+        self.progress.update(self.task, completed=pl_module.step, text=text)
+        now = time.monotonic()
+        if not self.console.is_terminal and (now - self.said > _PLAIN_LINE_SECONDS or trainer.is_last_batch):
+            self.said = now
+            total, done = pl_module.data.plan.total, pl_module.step
+            left = (now - self.began) / max(done - self.first_step, 1) * (total - done)
+            self.console.print(f"step {done} of {total}, {text}, {left:.0f} s left", soft_wrap=True, highlight=False)
+
+    def on_train_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        """Leave the bar where it stands."""
+        self.progress.stop()
+
+    def on_exception(self, trainer: lightning.Trainer, pl_module: Any, exception: BaseException) -> None:
+        """Leave the bar where it stands."""
+        self.progress.stop()
+
+    def _text(self, module: SeedsModule) -> str:
+        rate = (module.step - self.first_step) / max(time.monotonic() - self.began, 1e-9)
+        epoch = module.step / module.data.steps_per_epoch
+        last = module.history[-len(module.stack.seeds) :]
+        parts = [f"epoch {epoch:.1f}", f"ELBO {_mean(last, 'elbo')}", f"MCC {_mean(last, 'mcc')}"]
+        if module.diverged:
+            parts.append(f"{len(module.diverged)} diverged")
+        parts.append(f"{rate:.0f} steps/s x {len(module.stack.seeds)} seeds")
+        return ", ".join(parts)
+
+
+def _mean(rows: list[dict[str, float]], name: str) -> str:
+    values = [row[name] for row in rows if np.isfinite(row[name])]
+    return f"{np.mean(values):.3f}" if values else "-"
+
+
+def load_checkpoint(path: Path, fingerprint: str, expect: Callable[[str], Exception]) -> dict[str, Any]:
+    """Read a checkpoint; `expect` makes the error for one that is unreadable or of another configuration."""
+    try:
+        snapshot = torch.load(path, map_location="cpu", weights_only=True)
+        found = snapshot["fingerprint"]
+    except Exception as error:  # whatever a damaged file makes of unzipping and unpickling
+        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+        raise expect(
+            f"expected a readable checkpoint in {path}, got a damaged one ({reason}); "
+            "force=true trains again from the start"
+        ) from error
+    if found != fingerprint:
+        raise expect(f"expected a checkpoint of configuration {fingerprint} in {path}, got one of {found}")
+    return snapshot  # type: ignore[no-any-return]

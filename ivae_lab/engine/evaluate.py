@@ -1,0 +1,61 @@
+"""What trained models say of the data: latents of every row, and the ELBO, for every seed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from ivae_lab.engine.stack import Stack
+from ivae_lab.engine.streams import normals
+from ivae_lab.metrics.estimate import Estimate
+from ivae_lab.types import Batch, Splits
+
+_ROWS = 2048  # rows encoded at a time
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One split as all seeds see it."""
+
+    split: str
+    rows: Batch
+    latents: dict[str, np.ndarray[Any, Any]]  # "mean" and "sample", each (S, N, n)
+    terms: dict[str, np.ndarray[Any, Any]]  # in nats, averaged over rows, each (S,)
+
+    def estimate(self, position: int) -> Estimate:
+        """What one seed found, as the metrics take it."""
+        return Estimate(
+            mean=self.latents["mean"][position],
+            sample=self.latents["sample"][position],
+            sources=_numpy(self.rows.z),
+            u=_numpy(self.rows.u),
+            index=self.rows.index.cpu().numpy(),
+            terms={name: float(values[position]) for name, values in self.terms.items()},
+        )
+
+
+def encode(stack: Stack, splits: Splits, device: torch.device) -> list[Encoded]:
+    """Encode every split that has rows, with one posterior sample per row from each seed's own stream."""
+    return [_encode(stack, name, rows.to(device)) for name, rows in splits.items()]
+
+
+def _encode(stack: Stack, split: str, rows: Batch) -> Encoded:
+    noise = normals(stack.seeds, f"posterior sample, {split}", 0, (len(rows), stack.template.noise_dim))
+    blocks = [
+        stack.map("bound", rows[start : start + _ROWS], noise[:, start : start + _ROWS].to(rows.x.device))
+        for start in range(0, len(rows), _ROWS)
+    ]
+    whole = {name: torch.cat([block[name] for block in blocks], 1).cpu() for name in blocks[0]}  # (S, N, ...)
+    return Encoded(
+        split=split,
+        rows=rows,
+        latents={name: whole.pop(name).numpy() for name in ("mean", "sample")},
+        terms={name: values.double().mean(1).numpy() for name, values in whole.items()},
+    )
+
+
+def _numpy(part: torch.Tensor | None) -> np.ndarray[Any, Any] | None:
+    return None if part is None else part.cpu().numpy()

@@ -1,0 +1,117 @@
+"""From the composed configuration to an exit code: checks, finds finished work, runs, and says what came out."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Le, Len
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
+
+from ivae_lab.build import ConfigError, build, check_value
+from ivae_lab.display import show
+from ivae_lab.engine.folder import NUMBERS, Busy, run_digest
+from ivae_lab.engine.run import Run, Settings, Stopped, prepare
+from ivae_lab.results import is_finished, read_status
+
+OK, FAILED, BAD_INPUT = 0, 1, 2
+_SETTINGS = ("seed", "outputs", "force", "logger", "compute")
+_Seed = Annotated[int, Ge(0), Le(2**32 - 1)]
+
+
+def do(config: DictConfig) -> int:
+    """Do one run and return its exit code; errors that a user can mend are one line on stderr."""
+    console = Console()
+    try:
+        return _do(config, console)
+    except (ConfigError, Busy, OmegaConfBaseException) as error:
+        return _say(error, BAD_INPUT)
+    except OSError as error:
+        return _say(f"expected to read and write the run's files, got: {error}", BAD_INPUT)
+    except Stopped as stopped:
+        return _say(stopped, 128 + stopped.signal)
+    except KeyboardInterrupt:
+        return _say("interrupted; the same command begins again, or continues from its last checkpoint", 130)
+    except Exception:
+        # Not foreseen, so the traceback is what helps; the run folder's status.json says `failed`.
+        traceback.print_exc()
+        return FAILED
+
+
+def _do(config: DictConfig, console: Console) -> int:
+    settings = read_settings(config, dict(HydraConfig.get().runtime.choices))
+    if is_finished(settings.folder) and not config.force:
+        console.print(f"already finished: {settings.folder} (force=true trains again)", soft_wrap=True)
+    else:
+        prepare(settings.compute)
+        run = Run(settings, console)
+        _announce(settings, run, console)
+        run.execute()
+    show(settings.folder, console)
+    return OK if read_status(settings.folder)["state"] == "done" else FAILED
+
+
+def read_settings(config: DictConfig, choices: Mapping[str, Any]) -> Settings:
+    """Check the configuration and build what does not depend on the data.
+
+    Raises
+    ------
+    ConfigError
+        One line: the key, what was expected there, what came.
+    """
+    unknown = sorted(set(config) - {*NUMBERS, *_SETTINGS})  # type: ignore[arg-type]
+    if unknown:
+        raise ConfigError(f"{unknown[0]}: expected one of {', '.join([*NUMBERS, *_SETTINGS])}; got an unknown key")
+    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    for name, annotation in (("outputs", str), ("force", bool), ("logger", Literal["csv", "wandb"])):
+        check_value(plain[name], annotation, name)
+    seeds = _seeds(plain["seed"])
+    check_value(plain["data"].get("seed"), _Seed, "data.seed")
+    name = f"{choices['data']}-{choices['model']}"
+    return Settings(
+        config=config,
+        seeds=seeds,
+        data_seed=plain["data"]["seed"],
+        folder=Path(plain["outputs"]) / f"{name}-{run_digest(plain, seeds)}",
+        title=f"{choices['model']} on {choices['data']}",
+        logger=plain["logger"],
+        compute=build(config.compute, "compute"),
+        training=build(config.trainer, "trainer"),
+        metrics={key: build(metric, f"metric.{key}") for key, metric in config.metric.items()},
+    )
+
+
+def _seeds(value: Any) -> list[int]:
+    """An integer is a list of one: `seed=0` and `seed=[0]` are the same run."""
+    seeds = value if isinstance(value, list) else [value]
+    check_value(seeds, Annotated[list[_Seed], Len(1)], "seed")
+    if len(set(seeds)) < len(seeds):
+        raise ConfigError(f"seed: expected different seeds, got {seeds}")
+    return seeds
+
+
+def _announce(settings: Settings, run: Run, console: Console) -> None:
+    seeds = settings.seeds
+    named = f"seed {seeds[0]}" if len(seeds) == 1 else f"{len(seeds)} seeds ({', '.join(map(str, seeds))})"
+    weights = sum(value[0].numel() for value in run.stack.parameters.values())
+    compiled = ", compiled (the first step takes up to half a minute)" if settings.compute.compiles(run.plan.total) else ""
+    console.print(
+        f"{settings.title}: {named} at once, data seed {settings.data_seed}, {run.plan.total} steps, "
+        f"{weights} parameters each, on {settings.compute.torch_device()}{compiled}\n"
+        f"run folder: {settings.folder}",
+        soft_wrap=True,
+        highlight=False,
+    )
+
+
+def _say(message: object, code: int) -> int:
+    print(f"ivae_lab.train: {message}", file=sys.stderr)
+    return code
+
+

@@ -1,0 +1,276 @@
+"""One run: from a composed configuration to a complete run folder, whatever interrupts it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning
+import numpy as np
+import pandas as pd
+import torch
+from lightning.fabric.plugins.environments import LightningEnvironment
+from lightning.pytorch.loggers import Logger
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+from ivae_lab.build import ConfigError, build
+from ivae_lab.engine import folder as folders
+from ivae_lab.engine.callbacks import Checkpoints, History, ProgressBar, StopOnSignal, load_checkpoint
+from ivae_lab.engine.datamodule import DataModule
+from ivae_lab.engine.evaluate import Encoded, encode
+from ivae_lab.engine.module import SeedsModule
+from ivae_lab.engine.stack import Stack
+from ivae_lab.engine.training import Compute, Plan, Training
+from ivae_lab.models.model import Model
+from ivae_lab.metrics.estimate import Estimate
+from ivae_lab.results import atomic, write_results
+from ivae_lab.types import Splits
+
+State = Literal["done", "diverged"]
+Row = dict[str, Any]
+
+
+class Stopped(RuntimeError):
+    """A signal stopped the training; its checkpoint is written.
+
+    Attributes
+    ----------
+    signal
+        The signal's number.
+    """
+
+    def __init__(self, folder: Path, number: int, step: int, total: int) -> None:
+        super().__init__(
+            f"stopped by {signal.Signals(number).name} after step {step} of {total}; "
+            f"the same command continues from {folder}"
+        )
+        self.signal = number
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything a run needs, checked."""
+
+    config: DictConfig  # the composed configuration, without Hydra's own part
+    seeds: list[int]
+    data_seed: int
+    folder: Path
+    title: str  # "<data> <model>", for figures
+    logger: Literal["csv", "wandb"]
+    compute: Compute
+    training: Training
+    metrics: dict[str, Callable[[Estimate], list[Row]]]
+
+    def plain(self) -> dict[str, Any]:
+        """The resolved configuration as plain values."""
+        return OmegaConf.to_container(self.config, resolve=True)  # type: ignore[return-value]
+
+    @property
+    def fingerprint(self) -> str:
+        """Stands for everything that changes numbers."""
+        return folders.run_digest(self.plain(), self.seeds)
+
+
+@dataclass
+class Run:
+    """Trains, scores and writes one run folder.
+
+    Everything that can be wrong with the configuration is found while the parts are built, before the folder
+    exists.
+    """
+
+    settings: Settings
+    console: Console
+    splits: Splits = field(init=False)
+    stack: Stack = field(init=False)
+    plan: Plan = field(init=False)
+
+    def __post_init__(self) -> None:
+        settings, training = self.settings, self.settings.training
+        data_config = OmegaConf.masked_copy(settings.config.data, [k for k in settings.config.data if k != "seed"])
+        self.splits = build(data_config, "data")(settings.data_seed)
+        self.stack = Stack(self._build_model, settings.seeds, settings.compute.torch_device())
+        try:
+            steps = training.total_steps(len(self.splits.train))
+        except ValueError as error:
+            raise ConfigError(f"trainer: {error}") from error
+        pretrain = self.stack.template.pretrain_steps
+        self.plan = Plan(pretrain, steps, training.chunk, training.history_points)
+
+    def _build_model(self) -> Model:
+        config = self.settings.config
+        prior = build(config.prior, "prior")
+        return build(config.model, "model", spec=self.splits.spec, prior=prior)  # type: ignore[no-any-return]
+
+    def execute(self) -> State:
+        """Train, or continue, and leave a complete folder; the state it ended in.
+
+        Raises
+        ------
+        Stopped
+            On Ctrl-C or SIGTERM, with the checkpoint written.
+        """
+        path = self.settings.folder
+        path.mkdir(parents=True, exist_ok=True)
+        with folders.locked(path):
+            with atomic(path / "config.yaml") as temporary:
+                temporary.write_text(OmegaConf.to_yaml(self.settings.config, resolve=True))
+            self._write_status("running")
+            try:
+                module, seconds = self._train()
+                return self._finish(module, seconds)
+            except (Exception, KeyboardInterrupt) as error:
+                if not isinstance(error, Stopped):
+                    self._write_status("failed", error=f"{type(error).__name__}: {error}")
+                raise
+
+    def _train(self) -> tuple[SeedsModule, float]:
+        settings = self.settings
+        device = settings.compute.torch_device()
+        data = DataModule(self.splits, self.plan, settings.training.batch_size, settings.seeds, device)
+        module = SeedsModule(self.stack, data, settings.training, settings.compute.compiles(self.plan.total))
+        seconds = self._restore(module)
+        checkpoints = Checkpoints(
+            self._checkpoint, settings.fingerprint, settings.compute.checkpoint_seconds, seconds
+        )
+        if module.step < self.plan.total:
+            stop = StopOnSignal()
+            callbacks = [stop, History(), ProgressBar(self.console), checkpoints]
+            _trainer(device, callbacks, self._loggers()).fit(module, datamodule=data)
+            if stop.received is not None and module.step < self.plan.total:
+                raise Stopped(settings.folder, stop.received, module.step, self.plan.total)
+        return module, checkpoints.seconds
+
+    @property
+    def _checkpoint(self) -> Path:
+        return self.settings.folder / "checkpoints" / "last.ckpt"
+
+    def _restore(self, module: SeedsModule) -> float:
+        """Continue from the checkpoint where there is one; the seconds spent before."""
+        if not self._checkpoint.exists():
+            self._checkpoint.parent.mkdir(exist_ok=True)
+            return 0.0
+        snapshot = load_checkpoint(self._checkpoint, self.settings.fingerprint, ConfigError)
+        module.restore(snapshot)
+        self.console.print(f"continuing at step {module.step} of {self.plan.total}")
+        return float(snapshot["seconds"])
+
+    def _loggers(self) -> list[Logger]:
+        if self.settings.logger == "csv":
+            return []
+        from ivae_lab.engine.tracking import wandb_logger
+
+        return [wandb_logger(self.settings.folder, self.settings.plain())]
+
+    def _finish(self, module: SeedsModule, seconds: float) -> State:
+        path, seeds = self.settings.folder, self.settings.seeds
+        self.console.print("encoding and scoring")
+        encoded = encode(self.stack, self.splits, self.settings.compute.torch_device())
+        for position, seed in enumerate(seeds):
+            if not all(np.isfinite(part.latents["mean"][position]).all() for part in encoded):
+                module.diverged.setdefault(seed, module.step)
+        _write_latents(path / "latents.npz", encoded, seeds)
+        with atomic(path / "history.csv") as temporary:
+            pd.DataFrame(module.history).to_csv(temporary, index=False)
+        write_results(path / "results.csv", self._score(encoded, module.diverged))
+        if self.splits.train.z is not None:
+            from ivae_lab.plots import recovered
+
+            recovered(path, path / "recovered", self.settings.title)
+        state: State = "diverged" if module.diverged else "done"
+        self._write_status(
+            state,
+            seconds=round(seconds, 2),
+            compiled=module.compiled,
+            diverged={str(seed): step for seed, step in module.diverged.items()},
+            error=_divergence(module.diverged) if module.diverged else None,
+        )
+        return state
+
+    def _score(self, encoded: list[Encoded], diverged: dict[int, int]) -> list[Row]:
+        rows = []
+        for position, seed in enumerate(self.settings.seeds):
+            fixed: Row = {"seed": seed, "data_seed": self.settings.data_seed}
+            if seed in diverged:
+                fixed["state"] = "diverged"
+            for part in encoded:
+                estimate = part.estimate(position)
+                for metric in self.settings.metrics.values():
+                    rows += [{**row, **fixed, "split": part.split} for row in metric(estimate)]
+        return rows
+
+    def _write_status(self, state: str, **more: Any) -> None:
+        settings, plain = self.settings, self.settings.plain()
+        status = {
+            "state": state,
+            "error": None,
+            "seeds": settings.seeds,
+            "data_seed": settings.data_seed,
+            "run": settings.fingerprint,
+            "cell": folders.cell_digest(plain),
+            "device": str(settings.compute.torch_device()),
+            "threads": torch.get_num_threads(),
+            "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            **folders.environment(),
+            **more,
+        }
+        folders.write_json(settings.folder / "status.json", status)
+
+
+def _divergence(diverged: dict[int, int]) -> str:
+    named = ", ".join(f"seed {seed} by step {step}" for seed, step in diverged.items())
+    return f"not finite any more: {named}"
+
+
+def _write_latents(path: Path, encoded: list[Encoded], seeds: list[int]) -> None:
+    arrays = {
+        name: np.concatenate([part.latents[name] for part in encoded], 1) for name in ("mean", "sample")
+    }  # (S, N, n)
+    for name, key in (("sources", "z"), ("u", "u"), ("index", "index")):
+        values = [getattr(part.rows, key) for part in encoded]
+        if values[0] is not None:
+            arrays[name] = torch.cat(values).cpu().numpy()
+    arrays["split"] = np.concatenate([np.full(len(part.rows), part.split) for part in encoded])
+    arrays["seed"] = np.array(seeds)
+    with atomic(path) as temporary, temporary.open("wb") as handle:
+        np.savez(handle, **arrays)  # type: ignore[arg-type]
+
+
+def _trainer(
+    device: torch.device, callbacks: list[lightning.Callback], loggers: list[Logger]
+) -> lightning.Trainer:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*srun.*")  # one process, on whatever machine
+        return lightning.Trainer(
+            accelerator="gpu" if device.type == "cuda" else "cpu",
+            devices=1,
+            max_epochs=1,
+            callbacks=callbacks,
+            logger=loggers or False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            # One process: requeueing in a Slurm job is the launcher's business, not Lightning's.
+            plugins=[LightningEnvironment()],
+        )
+
+
+def prepare(compute: Compute) -> None:
+    """Settle what PyTorch does in this process."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*configure_optimizers` returned `None`")
+    warnings.filterwarnings("ignore", message=".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*")
+    torch._dynamo.reset()  # a sweep compiles one run after another in one process
+    if compute.threads is not None:
+        torch.set_num_threads(compute.threads)
+    # Sums whose order depends on the threads would not be bit-identical after a resume.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=compute.torch_device().type == "cuda")

@@ -1,0 +1,93 @@
+"""S models of one kind as one: parameters stacked along a first dimension, methods mapped over it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import functional_call, grad_and_value, stack_module_state, vmap
+
+from ivae_lab.engine.streams import generator
+from ivae_lab.models.model import Model
+from ivae_lab.types import Batch
+
+Parameters = dict[str, Tensor]  # by name, each (S, ...)
+
+
+class Stack:
+    """The models of several seeds.
+
+    Parameters
+    ----------
+    build_model
+        Builds one model; its weights come from PyTorch's global generator, seeded here for each seed alone.
+    seeds
+        The S model seeds.
+    device
+        Where parameters live.
+    """
+
+    def __init__(self, build_model: Callable[[], Model], seeds: list[int], device: torch.device) -> None:
+        self.seeds = seeds
+        models = [_seeded(build_model, seed) for seed in seeds]
+        parameters, buffers = stack_module_state(models)  # type: ignore[arg-type]
+        self.parameters: Parameters = {name: value.detach().to(device) for name, value in parameters.items()}
+        self.buffers: Parameters = {name: value.detach().to(device) for name, value in buffers.items()}
+        self._one = models[0].to(device)
+        self.template = _seeded(build_model, seeds[0]).to("meta")  # the computation, without numbers
+
+    def map(self, method: str, batch: Batch, *arguments: Tensor) -> Any:
+        """Call a method on rows that all seeds share; `arguments` carry a first dimension of seeds, (S, ...)."""
+
+        def one(parameters: Parameters, buffers: Parameters, *rest: Tensor) -> Any:
+            return functional_call(self.template, (parameters, buffers), (method, batch, *rest))
+
+        with torch.no_grad():
+            return vmap(one)(self.parameters, self.buffers, *arguments)
+
+    def model(self, position: int) -> Model:
+        """The model of one seed; what is changed in it must be put back with `replace`."""
+        state = {**self.parameters, **self.buffers}
+        self._one.load_state_dict({name: value[position] for name, value in state.items()})
+        return self._one
+
+    def replace(self, position: int, model: Model) -> None:
+        """Take over the parameters of one seed's model."""
+        for name, value in model.named_parameters():
+            self.parameters[name][position] = value.detach()
+
+    def gradients(self, method: str) -> Callable[..., tuple[Parameters, tuple[Tensor, dict[str, Tensor]]]]:
+        """A function of (parameters, buffers, x, u, index, noise, progress) that maps a loss and its gradient.
+
+        Batch parts and noise are (S, B, ...), progress is shared. It returns the gradients, (S, ...) each, and
+        (loss, terms), (S,) each.
+        """
+
+        def one(
+            parameters: Parameters,
+            buffers: Parameters,
+            x: Tensor,
+            u: Tensor | None,
+            index: Tensor,
+            noise: Tensor,
+            progress: Tensor,
+        ) -> tuple[Tensor, dict[str, Tensor]]:
+            batch = Batch(x, u, None, index)
+            terms = functional_call(self.template, (parameters, buffers), (method, batch, noise, progress))
+            return terms["loss"], terms
+
+        def mapped(
+            parameters: Parameters, buffers: Parameters, x: Tensor, u: Tensor | None, *rest: Tensor
+        ) -> tuple[Parameters, tuple[Tensor, dict[str, Tensor]]]:
+            dims = (0, 0, 0, None if u is None else 0, 0, 0, None)
+            return vmap(grad_and_value(one, has_aux=True), in_dims=dims)(parameters, buffers, x, u, *rest)  # type: ignore[no-any-return]
+
+        return mapped
+
+
+def _seeded(build_model: Callable[[], Model], seed: int) -> Model:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(generator(seed, "weights").initial_seed())
+        return build_model()

@@ -1,0 +1,29 @@
+"""Random numbers of a seed: every stream is named, and starts from that seed and its name alone.
+
+So a seed's numbers do not depend on which seeds run beside it, and a run continued at step t draws what an
+uninterrupted one draws there: no generator state needs saving.
+"""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def generator(seed: int, stream: str, counter: int = 0) -> torch.Generator:
+    """A CPU generator for the `counter`-th draw from the named stream of a seed."""
+    words = np.random.SeedSequence([seed, zlib.crc32(stream.encode()), counter]).generate_state(2, np.uint32)
+    return torch.Generator().manual_seed(int(words[0]) << 32 | int(words[1]))
+
+
+def normals(seeds: list[int], stream: str, counter: int, shape: tuple[int, ...]) -> Tensor:
+    """Standard normal numbers for each seed: (S, *shape), drawn on the CPU so that every device sees the same."""
+    return torch.stack([torch.randn(shape, generator=generator(seed, stream, counter)) for seed in seeds])
+
+
+def permutations(seeds: list[int], stream: str, counter: int, rows: int) -> Tensor:
+    """A random order of the rows for each seed: (S, rows)."""
+    return torch.stack([torch.randperm(rows, generator=generator(seed, stream, counter)) for seed in seeds])

@@ -1,0 +1,147 @@
+"""How long and how to optimise (`trainer` group), and on what machine (`compute`)."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import torch
+from annotated_types import Ge, Len, Lt
+
+from ivae_lab.types import Count, Decay, NonNegativeFloat, PositiveFloat, PositiveInt
+
+# Compiling costs some 20 to 30 s once; below this many steps plain PyTorch is done before it would pay.
+_COMPILE_PAYS_FROM = 5000
+
+
+@dataclass(frozen=True)
+class Training:
+    """Optimiser, schedule and length of a training.
+
+    Parameters
+    ----------
+    steps, epochs
+        Optimiser steps, or passes through the training data: exactly one of them.
+    batch_size
+        Rows per step; the partial batch at the end of an epoch is left out.
+    lr, betas, eps
+        Adam's (Kingma and Ba 2015).
+    schedule
+        `constant`; `cosine`, to 0 over the training; `plateau`: times `plateau_factor` when the mean training
+        loss of an epoch has not improved for more than `plateau_patience` epochs (PyTorch's ReduceLROnPlateau).
+        Each seed has its own.
+    clip_norm
+        The norm to which each seed's gradient is clipped; None: not at all.
+    history_points
+        Rows per seed in history.csv.
+    chunk
+        Optimiser steps between two looks at the clock, at signals and at divergence; noise is drawn per chunk.
+    """
+
+    steps: PositiveInt | None
+    epochs: PositiveInt | None
+    batch_size: PositiveInt
+    lr: PositiveFloat
+    betas: Annotated[list[Annotated[float, Ge(0), Lt(1)]], Len(2, 2)]
+    eps: PositiveFloat
+    schedule: Literal["constant", "cosine", "plateau"]
+    plateau_factor: Decay
+    plateau_patience: Count
+    clip_norm: PositiveFloat | None
+    history_points: PositiveInt
+    chunk: PositiveInt
+
+    def __post_init__(self) -> None:
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError(f"expected exactly one of steps and epochs, got steps={self.steps}, epochs={self.epochs}")
+
+    def steps_per_epoch(self, train_rows: int) -> int:
+        """Full batches in the training data."""
+        if self.batch_size > train_rows:
+            raise ValueError(
+                f"expected a batch_size of at most the {train_rows} rows of the training data, got {self.batch_size}"
+            )
+        return train_rows // self.batch_size
+
+    def total_steps(self, train_rows: int) -> int:
+        """Optimiser steps of the main objective."""
+        per_epoch = self.steps_per_epoch(train_rows)
+        return self.steps if self.steps is not None else int(self.epochs or 0) * per_epoch
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Optimiser steps start .. stop - 1, done in one go; phases never share a chunk."""
+
+    start: int
+    stop: int
+    pretraining: bool
+    record: bool  # a point of the history lies at its end
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All optimiser steps of a run: pretraining first, then the main objective."""
+
+    pretrain_steps: int
+    steps: int
+    chunk: int
+    history_points: int
+
+    @property
+    def total(self) -> int:
+        """Steps of both phases."""
+        return self.pretrain_steps + self.steps
+
+    def chunks(self) -> Iterator[Chunk]:
+        """The chunks in order; they do not depend on where a run was interrupted."""
+        every = max(1, round(self.total / self.chunk / self.history_points))
+        for first, last, pretraining in ((0, self.pretrain_steps, True), (self.pretrain_steps, self.total, False)):
+            for number, start in enumerate(range(first, last, self.chunk), 1):
+                stop = min(start + self.chunk, last)
+                yield Chunk(start, stop, pretraining, number % every == 0 or stop == last)
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Where to compute; nothing here changes what is computed, beyond rounding.
+
+    Parameters
+    ----------
+    device
+        `auto` takes a GPU where there is one.
+    threads
+        CPU threads; None leaves PyTorch's choice.
+    compile
+        Whether `torch.compile` translates the training step; `auto`: for long runs, where a compiler is at hand.
+    checkpoint_seconds
+        Seconds between checkpoints; 0: after every chunk.
+    """
+
+    device: Literal["auto", "cpu", "cuda"]
+    threads: PositiveInt | None
+    compile: Literal["auto"] | bool
+    checkpoint_seconds: NonNegativeFloat
+
+    def __post_init__(self) -> None:
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise ValueError("expected a CUDA device for device=cuda, got a machine without")
+        if self.compile is True and not self._compiler():
+            raise ValueError("expected a C++ compiler (g++ or clang++) for compile=true, got none on the PATH")
+
+    def torch_device(self) -> torch.device:
+        """The device to compute on."""
+        if self.device == "auto":
+            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device(self.device)
+
+    def compiles(self, steps: int) -> bool:
+        """Whether to compile the step of a run of so many steps."""
+        if self.compile == "auto":
+            return steps >= _COMPILE_PAYS_FROM and self._compiler()
+        return self.compile
+
+    def _compiler(self) -> bool:
+        return any(shutil.which(name) for name in ("g++", "clang++", "c++"))

@@ -1,0 +1,92 @@
+"""What a metric is given, the row it answers with, and the seeded choices of rows that metrics share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.floating[Any]]
+Integers = NDArray[np.integer[Any]]
+LatentName = Literal["mean", "sample"]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What one seed says about one split.
+
+    A metric is any callable `Metric(estimate) -> rows`. Each row is made by `row` and has every column of
+    `ivae_lab.results.COLUMNS` but `seed`, `data_seed` and `split`, which the caller knows and adds. A metric that
+    needs the true sources returns no rows where they are unknown.
+    """
+
+    mean: Floats  # (N, n) mean of the posterior q(z | x, u)
+    sample: Floats  # (N, n) one sample of the posterior per row
+    sources: Floats | None  # (N, k) true sources, None where unknown
+    u: NDArray[Any] | None  # (N,) auxiliary variable
+    index: Integers  # (N,) row ids in the whole data set
+    terms: dict[str, float]  # the ELBO and its terms by name, averaged over rows, in nats
+
+    @property
+    def state(self) -> str:
+        """`diverged` where a latent or a term is not a finite number, else `done`."""
+        parts = (self.mean, self.sample, np.array(list(self.terms.values()), dtype=float))
+        return "done" if all(np.isfinite(part).all() for part in parts) else "diverged"
+
+    def row(self, metric: str, value: float, **choices: Any) -> dict[str, Any]:
+        """One row of results: `value` of `metric` under `choices`; what does not apply stays None.
+
+        Parameters
+        ----------
+        metric, value
+            Name of the metric and its value.
+        **choices
+            Any of `latents`, `coefficient`, `alignment`, `rank`, `scored`, `chance`, and `points` where the metric is
+            scored on fewer rows than the split has.
+
+        Raises
+        ------
+        ValueError
+            If a choice is no column of the results.
+        """
+        row: dict[str, Any] = dict.fromkeys(("metric", "latents", "coefficient", "alignment", "rank", "scored"))
+        row |= {"points": len(self.mean), "latent_dim": self.mean.shape[1], "source_dim": None}
+        row |= {"value": float(value), "chance": None, "state": self.state, "metric": metric}
+        if self.sources is not None:
+            row["source_dim"] = self.sources.shape[1]
+        if unknown := sorted(set(choices) - set(row)):
+            raise ValueError(f"expected choices among {', '.join(row)}, got {', '.join(unknown)}")
+        return row | choices
+
+
+def check_pair(latents: Floats, sources: Floats, rows: int) -> None:
+    """Refuse two tables that can't be compared row by row.
+
+    Raises
+    ------
+    ValueError
+        If one is not a table with columns, the numbers of rows differ, or there are fewer than `rows` of them.
+    """
+    for table in (latents, sources):
+        if table.ndim != 2 or table.shape[1] == 0:
+            raise ValueError(f"expected a table of rows and at least one column, got shape {table.shape}")
+    if len(latents) != len(sources):
+        raise ValueError(f"expected as many rows of sources as of latents ({len(latents)}), got {len(sources)}")
+    if len(latents) < rows:
+        raise ValueError(f"expected at least {rows} rows, got {len(latents)}")
+
+
+def halves(rows: int, seed: int) -> tuple[Integers, Integers]:
+    """Row numbers of two random halves, the same for the same `rows` and `seed`; the first has the odd row."""
+    order = np.random.default_rng(seed).permutation(rows)
+    cut = (rows + 1) // 2
+    return order[:cut], order[cut:]
+
+
+def shuffles(rows: int, draws: int, seed: int) -> Iterator[Integers]:
+    """Give `draws` random orders of the rows, one at a time; pairing rows through one leaves nothing but chance."""
+    rng = np.random.default_rng(seed)
+    return (rng.permutation(rows) for _ in range(draws))

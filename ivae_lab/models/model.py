@@ -1,0 +1,73 @@
+"""What the engine asks of a model, whatever its kind. Code here is written for one seed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ivae_lab.distributions import Normal
+from ivae_lab.types import Batch
+
+
+class Model(nn.Module):
+    """A trainable model of x, with latents z.
+
+    The engine maps these methods over many seeds at once (`torch.func.vmap`), so they draw no random numbers
+    of their own (noise comes in), branch on no tensor's value, and change no buffer.
+
+    Attributes
+    ----------
+    latent_dim
+        n.
+    noise_dim
+        Standard normal numbers that `loss` wants per row.
+    pretrain_steps
+        Optimiser steps on `pretraining_loss` before the main objective; 0 for none.
+    starts_from_data
+        Whether `start` is to be called with encoded training data when the main objective begins.
+    """
+
+    latent_dim: int
+    noise_dim: int
+    pretrain_steps: int = 0
+    starts_from_data: bool = False
+
+    def loss(self, batch: Batch, noise: Tensor, progress: Tensor) -> dict[str, Tensor]:
+        """The objective to minimise under "loss", and terms to report (in nats per row): scalars.
+
+        `noise` is (B, noise_dim), standard normal; `progress` is a scalar in [0, 1], the share of the training done.
+        """
+        raise NotImplementedError
+
+    def pretraining_loss(self, batch: Batch, noise: Tensor, progress: Tensor) -> dict[str, Tensor]:
+        """As `loss`, for the pretraining phase."""
+        raise NotImplementedError
+
+    def encode(self, batch: Batch) -> Normal:
+        """The posterior over z, a Normal over (B, n)."""
+        raise NotImplementedError
+
+    def posterior_mean(self, batch: Batch) -> Tensor:
+        """The mean of the posterior over z: (B, n)."""
+        return self.encode(batch).mean
+
+    def bound(self, batch: Batch, noise: Tensor) -> dict[str, Tensor]:
+        """What a trained model says of each row, (B, ...): "mean" and "sample" of the posterior, "elbo" and its terms.
+
+        The sample is the one that `noise` makes, and the terms are taken at it; terms are in nats.
+        """
+        raise NotImplementedError
+
+    def start(self, z: Tensor, seed: int) -> None:
+        """Set parameters from the encoded training data z, (N, n), once, when the main objective begins."""
+        raise NotImplementedError
+
+    def sample(self, rows: int, u: Tensor | None, generator: torch.Generator) -> Tensor:
+        """Draw new observations, (rows, d); u is (rows,) for a model whose prior needs it."""
+        raise NotImplementedError
+
+    def forward(self, method: str, *arguments: Any) -> Any:
+        """Call a method by name: `torch.func.functional_call` reaches modules through forward only."""
+        return getattr(self, method)(*arguments)

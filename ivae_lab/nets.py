@@ -1,0 +1,171 @@
+"""Networks, written for one model and one batch of rows; `engine/` maps them over many seeds."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from ivae_lab.distributions import Normal
+
+Activation = Literal["xtanh", "leaky_relu", "relu"]
+Init = Literal["torch", "xavier_uniform", "xavier_normal"]
+
+
+def activate(h: Tensor, activation: Activation, slope: float) -> Tensor:
+    """tanh(h) + slope h (`xtanh`), max(h, slope h) (`leaky_relu`) or max(h, 0) (`relu`), elementwise."""
+    if activation == "xtanh":
+        return torch.tanh(h) + slope * h
+    if activation == "leaky_relu":
+        return nn.functional.leaky_relu(h, slope)
+    return torch.relu(h)
+
+
+def initialise(weight: Tensor, init: Init) -> None:
+    """Draw a weight matrix in place; `torch` keeps what PyTorch's own layer has drawn."""
+    if init == "xavier_uniform":
+        nn.init.xavier_uniform_(weight)
+    elif init == "xavier_normal":
+        nn.init.xavier_normal_(weight)
+
+
+class MLP(nn.Module):
+    """A multi-layer perceptron of (x, one-hot u): `layers` linear maps with an activation between them.
+
+    The first layer applied to a one-hot u is a row look-up: W [x, onehot(u)] + b = W_x x + W_u[u] + b, which
+    is what is computed. With `in_dim=0` the network is a function of u alone.
+
+    Parameters
+    ----------
+    in_dim, out_dim
+        Width of x and of the result.
+    u_dim
+        M, the number of values of u; 0 for a network that does not see u.
+    hidden, layers
+        Width of the hidden layers; number of linear maps.
+    activation, slope, init
+        See `activate` and `initialise`.
+    """
+
+    def __init__(
+        self,
+        in_dim: int,
+        out_dim: int,
+        *,
+        hidden: int,
+        layers: int,
+        activation: Activation,
+        slope: float,
+        init: Init,
+        u_dim: int = 0,
+    ) -> None:
+        super().__init__()
+        self.activation, self.slope = activation, slope
+        widths = [in_dim + u_dim, *[hidden] * (layers - 1), out_dim]
+        self.linears = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        for linear in self.linears:
+            initialise(linear.weight, init)  # type: ignore[arg-type]
+        self.u_rows = self._split_first(in_dim) if u_dim else None  # (M, hidden)
+
+    def _split_first(self, in_dim: int) -> nn.Parameter:
+        """Take the columns of the first matrix that meet the one-hot u out of it."""
+        joint: nn.Linear = self.linears[0]  # type: ignore[assignment]
+        weight = joint.weight.detach()
+        joint.weight = nn.Parameter(weight[:, :in_dim].clone()) if in_dim else None  # type: ignore[assignment]
+        return nn.Parameter(weight[:, in_dim:].T.clone())
+
+    def forward(self, x: Tensor, u: Tensor | None = None) -> Tensor:
+        """(B, in_dim) and (B,) to (B, out_dim)."""
+        h = self.linears[0](x)
+        if self.u_rows is not None:
+            h = h + self.u_rows[u]
+        return self._rest(h)
+
+    def table(self) -> Tensor:
+        """The network's value at each of the M values of u, for `in_dim=0`: (M, out_dim)."""
+        return self._rest(self.u_rows + self.linears[0].bias)  # type: ignore[operator]
+
+    def _rest(self, h: Tensor) -> Tensor:
+        for linear in self.linears[1:]:
+            h = linear(activate(h, self.activation, self.slope))
+        return h
+
+
+class GaussianEncoder(nn.Module):
+    """q(z given x) or q(z given x, u): a diagonal Gaussian whose mean and log-variance are MLPs.
+
+    Parameters
+    ----------
+    sees_u
+        Whether u is an input beside x (Khemakhem et al. 2020, Section 5) or not (Willetts and Paige 2021).
+    heads
+        `separate`: one network for the mean and one for the variance; `shared`: one network with two outputs.
+    std
+        `exp`: the network gives log s^2; `softplus`: it gives the inverse softplus of s.
+    """
+
+    def __init__(
+        self,
+        x_dim: int,
+        latent_dim: int,
+        u_dim: int,
+        *,
+        hidden: int,
+        layers: int,
+        activation: Activation,
+        slope: float,
+        init: Init,
+        sees_u: bool,
+        heads: Literal["separate", "shared"],
+        std: Literal["exp", "softplus"],
+    ) -> None:
+        super().__init__()
+        if sees_u and not u_dim:
+            raise ValueError("expected data with an auxiliary variable u for an encoder that sees u, got data without")
+        self.std = std
+        widths = [latent_dim, latent_dim] if heads == "separate" else [2 * latent_dim]
+        self.nets = nn.ModuleList(
+            MLP(
+                x_dim,
+                width,
+                hidden=hidden,
+                layers=layers,
+                activation=activation,
+                slope=slope,
+                init=init,
+                u_dim=u_dim if sees_u else 0,
+            )
+            for width in widths
+        )
+
+    def forward(self, x: Tensor, u: Tensor | None) -> Normal:
+        """(B, d) and (B,) to a Normal over (B, n)."""
+        mean, spread = torch.cat([net(x, u) for net in self.nets], -1).chunk(2, -1)  # (B, n) each
+        if self.std == "softplus":
+            spread = 2 * torch.log(nn.functional.softplus(spread))
+        return Normal(mean, spread)
+
+
+class MLPDecoder(nn.Module):
+    """z to the parameter of p(x given z): a mean (Gaussian) or logits (Bernoulli)."""
+
+    def __init__(
+        self,
+        latent_dim: int,
+        x_dim: int,
+        *,
+        hidden: int,
+        layers: int,
+        activation: Activation,
+        slope: float,
+        init: Init,
+    ) -> None:
+        super().__init__()
+        self.net = MLP(
+            latent_dim, x_dim, hidden=hidden, layers=layers, activation=activation, slope=slope, init=init
+        )
+
+    def forward(self, z: Tensor) -> Tensor:
+        """(B, n) to (B, d)."""
+        return self.net(z)  # type: ignore[no-any-return]

@@ -1,0 +1,202 @@
+"""Style of all figures, colours fixed per method, and the figure of recovered against true sources.
+
+Figures are drawn on `matplotlib.figure.Figure` objects, without pyplot: no global state, no display.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ivae_lab.results import atomic, read_latents
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from ivae_lab.metrics.mcc import Matching
+
+# Okabe and Ito's colours, which colour-blind readers can tell apart, and Tol's for the rest. A method has the same
+# colour in every figure.
+PALETTE = {
+    "ivae": "#0072B2",
+    "vae": "#7F7F7F",
+    "beta_vae": "#E69F00",
+    "beta_tcvae": "#D55E00",
+    "vade": "#009E73",
+    "mfcvae": "#CC79A7",
+    "gin": "#56B4E9",
+    "flow": "#56B4E9",
+    "gmm_flow": "#332288",
+    "rademacher": "#882255",
+    "vqvae": "#AA4499",
+    "rvqvae": "#117733",
+    "autoencoder": "#4D4D4D",
+    "chance": "#BBBBBB",
+}
+SEQUENTIAL = "viridis"
+STYLE: dict[str, Any] = {
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.labelsize": 8,
+    "figure.titlesize": 10,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "lines.linewidth": 1.2,
+    "legend.frameon": False,
+    "savefig.dpi": 200,
+    "figure.constrained_layout.use": True,
+}
+SEEDS, SOURCES, POINTS = 5, 6, 1000  # most rows and columns of panels, and points in each
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG and as PDF under `path`, which has no suffix; without dates, so equal figures are equal."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # laid out once, not again for each file
+    for suffix, metadata in ((".png", None), (".pdf", {"CreationDate": None})):
+        with atomic(path.with_name(path.name + suffix)) as temporary:
+            figure.savefig(temporary, metadata=metadata)
+
+
+def recovered(
+    latents: Path | Arrays,
+    path: Path,
+    title: str,
+    kind: Literal["mean", "sample"] = "mean",
+    split: str | None = None,
+) -> None:
+    """Draw true sources against the latents matched to them, one row of panels per seed.
+
+    The first seeds and sources are shown, in their order and never by their score; the figure says where it was cut.
+    Latents are matched by the strong MCC with Pearson's coefficient, standardised, and flipped where the correlation
+    is negative. Correlations are of all rows, of which at most 1000 are drawn, the same in every panel.
+
+    Parameters
+    ----------
+    latents
+        A run folder, its `latents.npz`, or the arrays in there.
+    path
+        Where to write, without suffix: a PNG and a PDF.
+    title
+        Says which data and model, such as "tcl, ivae".
+    kind
+        Which latents: the posterior mean, or one posterior sample.
+    split
+        Rows of one split, None for all rows.
+
+    Raises
+    ------
+    ValueError
+        If the true sources are unknown, or the split has no rows.
+    """
+    from matplotlib import rc_context
+
+    arrays = _rows_of_split(read_latents(latents) if isinstance(latents, Path) else latents, split)
+    with rc_context(STYLE):
+        figure = _panels(arrays, kind)
+        lines = (
+            f"{title}: recovered sources",
+            _said(arrays, kind, split),
+            "latents standardised, signs flipped to match",
+        )
+        across = int(15 * figure.get_figwidth())  # characters
+        figure.suptitle("\n".join(textwrap.fill(line, across) for line in lines), fontsize=STYLE["axes.titlesize"])
+        save(figure, path)
+
+
+def _rows_of_split(arrays: Arrays, split: str | None) -> Arrays:
+    if "sources" not in arrays:
+        raise ValueError(f"expected latents with true sources, got {', '.join(arrays)}")
+    if split is None:
+        return arrays
+    keep = arrays["split"] == split  # (N,)
+    if not keep.any():
+        raise ValueError(f"expected a split among {', '.join(np.unique(arrays['split']))}, got {split}")
+    cut = {name: arrays[name][keep] for name in ("sources", "u", "index", "split") if name in arrays}
+    return {"seed": arrays["seed"], "mean": arrays["mean"][:, keep], "sample": arrays["sample"][:, keep]} | cut
+
+
+def _said(arrays: Arrays, kind: str, split: str | None) -> str:
+    """Say what the figure shows and what it leaves out."""
+    seeds, (rows, sources) = len(arrays["seed"]), arrays["sources"].shape
+    parts = [f"posterior {kind}, {f'{split} split' if split else 'all splits'}"]
+    parts += [f"{POINTS} of {rows} points drawn"] if rows > POINTS else [f"{rows} points"]
+    parts += [f"first {SEEDS} of {seeds} seeds"] if seeds > SEEDS else []
+    parts += [f"first {SOURCES} of {sources} sources"] if sources > SOURCES else []
+    return ", ".join(parts)
+
+
+def _panels(arrays: Arrays, kind: str) -> Figure:
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+    from matplotlib.figure import Figure
+
+    rows, columns = min(len(arrays["seed"]), SEEDS), min(arrays["sources"].shape[1], SOURCES)
+    figure = Figure(figsize=(1.4 * columns + 1.3, 1.4 * rows + 1))
+    axes = figure.subplots(rows, columns, squeeze=False, sharex="col", sharey=True)
+    drawn = np.random.default_rng(0).permutation(len(arrays["sources"]))[:POINTS]  # in random order: no u on top
+    for row in range(rows):
+        _seed_row(axes[row], arrays, kind, row, drawn)
+    for column in range(columns):
+        axes[-1, column].set_xlabel(f"true source {column + 1}")
+    figure.supylabel("matched latent", fontsize=STYLE["axes.labelsize"])
+    if "u" in arrays:
+        colours = ScalarMappable(Normalize(arrays["u"].min(), arrays["u"].max()), SEQUENTIAL)
+        figure.colorbar(colours, ax=axes, label="u", aspect=10 * rows, pad=0.02)
+    return figure
+
+
+def _seed_row(axes: NDArray[Any], arrays: Arrays, kind: str, row: int, drawn: NDArray[Any]) -> None:
+    """One seed: a panel per source."""
+    from ivae_lab.metrics.mcc import match
+
+    latents, sources = arrays[kind][row], arrays["sources"]  # (N, n), (N, k)
+    diverged = not np.isfinite(latents).all()
+    matching = match(latents, sources)
+    score = "diverged" if diverged else f"MCC {np.nanmean(np.abs(matching.correlations)):.2f}"
+    axes[0].set_ylabel(f"seed {arrays['seed'][row]}\n{score}")
+    for column, panel in enumerate(axes):
+        if diverged or matching.columns[column] < 0:
+            _empty(panel, "diverged" if diverged else "no latent left")
+        else:
+            _scatter(panel, arrays, latents, matching, column, drawn)
+
+
+def _scatter(
+    panel: Axes, arrays: Arrays, latents: NDArray[Any], matching: Matching, column: int, drawn: NDArray[Any]
+) -> None:
+    correlation = matching.correlations[column]
+    latent = _standardised(latents[:, matching.columns[column]]) * (-1 if correlation < 0 else 1)  # (N,)
+    colour = (
+        {"c": arrays["u"][drawn], "cmap": SEQUENTIAL, "vmin": arrays["u"].min(), "vmax": arrays["u"].max()}
+        if "u" in arrays
+        else {"color": PALETTE["ivae"]}
+    )
+    panel.scatter(
+        arrays["sources"][drawn, column], latent[drawn], s=5, alpha=0.6, linewidths=0, rasterized=True, **colour
+    )
+    panel.set_title(f"|r| = {abs(correlation):.2f}")
+
+
+def _standardised(values: NDArray[Any]) -> NDArray[np.float64]:
+    """Mean 0 and standard deviation 1; a constant, such as a collapsed latent, becomes 0."""
+    centred = values.astype(np.float64) - values.mean(dtype=np.float64)
+    return np.asarray(centred / centred.std() if np.ptp(values) else np.zeros_like(centred))
+
+
+def _empty(panel: Axes, words: str) -> None:
+    panel.text(0.5, 0.5, words, transform=panel.transAxes, ha="center", va="center", color="#7F7F7F")
+    panel.tick_params(left=False, labelleft=False)

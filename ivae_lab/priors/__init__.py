@@ -1,0 +1,1 @@
+"""Priors over the latents: modules that give a distribution over z, conditional on u or not."""

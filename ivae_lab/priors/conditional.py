@@ -1,0 +1,131 @@
+"""Priors that depend on u: p(z given u), what makes an iVAE identifiable (Khemakhem et al. 2020, Equation 7).
+
+Both are evaluated at each of the M values of u once, and a row looks its value up: M rows of work instead of B.
+The number k of sufficient statistics is the number of learned parameters per latent: `mean: zero` leaves
+k = 1 (T = z^2 or |z|), `mean: learned` k = 2 for the Gaussian family; `scale: one` with a learned mean is k = 1
+with T = z. A Laplace family with learned means is no exponential family, so Theorem 1 does not speak of it.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from ivae_lab.distributions import Laplace, Normal
+from ivae_lab.nets import MLP, Activation, Init, initialise
+from ivae_lab.types import PositiveFloat, PositiveInt
+
+Family = Literal["gaussian", "laplace"]
+
+
+class ConditionalPrior(nn.Module):
+    """p(z given u) = prod_i p(z_i; m_i(u), s_i(u)), with m and log s (log s^2 if Gaussian) given per value of u.
+
+    Subclasses say where the two (M, n) tables come from.
+
+    Parameters
+    ----------
+    latent_dim, u_dim
+        n and M.
+    family
+        `gaussian` or `laplace`.
+    mean
+        `zero` or `learned`.
+    scale
+        `one` or `learned`.
+    """
+
+    def __init__(
+        self,
+        latent_dim: int,
+        u_dim: int,
+        family: Family,
+        mean: Literal["zero", "learned"],
+        scale: Literal["one", "learned"],
+    ) -> None:
+        super().__init__()
+        if not u_dim:
+            raise ValueError("expected data with an auxiliary variable u for a conditional prior, got data without")
+        if mean == "zero" and scale == "one":
+            raise ValueError("expected a learned mean or a learned scale, got mean=zero with scale=one: nothing is left to depend on u")
+        self.family = family
+        self.learned = [name for name, kind in (("mean", mean), ("scale", scale)) if kind == "learned"]
+        self.register_buffer("zero", torch.zeros(u_dim, latent_dim))
+
+    def tables(self) -> dict[str, Tensor]:
+        """The learned tables by name, each (M, n)."""
+        raise NotImplementedError
+
+    def forward(self, u: Tensor) -> Normal | Laplace:
+        """(B,) labels to a distribution over (B, n)."""
+        tables = self.tables()
+        mean, scale = (tables.get(name, self.get_buffer("zero"))[u] for name in ("mean", "scale"))
+        return Normal(mean, scale) if self.family == "gaussian" else Laplace(mean, scale)
+
+
+class TablePrior(ConditionalPrior):
+    """A conditional prior whose parameters are free for each value of u: a look-up table."""
+
+    def __init__(
+        self,
+        latent_dim: int,
+        u_dim: int,
+        *,
+        family: Family,
+        mean: Literal["zero", "learned"],
+        scale: Literal["one", "learned"],
+        init: Init,
+    ) -> None:
+        super().__init__(latent_dim, u_dim, family, mean, scale)
+        self.rows = nn.ParameterDict({name: _drawn(u_dim, latent_dim, init) for name in self.learned})
+
+    def tables(self) -> dict[str, Tensor]:
+        """The parameters themselves."""
+        return dict(self.rows.items())
+
+
+class MLPPrior(ConditionalPrior):
+    """A conditional prior whose parameters are MLPs of the one-hot u, one network for each of mean and scale."""
+
+    def __init__(
+        self,
+        latent_dim: int,
+        u_dim: int,
+        *,
+        family: Family,
+        mean: Literal["zero", "learned"],
+        scale: Literal["one", "learned"],
+        hidden: PositiveInt,
+        layers: PositiveInt,
+        activation: Activation,
+        slope: PositiveFloat,
+        init: Init,
+    ) -> None:
+        super().__init__(latent_dim, u_dim, family, mean, scale)
+        self.nets = nn.ModuleDict(
+            {
+                name: MLP(
+                    0,
+                    latent_dim,
+                    hidden=hidden,
+                    layers=layers,
+                    activation=activation,
+                    slope=slope,
+                    init=init,
+                    u_dim=u_dim,
+                )
+                for name in self.learned
+            }
+        )
+
+    def tables(self) -> dict[str, Tensor]:
+        """The networks at every value of u."""
+        return {name: net.table() for name, net in self.nets.items()}  # type: ignore[operator]
+
+
+def _drawn(rows: int, columns: int, init: Init) -> nn.Parameter:
+    table = torch.zeros(rows, columns)
+    initialise(table, init)
+    return nn.Parameter(table)

@@ -1,0 +1,62 @@
+"""The mixture prior: u is learned as the component of a Gaussian mixture (VaDE)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ivae_lab.distributions import NormalMixture
+from ivae_lab.types import PositiveInt
+
+
+class GaussianMixture(nn.Module):
+    """p(z) = sum_k w_k N(z; m_k, diag s_k^2), with learned weights, means and log-variances.
+
+    Jiang et al. 2017; Willetts and Paige 2021, Section 3. Weights are a softmax of free logits, so that they
+    cannot leave the simplex.
+
+    Parameters
+    ----------
+    components
+        K.
+    init
+        How means and log-variances start: `xavier_uniform` (Willetts and Paige 2021, Section 4.1), `xavier_normal`
+        (their code), or `gmm`: fitted to the encoder's output when training starts, after pretraining where
+        there is one (Jiang et al. 2017).
+    """
+
+    def __init__(
+        self,
+        latent_dim: int,
+        u_dim: int,
+        *,
+        components: PositiveInt,
+        init: Literal["xavier_uniform", "xavier_normal", "gmm"],
+    ) -> None:
+        super().__init__()
+        self.starts_from_data = init == "gmm"
+        draw = nn.init.xavier_normal_ if init == "xavier_normal" else nn.init.xavier_uniform_
+        self.logits = nn.Parameter(torch.zeros(components))
+        self.mean = nn.Parameter(draw(torch.empty(components, latent_dim)))
+        self.log_var = nn.Parameter(draw(torch.empty(components, latent_dim)))
+
+    def forward(self, u: Tensor | None) -> NormalMixture:
+        """The same density whatever u."""
+        return NormalMixture(torch.log_softmax(self.logits, -1), self.mean, self.log_var)
+
+    def fit(self, z: Tensor, seed: int) -> None:
+        """Set the mixture to scikit-learn's maximum-likelihood fit of the rows of z, (N, n)."""
+        from sklearn.mixture import GaussianMixture as Fit
+
+        fit = Fit(len(self.logits), covariance_type="diag", random_state=seed, reg_covar=1e-4)
+        fit.fit(z.double().cpu().numpy())
+        with torch.no_grad():
+            for parameter, value in (
+                (self.logits, np.log(fit.weights_)),
+                (self.mean, fit.means_),
+                (self.log_var, np.log(fit.covariances_)),
+            ):
+                parameter.copy_(torch.as_tensor(value))

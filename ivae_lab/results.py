@@ -1,0 +1,296 @@
+"""The row schema, and everything that reads or writes a run folder without training: no torch here.
+
+A run folder holds `config.yaml` (resolved), `status.json`, `results.csv`, `history.csv`, `latents.npz` and
+`checkpoints/`. Its files are written to a temporary name and renamed, so a file that is there is whole.
+
+`results.csv` is in long form, one row per seed x split x metric variant; a cell is empty where the column does not
+apply or the number is not one (`state` then says why):
+
+============  ==========================================================================================
+column        meaning
+============  ==========================================================================================
+seed          seed of the model: initial weights, shuffling, noise
+data_seed     seed of the data set
+split         train, valid or test
+metric        mcc, linear_r2, elbo, log_likelihood, kl, ...
+latents       what was scored: mean (of the posterior) or sample (one posterior sample)
+coefficient   pearson or spearman
+alignment     strong (permutation and sign only) or weak (a linear map by CCA first)
+rank          number of components of the CCA
+scored        rows that were scored: all; in (the half that the map was fitted on) or out (the other half)
+points        number of rows that were scored
+latent_dim    n, columns of the latents
+source_dim    k, columns of the true sources; an MCC is a mean over min(n, k) matched pairs
+value         the metric
+chance        its chance floor: the same metric, rows of the sources re-paired at random
+state         done, or diverged where a latent or a term of the loss is not a finite number
+============  ==========================================================================================
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+DTYPES = {
+    "seed": "Int64",
+    "data_seed": "Int64",
+    "split": "str",
+    "metric": "str",
+    "latents": "str",
+    "coefficient": "str",
+    "alignment": "str",
+    "rank": "Int64",
+    "scored": "str",
+    "points": "Int64",
+    "latent_dim": "Int64",
+    "source_dim": "Int64",
+    "value": "float64",
+    "chance": "float64",
+    "state": "str",
+}
+COLUMNS = tuple(DTYPES)
+# What tells one number from another: rows that agree in these differ in their seeds only.
+VARIANT = tuple(c for c in COLUMNS if c not in ("seed", "data_seed", "value", "chance", "state"))
+TEXT = [column for column, dtype in DTYPES.items() if dtype == "str"]
+FINISHED = ("done", "diverged")
+
+Row = dict[str, Any]  # one row of a table, by column
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Give a temporary path in the folder of `path`, with its suffix; what was written there then becomes `path`.
+
+    A reader sees the old file or the new one, never half of it, also after a crash. If the writing raises, the
+    temporary file is removed and the old file stays.
+
+    Examples
+    --------
+    >>> with atomic(folder / "latents.npz") as temporary:  # doctest: +SKIP
+    ...     np.savez(temporary, mean=mean)
+    """
+    temporary = path.with_name(f".{path.stem}-{uuid.uuid4().hex}{path.suffix}")
+    try:
+        yield temporary
+        _sync(temporary)
+        temporary.replace(path)
+        _sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_csv(path: Path, rows: Iterable[Row]) -> None:
+    """Write rows as a table: the union of their columns in the order of appearance, empty where a row lacks one."""
+    rows = list(rows)
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    with atomic(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def write_results(path: Path, rows: Iterable[Row]) -> None:
+    """Write rows, each with exactly the columns of the schema, as `results.csv`.
+
+    Raises
+    ------
+    ValueError
+        If a row lacks a column or has another one.
+    """
+    rows = list(rows)
+    for row in rows:
+        _check_columns(row)
+    with atomic(path) as temporary:
+        pd.DataFrame(rows, columns=COLUMNS, dtype=object).to_csv(temporary, index=False)
+
+
+def read_results(folder: Path) -> pd.DataFrame:
+    """Rows of a run folder.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no `results.csv`.
+    ValueError
+        If it does not have the columns of the schema, or a number is not one.
+    """
+    table = read_table(folder / "results.csv")
+    _check_columns(table.columns)
+    return table
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read any table with columns of the schema, such as the aggregate: theirs typed, further columns as pandas reads.
+
+    Numbers come back as they were written; empty text is "", an empty whole number `pd.NA`.
+    """
+    table = pd.read_csv(path, dtype=DTYPES, low_memory=False)
+    return table.fillna({column: "" for column in TEXT if column in table})
+
+
+def read_status(folder: Path) -> dict[str, Any]:
+    """`status.json` of a run folder.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none.
+    ValueError
+        If it is not a JSON object with a state.
+    """
+    status = json.loads((folder / "status.json").read_text(encoding="utf-8"))
+    if not isinstance(status, dict) or "state" not in status:
+        raise ValueError("expected status.json to hold an object with a state, got none")
+    return status
+
+
+def read_latents(path: Path) -> dict[str, NDArray[Any]]:
+    """Arrays of `latents.npz`, given by its run folder or itself: S seeds, N rows, n latents, k sources.
+
+    `mean` and `sample` (S, N, n), `seed` (S,), `index` (N,), `split` (N,), and where known `sources` (N, k), `u` (N,).
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none.
+    """
+    with np.load(path / "latents.npz" if path.is_dir() else path) as arrays:
+        return dict(arrays)
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether the run in `folder` needs no more work: done or diverged, with its results and latents there."""
+    try:
+        state = read_status(folder)["state"]
+    except (FileNotFoundError, ValueError):
+        return False
+    return state in FINISHED and all((folder / name).is_file() for name in ("results.csv", "latents.npz"))
+
+
+def interval(
+    values: Sequence[float] | NDArray[np.floating[Any]] | pd.Series[float],
+    confidence: float = 0.95,
+    draws: int = 9999,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of the mean over seeds.
+
+    Each value must be one seed's: values of pairs of seeds share seeds, and resampling them makes an interval that is
+    too narrow. Values that are not finite (diverged seeds) are left out, as in the mean that the interval belongs to;
+    `summarise` counts them beside it.
+
+    Parameters
+    ----------
+    values
+        One number per seed.
+    confidence
+        Share of the resampled means between low and high.
+    draws
+        Number of resamples.
+    seed
+        Seeds the resampling: the same values always have the same interval.
+
+    Returns
+    -------
+    tuple
+        Low and high. (NaN, NaN) for fewer than two finite values; (v, v) where all equal v.
+    """
+    from scipy.stats import bootstrap
+
+    finite = _finite(values)
+    if len(finite) < 2:
+        return float("nan"), float("nan")
+    if np.ptp(finite) == 0:
+        return float(finite[0]), float(finite[0])
+    result = bootstrap(
+        (finite,),
+        np.mean,
+        confidence_level=confidence,
+        n_resamples=draws,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    )
+    return float(result.confidence_interval.low), float(result.confidence_interval.high)
+
+
+def summarise(rows: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
+    """One row per metric variant, over seeds.
+
+    Parameters
+    ----------
+    rows
+        Rows of the schema, such as `read_results` gives, or rows of several runs with further columns.
+    by
+        Further columns that tell numbers apart, such as `model.beta` of the aggregate, or `data_seed`.
+
+    Returns
+    -------
+    DataFrame
+        `by`, the columns of `VARIANT`, then `mean` over seeds of the finite values, `low` and `high` (its 95%
+        bootstrap interval), `seeds` (all of them), `diverged` (how many of them are not in the mean) and `chance`
+        (mean of the chance floors), in the order in which the variants first appear.
+
+    Raises
+    ------
+    ValueError
+        If a seed appears twice under one variant: rows of several configurations would be mixed up.
+    """
+    keys = [*by, *(column for column in VARIANT if column not in by)]
+    doubled = rows.duplicated([*keys, "seed", "data_seed"])
+    if doubled.any():
+        raise ValueError(
+            f"expected one row per seed and metric variant, got {int(doubled.sum())} more: "
+            "name the columns that tell them apart in `by`"
+        )
+    groups = rows.groupby(keys, sort=False, dropna=False)
+    records = [dict(zip(keys, key, strict=True)) | _over_seeds(group) for key, group in groups]
+    columns = [*keys, "mean", "low", "high", "seeds", "diverged", "chance"]
+    return pd.DataFrame(records, columns=columns).astype({key: rows[key].dtype for key in keys})
+
+
+def _over_seeds(rows: pd.DataFrame) -> dict[str, float | int]:
+    finite = _finite(rows["value"])
+    low, high = interval(finite)
+    return {
+        "mean": _mean(finite),
+        "low": low,
+        "high": high,
+        "seeds": len(rows),
+        "diverged": len(rows) - len(finite),
+        "chance": _mean(_finite(rows["chance"])),
+    }
+
+
+def _finite(values: Any) -> NDArray[np.float64]:
+    numbers = np.asarray(values, dtype=np.float64)
+    return numbers[np.isfinite(numbers)]
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    return float(values.mean()) if len(values) else float("nan")
+
+
+def _check_columns(columns: Iterable[str]) -> None:
+    given = list(columns)
+    if set(given) != set(COLUMNS):
+        raise ValueError(f"expected the columns {', '.join(COLUMNS)}, got {', '.join(map(str, given)) or 'none'}")
+
+
+def _sync(path: Path) -> None:
+    """Wait until the file or folder is on the disk, so that the name never comes before the content."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

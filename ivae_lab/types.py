@@ -1,0 +1,72 @@
+"""The data that travels between the parts, with its shapes, and the checked number types of the configuration.
+
+Shape letters used everywhere: S seeds, N rows, B rows of a batch, d observed dimensions, n latent
+dimensions, M values of the auxiliary variable u, K mixture components.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Annotated
+
+import torch
+from annotated_types import Ge, Gt, Le, Lt
+from torch import Tensor
+
+# Annotations of constructors are checked against the configuration before anything is built (`build.py`).
+PositiveInt = Annotated[int, Gt(0)]
+Count = Annotated[int, Ge(0)]
+PositiveFloat = Annotated[float, Gt(0)]
+NonNegativeFloat = Annotated[float, Ge(0)]
+Fraction = Annotated[float, Ge(0), Le(1)]
+Decay = Annotated[float, Gt(0), Lt(1)]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of a data set: observations, auxiliary variable, true sources where known, and row ids."""
+
+    x: Tensor  # (B, d) observations, float32
+    u: Tensor | None  # (B,) int64 labels in 0..M-1, such as the segment of a time series
+    z: Tensor | None  # (B, n) true sources: for scoring only, a model never reads them
+    index: Tensor  # (B,) int64 row ids in the whole data set, kept through splits and shuffling
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, rows: Tensor | slice) -> Batch:
+        """The chosen rows, in the order of `rows`."""
+        return Batch(*(None if part is None else part[rows] for part in self._parts()))  # type: ignore[arg-type]
+
+    def to(self, device: torch.device) -> Batch:
+        """The same rows on `device`."""
+        return Batch(*(None if part is None else part.to(device) for part in self._parts()))  # type: ignore[arg-type]
+
+    def _parts(self) -> list[Tensor | None]:
+        return [getattr(self, field.name) for field in fields(self)]
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """What a model must know of the data before it is built."""
+
+    x_dim: int  # d
+    u_dim: int  # M, the number of values of u; 0 where the data has no u
+    source_dim: int | None  # n of the true sources, None where unknown
+    train_rows: int  # N of the training part
+    binary: bool  # observations are 0 or 1
+
+
+@dataclass(frozen=True)
+class Splits:
+    """A data set cut into three parts; a part may have no rows."""
+
+    train: Batch
+    valid: Batch
+    test: Batch
+    spec: DataSpec
+
+    def items(self) -> list[tuple[str, Batch]]:
+        """The parts that have rows, by name."""
+        named = (("train", self.train), ("valid", self.valid), ("test", self.test))
+        return [(name, part) for name, part in named if len(part)]

@@ -1,0 +1,378 @@
+"""Metrics: against independent implementations, their invariances, their chance floors, and their edges."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.stats
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from ivae_lab.metrics.elbo import ELBO
+from ivae_lab.metrics.estimate import Estimate, halves, shuffles
+from ivae_lab.metrics.linear_r2 import LinearR2, chance_r2, linear_r2
+from ivae_lab.metrics.mcc import (
+    MCC,
+    Coefficient,
+    canonical_weights,
+    chance_correlation,
+    match,
+    mean_correlation,
+    weak_chance_correlation,
+    weak_mean_correlation,
+)
+from ivae_lab.results import COLUMNS
+
+Array = NDArray[np.float64]
+COEFFICIENTS: tuple[Coefficient, ...] = ("pearson", "spearman")
+SEEDS = st.integers(0, 2**32 - 1)
+CONF = Path(__file__).parents[1] / "conf" / "metric"
+quick = settings(max_examples=25, deadline=None)
+
+
+def normals(seed: int, rows: int, *columns: int) -> list[Array]:
+    rng = np.random.default_rng(seed)
+    return [rng.normal(size=(rows, n)) for n in columns]
+
+
+def related(seed: int, rows: int = 60, n: int = 4) -> tuple[Array, Array]:
+    """Latents that are a noisy mixture of sources, and the sources."""
+    sources, noise, mixing = (*normals(seed, rows, n, n), normals(seed + 1, n, n)[0])
+    return sources @ mixing + 0.5 * noise, sources
+
+
+def brute_force_mcc(a: Array, b: Array, coefficient: str) -> float:
+    """Best mean over all one-to-one matchings, tried one after another, of SciPy's own coefficients."""
+    correlate: Any = {"pearson": scipy.stats.pearsonr, "spearman": scipy.stats.spearmanr}[coefficient]
+    strength = np.array([[abs(correlate(x, y).statistic) for y in b.T] for x in a.T])
+    if len(strength) < strength.shape[1]:
+        strength = strength.T
+    rows, columns = strength.shape
+    return float(max(strength[list(p), range(columns)].mean() for p in itertools.permutations(range(rows), columns)))
+
+
+def exact_canonical_correlations(a: Array, b: Array) -> Array:
+    """Björck and Golub (1973): singular values of Qa.T @ Qb."""
+    bases = [np.linalg.qr(x - x.mean(0))[0] for x in (a, b)]
+    return np.linalg.svd(bases[0].T @ bases[1], compute_uv=False)
+
+
+def estimate(**changes: Any) -> Estimate:
+    mean, sources = related(0)
+    given = {"mean": mean, "sample": mean + 0.1, "sources": sources, "u": None, "index": np.arange(len(mean))}
+    return Estimate(**(given | {"terms": {"elbo": -2.0, "log_likelihood": -1.5, "kl": 0.5}} | changes))
+
+
+def strong(**changes: Any) -> MCC:
+    given: dict[str, Any] = {"latents": ["mean", "sample"], "coefficients": list(COEFFICIENTS), "alignment": "strong"}
+    return MCC(**(given | {"rank": None, "chance_draws": 3, "half_seed": 0, "chance_seed": 0} | changes))
+
+
+class TestStrong:
+    @pytest.mark.parametrize("coefficient", COEFFICIENTS)
+    @pytest.mark.parametrize(("n", "k"), [(1, 1), (5, 5), (5, 3), (3, 5)])
+    def test_equals_a_search_over_all_matchings(self, coefficient: Coefficient, n: int, k: int) -> None:
+        sources, noise = normals(n + k, 40, k, n)
+        latents = noise + 0.5 * np.resize(sources.T, (n, 40)).T
+        assert mean_correlation(latents, sources, coefficient) == pytest.approx(
+            brute_force_mcc(latents, sources, coefficient)
+        )
+
+    def test_spearman_with_ties_equals_scipy(self) -> None:
+        a, b = (np.round(x) for x in related(3))
+        assert mean_correlation(a, b, "spearman") == pytest.approx(brute_force_mcc(a, b, "spearman"))
+
+    @quick
+    @given(SEEDS, st.sampled_from(COEFFICIENTS), st.data())
+    def test_permutation_sign_scale_and_shift_do_not_matter(
+        self, seed: int, coefficient: Coefficient, data: st.DataObject
+    ) -> None:
+        a, b = related(seed)
+        order = data.draw(st.permutations(range(4)))
+        scales = data.draw(st.lists(st.floats(0.01, 100), min_size=4, max_size=4))
+        signs = data.draw(st.lists(st.sampled_from([-1, 1]), min_size=4, max_size=4))
+        moved = a[:, order] * scales * signs + data.draw(st.floats(-10, 10))
+        assert mean_correlation(moved, b, coefficient) == pytest.approx(mean_correlation(a, b, coefficient))
+
+    @quick
+    @given(SEEDS, st.sampled_from(COEFFICIENTS))
+    def test_is_symmetric_and_bounded(self, seed: int, coefficient: Coefficient) -> None:
+        a, b = related(seed)
+        assert mean_correlation(a, b, coefficient) == pytest.approx(mean_correlation(b, a, coefficient))
+        assert 0 <= mean_correlation(a, b, coefficient) <= 1
+
+    @quick
+    @given(SEEDS)
+    def test_spearman_sees_ranks_only(self, seed: int) -> None:
+        a, b = related(seed)
+        assert mean_correlation(np.exp(a), b**3, "spearman") == pytest.approx(mean_correlation(a, b, "spearman"))
+        assert mean_correlation(np.exp(a), a, "spearman") == pytest.approx(1)
+
+    @pytest.mark.parametrize("coefficient", COEFFICIENTS)
+    def test_of_itself_is_one(self, coefficient: Coefficient) -> None:
+        a = normals(0, 50, 6)[0]
+        assert mean_correlation(a, -a[:, ::-1], coefficient) == pytest.approx(1)
+
+    @pytest.mark.parametrize("coefficient", COEFFICIENTS)
+    def test_float32_far_from_zero_is_scored_in_double_precision(self, coefficient: Coefficient) -> None:
+        a = normals(0, 500, 3)[0].astype(np.float32) * np.float32(0.01) + np.float32(100)
+        assert mean_correlation(a, 1e-200 * a.astype(np.float64), coefficient) == pytest.approx(1)
+
+    @pytest.mark.parametrize("coefficient", COEFFICIENTS)
+    @pytest.mark.parametrize("constant", [0.0, 0.1, 1e6])
+    def test_a_constant_column_correlates_with_nothing(self, coefficient: Coefficient, constant: float) -> None:
+        a = normals(0, 50, 2)[0]
+        collapsed = np.column_stack((a[:, 0], np.full(50, constant)))
+        assert mean_correlation(collapsed, a, coefficient) == pytest.approx(0.5)
+
+    def test_more_latents_than_sources_match_the_best(self) -> None:
+        sources, noise = normals(0, 100, 2, 3)
+        assert mean_correlation(np.hstack((noise, sources)), sources, "pearson") == pytest.approx(1)
+
+    def test_fewer_latents_than_sources_average_over_the_matched(self) -> None:
+        sources = normals(0, 100, 5)[0]
+        assert mean_correlation(sources[:, 3:], sources, "pearson") == pytest.approx(1)
+
+    @pytest.mark.parametrize("bad", [np.nan, np.inf])
+    def test_a_diverged_seed_is_nan(self, bad: float) -> None:
+        a, b = related(0)
+        a[3, 1] = bad
+        assert np.isnan(mean_correlation(a, b, "pearson"))
+        assert np.isnan(chance_correlation(a, b, "spearman", 2, 0))
+        assert set(map(np.isnan, weak_mean_correlation(a, b, "pearson", None, 0).values())) == {np.True_}
+        assert np.isnan(linear_r2(a, b, 0))
+        assert (match(a, b).columns == -1).all()
+
+    @pytest.mark.parametrize(
+        ("shapes", "message"),
+        [
+            (((1, 2), (1, 2)), "expected at least 2 rows, got 1"),
+            (((5, 2), (6, 2)), r"expected as many rows of sources as of latents \(5\), got 6"),
+            (((5,), (5, 2)), r"expected a table .* got shape \(5,\)"),
+            (((5, 2), (5, 0)), r"expected a table .* at least one column, got shape \(5, 0\)"),
+        ],
+    )
+    def test_refuses_what_can_not_be_compared(self, shapes: tuple[tuple[int, ...], ...], message: str) -> None:
+        with pytest.raises(ValueError, match=message):
+            mean_correlation(np.zeros(shapes[0]), np.zeros(shapes[1]), "pearson")
+
+
+class TestMatch:
+    def test_gives_the_columns_and_signs(self) -> None:
+        sources = normals(0, 200, 3)[0]
+        matching = match(sources[:, [2, 0, 1]] * [1, -1, 1], sources)
+        assert matching.columns.tolist() == [1, 2, 0]
+        assert matching.correlations == pytest.approx([-1, 1, 1])
+
+    @pytest.mark.parametrize("coefficient", COEFFICIENTS)
+    def test_its_mean_is_the_mcc(self, coefficient: Coefficient) -> None:
+        a, b = related(1)
+        assert np.abs(match(a, b, coefficient).correlations).mean() == pytest.approx(
+            mean_correlation(a, b, coefficient)
+        )
+
+    def test_says_which_source_has_no_latent(self) -> None:
+        sources = normals(0, 200, 3)[0]
+        matching = match(sources[:, [2, 0]], sources)
+        assert matching.columns.tolist() == [1, -1, 0]
+        assert np.isnan(matching.correlations).tolist() == [False, True, False]
+
+
+class TestChance:
+    @pytest.mark.parametrize(("points", "floor"), [(64, 0.18), (1000, 0.045)])
+    @pytest.mark.parametrize("coefficient", COEFFICIENTS)
+    def test_strong_floor_is_what_independent_gaussians_score(
+        self, points: int, floor: float, coefficient: Coefficient
+    ) -> None:
+        pairs = [normals(seed, points, 5, 5) for seed in range(20)]
+        scores = [mean_correlation(a, b, coefficient) for a, b in pairs]
+        a, b = related(0, points, 5)  # the floor is that of unrelated data whatever the relation
+        chance = chance_correlation(a, b, coefficient, draws=20, seed=0)
+        assert chance == pytest.approx(np.mean(scores), rel=0.15)
+        assert chance == pytest.approx(floor, rel=0.15)
+
+    def test_weak_floor_is_high_in_sample_and_low_out_of_sample(self) -> None:
+        a, b = normals(0, 10_000, 50, 50)  # 5000 rows are fitted
+        floor = weak_chance_correlation(a, b, "pearson", rank=20, half_seed=0, draws=1, seed=0)
+        assert floor["in"] == pytest.approx(0.14, abs=0.01)
+        assert floor["out"] == pytest.approx(0.03, abs=0.01)
+
+    def test_draws_are_seeded_and_differ(self) -> None:
+        a, b = related(0)
+        assert chance_correlation(a, b, "pearson", 3, 0) == chance_correlation(a, b, "pearson", 3, 0)
+        assert chance_correlation(a, b, "pearson", 3, 0) != chance_correlation(a, b, "pearson", 3, 1)
+        first, second = shuffles(20, 2, 0)
+        assert sorted(first) == sorted(second) == list(range(20))
+        assert (first != second).any()
+
+    def test_r2_floor_is_about_zero(self) -> None:
+        assert chance_r2(*related(0, 2000), half_seed=0, draws=5, seed=0) == pytest.approx(0, abs=0.01)
+
+
+class TestWeak:
+    @quick
+    @given(SEEDS, st.sampled_from([(4, 4), (6, 3), (3, 5)]))
+    def test_canonical_correlations_equal_the_exact_ones(self, seed: int, shape: tuple[int, int]) -> None:
+        a, b = normals(seed, 80, *shape)
+        b[:, 0] += a[:, 0]
+        a, b = a - a.mean(0), b - b.mean(0)
+        rank = min(shape)
+        a_weights, b_weights = canonical_weights(a, b, rank)
+        x, y = a @ a_weights, b @ b_weights
+        cross = np.corrcoef(x, y, rowvar=False)
+        assert np.abs(np.diag(cross[:rank, rank:])) == pytest.approx(exact_canonical_correlations(a, b), abs=1e-4)
+        assert cross[:rank, :rank] == pytest.approx(np.eye(rank), abs=1e-3)  # variates of one side are uncorrelated
+
+    def test_in_sample_is_the_mean_of_the_canonical_correlations(self) -> None:
+        a, b = related(0, 400)
+        fitted, _ = halves(400, 7)
+        expected = exact_canonical_correlations(a[fitted], b[fitted])[:3].mean()
+        assert weak_mean_correlation(a, b, "pearson", 3, 7)["in"] == pytest.approx(expected, abs=1e-6)
+
+    @quick
+    @given(SEEDS, st.sampled_from([1, 3, None]))
+    def test_affine_maps_do_not_matter(self, seed: int, rank: int | None) -> None:
+        a, b = related(seed)
+        rotation = np.linalg.qr(normals(seed, 4, 4)[0])[0]
+        moved = a @ (rotation * [0.5, 1, 2, 3]) + 5
+        plain, other = (weak_mean_correlation(x, b, "pearson", rank, 0) for x in (a, moved))
+        assert other == pytest.approx(plain, abs=1e-3)
+
+    @quick
+    @given(SEEDS, st.sampled_from(COEFFICIENTS))
+    def test_affinely_related_is_one(self, seed: int, coefficient: Coefficient) -> None:
+        sources = normals(seed, 100, 4)[0]
+        rotation = np.linalg.qr(normals(seed, 4, 4)[0])[0]
+        latents = sources @ (rotation * [1, 2, 3, 4]) - 3
+        assert weak_mean_correlation(latents, sources, coefficient, None, 0) == pytest.approx({"in": 1, "out": 1})
+
+    def test_in_and_out_come_from_different_rows(self) -> None:
+        a, b = normals(0, 200, 20, 20)
+        scores = weak_mean_correlation(a, b, "pearson", None, 0)
+        assert scores["in"] > scores["out"] + 0.1
+        fitted, held_out = halves(200, 0)
+        b[held_out] = normals(1, 100, 20)[0]
+        assert weak_mean_correlation(a, b, "pearson", None, 0)["in"] == scores["in"]
+        b[fitted] = a[fitted]
+        assert weak_mean_correlation(a, b, "pearson", None, 0)["in"] == pytest.approx(1)
+
+    @pytest.mark.parametrize("copied", [False, True])
+    def test_collapsed_latents_count_as_zero(self, copied: bool) -> None:
+        sources = normals(0, 200, 4)[0]
+        latents = sources.copy()
+        latents[:, 2:] = sources[:, :2] if copied else 0.1
+        expected = {"in": pytest.approx(0.5, abs=0.01), "out": pytest.approx(0.5, abs=0.01)}
+        assert weak_mean_correlation(latents, sources, "pearson", None, 0) == expected
+
+    def test_all_latents_collapsed_is_zero(self) -> None:
+        sources = normals(0, 50, 2)[0]
+        assert weak_mean_correlation(np.ones((50, 2)), sources, "pearson", None, 0) == {"in": 0, "out": 0}
+
+    def test_more_components_than_rows(self) -> None:
+        a, b = normals(0, 10, 8, 8)
+        assert weak_mean_correlation(a, b, "pearson", None, 0)["in"] == pytest.approx(0.5)  # 4 of 8 directions vary
+
+    def test_refuses_a_rank_that_is_not_there(self) -> None:
+        a, b = normals(0, 50, 4, 3)
+        for rank in (0, 4):
+            with pytest.raises(ValueError, match=f"expected a rank of 1 to 3, .* 4 latents and 3 sources, got {rank}"):
+                weak_mean_correlation(a, b, "pearson", rank, 0)
+        with pytest.raises(ValueError, match="expected at least 4 rows, got 3"):
+            weak_mean_correlation(a[:3], b[:3], "pearson", 1, 0)
+
+    @given(st.integers(0, 50), SEEDS)
+    def test_halves_share_the_rows(self, rows: int, seed: int) -> None:
+        first, second = halves(rows, seed)
+        assert sorted([*first, *second]) == list(range(rows))
+        assert len(first) - len(second) == rows % 2
+        assert (first == halves(rows, seed)[0]).all()
+
+
+class TestLinearR2:
+    def test_equals_least_squares_on_the_held_out_half(self) -> None:
+        a, b = related(0)
+        fitted, held_out = halves(len(a), 5)
+        design = np.column_stack((a, np.ones(len(a))))
+        predicted = design @ np.linalg.lstsq(design[fitted], b[fitted])[0]
+        residual, total = ((b - x)[held_out].var(0) for x in (predicted, 0))
+        bias = (b - predicted)[held_out].mean(0) ** 2
+        assert linear_r2(a, b, 5) == pytest.approx((1 - (residual + bias) / total).mean())
+
+    @quick
+    @given(SEEDS)
+    def test_affinely_related_is_one(self, seed: int) -> None:
+        sources = normals(seed, 100, 3)[0]
+        rotation = np.linalg.qr(normals(seed, 3, 3)[0])[0]
+        assert linear_r2(sources @ rotation * 4 + 1, sources, 0) == pytest.approx(1)
+
+    def test_rows(self) -> None:
+        rows = LinearR2(["sample"], chance_draws=2, half_seed=0, chance_seed=0)(estimate())
+        assert [(row["metric"], row["latents"], row["scored"], row["points"]) for row in rows] == [
+            ("linear_r2", "sample", "out", 30)
+        ]
+        assert rows[0]["chance"] < 0.1 < 0.5 < rows[0]["value"]
+
+
+class TestRows:
+    def test_strong_rows_state_every_choice(self) -> None:
+        rows = strong()(estimate(mean=related(0)[0][:, :3]))
+        assert [(row["latents"], row["coefficient"]) for row in rows] == list(
+            itertools.product(("mean", "sample"), COEFFICIENTS)
+        )
+        first = rows[0]
+        assert first["value"] == mean_correlation(related(0)[0][:, :3], related(0)[1], "pearson")
+        assert first["chance"] == chance_correlation(related(0)[0][:, :3], related(0)[1], "pearson", 3, 0)
+        stated = {"metric": "mcc", "alignment": "strong", "rank": None, "scored": "all", "points": 60}
+        assert stated | {"latent_dim": 3, "source_dim": 4, "state": "done"} == {
+            key: first[key] for key in (*stated, "latent_dim", "source_dim", "state")
+        }
+
+    def test_weak_rows_say_where_they_were_scored(self) -> None:
+        metric = strong(latents=["mean"], coefficients=["pearson"], alignment="weak", half_seed=3)
+        rows = metric(estimate(mean=related(0)[0][:59], sources=related(0)[1][:59]))
+        assert [(row["scored"], row["points"], row["rank"], row["alignment"]) for row in rows] == [
+            ("in", 30, 4, "weak"),
+            ("out", 29, 4, "weak"),
+        ]
+        values = weak_mean_correlation(related(0)[0][:59], related(0)[1][:59], "pearson", None, 3)
+        assert [row["value"] for row in rows] == [values["in"], values["out"]]
+        assert all(row["chance"] < row["value"] for row in rows)
+
+    def test_terms_are_rows_of_their_own(self) -> None:
+        rows = ELBO()(estimate(sources=None))
+        assert [(row["metric"], row["value"]) for row in rows] == [("elbo", -2), ("log_likelihood", -1.5), ("kl", 0.5)]
+        assert {row["source_dim"] for row in rows} == {None}
+
+    def test_without_sources_there_is_no_score(self) -> None:
+        assert strong()(estimate(sources=None)) == []
+        assert LinearR2(["mean"], 2, 0, 0)(estimate(sources=None)) == []
+
+    def test_a_diverged_seed_keeps_its_rows(self) -> None:
+        rows = strong()(estimate(mean=np.full((60, 4), np.nan)))
+        assert [(np.isnan(row["value"]), row["state"]) for row in rows] == [(True, "diverged")] * 2 + [
+            (False, "diverged")
+        ] * 2
+        assert {row["state"] for row in ELBO()(estimate(terms={"elbo": np.nan}))} == {"diverged"}
+
+    def test_unknown_choices_and_a_rank_that_nothing_reads_are_refused(self) -> None:
+        with pytest.raises(ValueError, match=r"expected choices among metric, .* got colour"):
+            estimate().row("mcc", 0.5, colour="red")
+        with pytest.raises(ValueError, match="expected no rank for the strong alignment, which has no CCA, got 3"):
+            strong(rank=3)
+
+    @pytest.mark.parametrize("path", sorted(CONF.glob("*.yaml")), ids=lambda path: path.stem)
+    def test_every_configured_metric_gives_rows_of_the_schema(self, path: Path) -> None:
+        import importlib
+
+        ((key, options),) = yaml.safe_load(path.read_text()).items()
+        module, _, name = options.pop("_target_").rpartition(".")
+        rows = getattr(importlib.import_module(module), name)(**options)(estimate())
+        assert key == path.stem
+        assert rows
+        assert all({*row, "seed", "data_seed", "split"} == set(COLUMNS) for row in rows)

@@ -1,0 +1,119 @@
+"""What a user installs or cites: the wheel, the pins, the Makefile, the citation, the size of the clone."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+ROOT = Path(__file__).resolve().parents[1]
+MAX_BYTES = 1_000_000
+
+
+def _run(*command: str | Path, cwd: Path, **env: str) -> str:
+    """Run a command away from make's and pytest's own environment; its output is shown when it fails."""
+    ours = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS", "PYTHONPATH"))}
+    done = subprocess.run(command, cwd=cwd, env=ours | env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{command} gave {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the wheel, from a fresh process and without network."""
+    out = tmp_path_factory.mktemp("wheel")
+    _run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", out, cwd=ROOT)
+    (path,) = out.glob("ivae_lab-*.whl")
+    return path
+
+
+def test_wheel_holds_every_configuration_and_nothing_else(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        packed = {n: archive.read(n) for n in archive.namelist() if n.startswith("ivae_lab/conf/")}
+        tops = {name.partition("/")[0] for name in archive.namelist()}
+        names = set(archive.namelist())
+    conf = {f"ivae_lab/{p.relative_to(ROOT).as_posix()}": p.read_bytes() for p in (ROOT / "conf").rglob("*.yaml")}
+    assert "ivae_lab/conf/config.yaml" in packed
+    assert {n: data for n, data in packed.items() if n.endswith(".yaml")} == conf
+    assert tops == {"ivae_lab", next(top for top in tops if top.endswith(".dist-info"))}
+    assert {n for n in names if n.endswith(".py")} == {
+        p.relative_to(ROOT).as_posix() for p in (ROOT / "ivae_lab").rglob("*.py")
+    }
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+
+
+@pytest.mark.slow
+def test_wheel_trains_away_from_the_clone(wheel: Path, tmp_path: Path) -> None:
+    site, elsewhere = tmp_path / "site", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+    where = _run(sys.executable, "-c", "import ivae_lab; print(ivae_lab.__file__)", cwd=elsewhere, PYTHONPATH=str(site))
+    assert Path(where.strip()).is_relative_to(site)
+    shown = _run(sys.executable, "-m", "ivae_lab.train", "--help", cwd=elsewhere, PYTHONPATH=str(site))
+    assert "data=" in shown
+    assert list(elsewhere.iterdir()) == []
+
+
+def _pins() -> dict[str, Version]:
+    lines = [line.partition("#")[0].strip() for line in (ROOT / "constraints.txt").read_text().splitlines()]
+    exact = re.compile(r"([A-Za-z0-9._-]+)==([A-Za-z0-9.!]+)")  # no local suffix, no path, no address
+    found = {line: exact.fullmatch(line) for line in lines if line}
+    assert [line for line, match in found.items() if match is None] == []
+    return {canonicalize_name(match[1]): Version(match[2]) for match in found.values() if match}
+
+
+def test_constraints_pin_every_direct_dependency() -> None:
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        pyproject = tomllib.load(file)
+    project, pins = pyproject["project"], _pins()
+    named = [*pyproject["build-system"]["requires"], *project["dependencies"], *project["optional-dependencies"]["dev"]]
+    for requirement in map(Requirement, named):
+        name = canonicalize_name(requirement.name)
+        assert name in pins, f"constraints.txt does not pin {name}"
+        assert pins[name] in requirement.specifier, f"constraints.txt has {name} {pins[name]}, expected {requirement}"
+
+
+def test_make_help_lists_every_target() -> None:
+    if shutil.which("make") is None:
+        pytest.skip("make is not installed")
+    text = (ROOT / "Makefile").read_text().replace("\\\n", " ")
+    phony = {name for line in re.findall(r"^\.PHONY:(.*)$", text, re.MULTILINE) for name in line.split()}
+    shown = _run("make", "help", cwd=ROOT)
+    assert shown == _run("make", cwd=ROOT)
+    listed = dict(line.split(maxsplit=1) for line in shown.splitlines() if line.startswith("  "))
+    assert listed.keys() == phony
+    assert phony >= {"help", "install", "run", "test", "test-fast", "lint", "format", "benchmark", "wheel", "clean"}
+
+
+def test_citation_names_the_four_papers() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["cff-version"] == "1.2.0"
+    assert citation["authors"] == [{"name": "ivae_lab developers"}]
+    papers = {reference["identifiers"][0]["value"]: reference for reference in citation["references"]}
+    assert papers.keys() == {"arXiv:1907.04809", "arXiv:2106.05238", "arXiv:2206.10044", "arXiv:2001.04872"}
+    assert all({"type", "title", "authors", "year"} <= reference.keys() for reference in papers.values())
+
+
+def test_citation_and_package_agree_on_the_version() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    source = (ROOT / "ivae_lab" / "__init__.py").read_text(encoding="utf-8")
+    assert f'__version__ = "{citation["version"]}"' in source
+
+
+def test_clone_stays_small() -> None:
+    if shutil.which("git") is None or not (ROOT / ".git").exists():
+        pytest.skip("not a git clone")
+    listed = _run("git", "-c", "safe.directory=*", "ls-files", "-z", cwd=ROOT).split("\0")
+    files = [ROOT / name for name in listed if name]
+    large = {str(f.relative_to(ROOT)): f.stat().st_size for f in files if f.is_file() and f.stat().st_size > MAX_BYTES}
+    assert large == {}
