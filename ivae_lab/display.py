@@ -30,7 +30,9 @@ def show(folder: Path, console: Console) -> None:
     console.print(_table({name: part for name, part in chosen.items() if len(part)}, split))
     if status["state"] == "diverged":
         console.print(f"diverged: {status['error']}; not in the means", style="bold red", soft_wrap=True)
-    console.print("MCC: Pearson, matched by assignment; strong unless it says weak (CCA on one half, scored on the other).")
+    console.print(
+        "MCC: Pearson, matched by assignment; strong unless it says weak (CCA on one half, scored on the other)."
+    )
     console.print("chance: the same number with the sources' rows shuffled. All variants are in results.csv.")
     for name in ("recovered.png", "results.csv"):
         if (folder / name).exists():
@@ -50,7 +52,9 @@ def _table(columns: dict[str, pd.DataFrame], split: str) -> Table:
         table.add_column(name, justify="right")
     seeds = next(iter(columns.values()))["seed"].tolist() if columns else []
     for seed in seeds:
-        table.add_row(str(seed), *(_number(part.loc[part["seed"] == seed, "value"].iloc[0]) for part in columns.values()))
+        table.add_row(
+            str(seed), *(_number(part.loc[part["seed"] == seed, "value"].iloc[0]) for part in columns.values())
+        )
     table.add_section()
     table.add_row("mean", *(_number(_mean(part["value"])) for part in columns.values()), style="bold")
     table.add_row("95% interval", *(_interval(part["value"]) for part in columns.values()))

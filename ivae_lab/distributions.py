@@ -45,7 +45,7 @@ class Normal:
         return self.log_prob_each(z).sum(-1)
 
     def rsample(self, noise: Tensor) -> Tensor:
-        """m + s noise, for standard normal noise (the reparameterisation trick): (B, n)."""
+        """M + s noise, for standard normal noise (the reparameterisation trick): (B, n)."""
         return self.mean + torch.exp(0.5 * self.log_var) * noise
 
     def sample(self, rows: int, generator: torch.Generator) -> Tensor:
@@ -62,14 +62,14 @@ class Laplace:
 
     def log_prob(self, z: Tensor) -> Tensor:
         """Log-density: (B,)."""
-        each = -math.log(2) - self.log_scale - (z - self.mean).abs() * torch.exp(-self.log_scale)
-        return each.sum(-1)
+        distance = (z - self.mean).abs() * torch.exp(-self.log_scale)
+        return -(math.log(2) + self.log_scale + distance).sum(-1)
 
     def sample(self, rows: int, generator: torch.Generator) -> Tensor:
         """Independent draws, by the inverse distribution function: (rows, n)."""
         normal = _standard_normal(rows, self.mean, generator)
         # log of the tail beyond |normal|, twice: minus a standard exponential, exact far out in the tail
-        magnitude = -(math.log(2) + torch.special.log_ndtr(-normal.abs()))
+        magnitude: Tensor = -(math.log(2) + torch.special.log_ndtr(-normal.abs()))
         return self.mean + torch.exp(self.log_scale) * magnitude * normal.sign()
 
 
@@ -82,7 +82,7 @@ class NormalMixture:
     log_var: Tensor  # (K, n)
 
     def log_joint(self, z: Tensor) -> Tensor:
-        """log w_k + log N(z; m_k, s_k^2): (B, n) to (B, K)."""
+        """Log w_k + log N(z; m_k, s_k^2): (B, n) to (B, K)."""
         components = Normal(self.mean, self.log_var)
         return self.log_weights + components.log_prob(z.unsqueeze(-2))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -63,7 +64,7 @@ class MLP(nn.Module):
         super().__init__()
         self.activation, self.slope = activation, slope
         widths = [in_dim + u_dim, *[hidden] * (layers - 1), out_dim]
-        self.linears = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        self.linears = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
         for linear in self.linears:
             initialise(linear.weight, init)  # type: ignore[arg-type]
         self.u_rows = self._split_first(in_dim) if u_dim else None  # (M, hidden)
@@ -162,9 +163,7 @@ class MLPDecoder(nn.Module):
         init: Init,
     ) -> None:
         super().__init__()
-        self.net = MLP(
-            latent_dim, x_dim, hidden=hidden, layers=layers, activation=activation, slope=slope, init=init
-        )
+        self.net = MLP(latent_dim, x_dim, hidden=hidden, layers=layers, activation=activation, slope=slope, init=init)
 
     def forward(self, z: Tensor) -> Tensor:
         """(B, n) to (B, d)."""

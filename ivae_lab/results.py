@@ -29,7 +29,6 @@ state         done, or diverged where a latent or a term of the loss is not a fi
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import uuid
@@ -88,16 +87,6 @@ def atomic(path: Path) -> Iterator[Path]:
         _sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def write_csv(path: Path, rows: Iterable[Row]) -> None:
-    """Write rows as a table: the union of their columns in the order of appearance, empty where a row lacks one."""
-    rows = list(rows)
-    columns = list(dict.fromkeys(column for row in rows for column in row))
-    with atomic(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def write_results(path: Path, rows: Iterable[Row]) -> None:

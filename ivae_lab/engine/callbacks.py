@@ -49,7 +49,7 @@ def _scores(module: SeedsModule) -> list[float | None]:
     train = module.data.train
     if train.z is None:
         return [None] * len(module.stack.seeds)
-    rows = torch.linspace(0, len(train) - 1, min(_SCORED_ROWS, len(train))).long().unique()
+    rows = torch.linspace(0, len(train) - 1, min(_SCORED_ROWS, len(train))).long()
     means = module.posterior_means(rows).cpu().numpy()  # (S, N, n)
     sources = train.z.cpu().numpy()[rows.numpy()]
     return [mean_correlation(mean, sources) for mean in means]

@@ -22,7 +22,7 @@ NUMBERS = ("data", "model", "prior", "trainer", "metric")
 _LIBRARIES = ("torch", "lightning", "hydra-core", "numpy", "scipy", "scikit-learn", "pandas")
 
 
-class Busy(RuntimeError):
+class BusyError(RuntimeError):
     """Another process holds the run folder."""
 
 
@@ -49,7 +49,7 @@ def locked(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise Busy(f"expected {folder} to be free, got a folder in which another process is training") from None
+            raise BusyError(f"expected {folder} to be free, got one in which another process is training") from None
         yield
 
 

@@ -16,8 +16,8 @@ from rich.console import Console
 
 from ivae_lab.build import ConfigError, build, check_value
 from ivae_lab.display import show
-from ivae_lab.engine.folder import NUMBERS, Busy, run_digest
-from ivae_lab.engine.run import Run, Settings, Stopped, prepare
+from ivae_lab.engine.folder import NUMBERS, BusyError, run_digest
+from ivae_lab.engine.run import Run, Settings, StoppedError, prepare
 from ivae_lab.results import is_finished, read_status
 
 OK, FAILED, BAD_INPUT = 0, 1, 2
@@ -30,11 +30,11 @@ def do(config: DictConfig) -> int:
     console = Console()
     try:
         return _do(config, console)
-    except (ConfigError, Busy, OmegaConfBaseException) as error:
+    except (ConfigError, BusyError, OmegaConfBaseException) as error:
         return _say(error, BAD_INPUT)
     except OSError as error:
         return _say(f"expected to read and write the run's files, got: {error}", BAD_INPUT)
-    except Stopped as stopped:
+    except StoppedError as stopped:
         return _say(stopped, 128 + stopped.signal)
     except KeyboardInterrupt:
         return _say("interrupted; the same command begins again, or continues from its last checkpoint", 130)
@@ -65,7 +65,7 @@ def read_settings(config: DictConfig, choices: Mapping[str, Any]) -> Settings:
     ConfigError
         One line: the key, what was expected there, what came.
     """
-    unknown = sorted(set(config) - {*NUMBERS, *_SETTINGS})  # type: ignore[arg-type]
+    unknown = sorted(set(config) - {*NUMBERS, *_SETTINGS})
     if unknown:
         raise ConfigError(f"{unknown[0]}: expected one of {', '.join([*NUMBERS, *_SETTINGS])}; got an unknown key")
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
@@ -100,7 +100,9 @@ def _announce(settings: Settings, run: Run, console: Console) -> None:
     seeds = settings.seeds
     named = f"seed {seeds[0]}" if len(seeds) == 1 else f"{len(seeds)} seeds ({', '.join(map(str, seeds))})"
     weights = sum(value[0].numel() for value in run.stack.parameters.values())
-    compiled = ", compiled (the first step takes up to half a minute)" if settings.compute.compiles(run.plan.total) else ""
+    compiled = (
+        ", compiled (the first step takes up to half a minute)" if settings.compute.compiles(run.plan.total) else ""
+    )
     console.print(
         f"{settings.title}: {named} at once, data seed {settings.data_seed}, {run.plan.total} steps, "
         f"{weights} parameters each, on {settings.compute.torch_device()}{compiled}\n"
@@ -113,5 +115,3 @@ def _announce(settings: Settings, run: Run, console: Console) -> None:
 def _say(message: object, code: int) -> int:
     print(f"ivae_lab.train: {message}", file=sys.stderr)
     return code
-
-

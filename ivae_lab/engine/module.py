@@ -142,7 +142,7 @@ class SeedsModule(lightning.LightningModule):
         """The posterior's mean of rows of the training data, for every seed: (S, N, n)."""
         parts = [
             self.stack.map("posterior_mean", self.data.train[block.to(self.data.train.index.device)])
-            for block in rows.split(_ENCODE_ROWS)
+            for block in torch.split(rows, _ENCODE_ROWS)
         ]
         return torch.cat(parts, 1)
 

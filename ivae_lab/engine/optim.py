@@ -42,9 +42,7 @@ def clip(gradients: Parameters, norm: float) -> Parameters:
     """Scale each seed's gradient so that its norm over all parameters is at most `norm`."""
     squares = torch.stack([gradient.flatten(1).square().sum(1) for gradient in gradients.values()])  # (P, S)
     scale = (norm / (squares.sum(0).sqrt() + 1e-6)).clamp(max=1)  # (S,)
-    return {
-        name: gradient * scale.reshape(-1, *[1] * (gradient.dim() - 1)) for name, gradient in gradients.items()
-    }
+    return {name: gradient * scale.reshape(-1, *[1] * (gradient.dim() - 1)) for name, gradient in gradients.items()}
 
 
 @dataclass

@@ -16,7 +16,7 @@ import lightning
 import numpy as np
 import pandas as pd
 import torch
-from lightning.fabric.plugins.environments import LightningEnvironment
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
@@ -29,8 +29,8 @@ from ivae_lab.engine.evaluate import Encoded, encode
 from ivae_lab.engine.module import SeedsModule
 from ivae_lab.engine.stack import Stack
 from ivae_lab.engine.training import Compute, Plan, Training
-from ivae_lab.models.model import Model
 from ivae_lab.metrics.estimate import Estimate
+from ivae_lab.models.model import Model
 from ivae_lab.results import atomic, write_results
 from ivae_lab.types import Splits
 
@@ -38,7 +38,7 @@ State = Literal["done", "diverged"]
 Row = dict[str, Any]
 
 
-class Stopped(RuntimeError):
+class StoppedError(RuntimeError):
     """A signal stopped the training; its checkpoint is written.
 
     Attributes
@@ -115,7 +115,7 @@ class Run:
 
         Raises
         ------
-        Stopped
+        StoppedError
             On Ctrl-C or SIGTERM, with the checkpoint written.
         """
         path = self.settings.folder
@@ -128,7 +128,7 @@ class Run:
                 module, seconds = self._train()
                 return self._finish(module, seconds)
             except (Exception, KeyboardInterrupt) as error:
-                if not isinstance(error, Stopped):
+                if not isinstance(error, StoppedError):
                     self._write_status("failed", error=f"{type(error).__name__}: {error}")
                 raise
 
@@ -138,15 +138,13 @@ class Run:
         data = DataModule(self.splits, self.plan, settings.training.batch_size, settings.seeds, device)
         module = SeedsModule(self.stack, data, settings.training, settings.compute.compiles(self.plan.total))
         seconds = self._restore(module)
-        checkpoints = Checkpoints(
-            self._checkpoint, settings.fingerprint, settings.compute.checkpoint_seconds, seconds
-        )
+        checkpoints = Checkpoints(self._checkpoint, settings.fingerprint, settings.compute.checkpoint_seconds, seconds)
         if module.step < self.plan.total:
             stop = StopOnSignal()
             callbacks = [stop, History(), ProgressBar(self.console), checkpoints]
             _trainer(device, callbacks, self._loggers()).fit(module, datamodule=data)
             if stop.received is not None and module.step < self.plan.total:
-                raise Stopped(settings.folder, stop.received, module.step, self.plan.total)
+                raise StoppedError(settings.folder, stop.received, module.step, self.plan.total)
         return module, checkpoints.seconds
 
     @property
@@ -244,9 +242,7 @@ def _write_latents(path: Path, encoded: list[Encoded], seeds: list[int]) -> None
         np.savez(handle, **arrays)  # type: ignore[arg-type]
 
 
-def _trainer(
-    device: torch.device, callbacks: list[lightning.Callback], loggers: list[Logger]
-) -> lightning.Trainer:
+def _trainer(device: torch.device, callbacks: list[lightning.Callback], loggers: list[Logger]) -> lightning.Trainer:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*srun.*")  # one process, on whatever machine
         return lightning.Trainer(

@@ -32,7 +32,7 @@ class Stack:
     def __init__(self, build_model: Callable[[], Model], seeds: list[int], device: torch.device) -> None:
         self.seeds = seeds
         models = [_seeded(build_model, seed) for seed in seeds]
-        parameters, buffers = stack_module_state(models)  # type: ignore[arg-type]
+        parameters, buffers = stack_module_state(models)
         self.parameters: Parameters = {name: value.detach().to(device) for name, value in parameters.items()}
         self.buffers: Parameters = {name: value.detach().to(device) for name, value in buffers.items()}
         self._one = models[0].to(device)
@@ -82,7 +82,7 @@ class Stack:
             parameters: Parameters, buffers: Parameters, x: Tensor, u: Tensor | None, *rest: Tensor
         ) -> tuple[Parameters, tuple[Tensor, dict[str, Tensor]]]:
             dims = (0, 0, 0, None if u is None else 0, 0, 0, None)
-            return vmap(grad_and_value(one, has_aux=True), in_dims=dims)(parameters, buffers, x, u, *rest)  # type: ignore[no-any-return]
+            return vmap(grad_and_value(one, has_aux=True), in_dims=dims)(parameters, buffers, x, u, *rest)
 
         return mapped
 

@@ -50,8 +50,8 @@ class GaussianLikelihood(nn.Module):
             self.register_buffer("log_variance", log_variance)
 
     def log_prob(self, x: Tensor, output: Tensor, progress: Tensor) -> Tensor:
-        """log p(x given z) in nats: (B,)."""
-        log_variance = self.log_variance
+        """Log p(x given z) in nats: (B,)."""
+        log_variance: Tensor = self.log_variance
         if self.anneal_fraction:
             log_variance = log_variance + self.start * (1 - progress / self.anneal_fraction).clamp(min=0)
         return Normal(output, log_variance).log_prob(x)
@@ -70,7 +70,7 @@ class BernoulliLikelihood(nn.Module):
             raise ValueError("expected binary observations for a Bernoulli likelihood, got real-valued data")
 
     def log_prob(self, x: Tensor, output: Tensor, progress: Tensor) -> Tensor:
-        """log p(x given z) in nats: (B,)."""
+        """Log p(x given z) in nats: (B,)."""
         return (x * output - nn.functional.softplus(output)).sum(-1)
 
     def sample(self, output: Tensor, generator: torch.Generator) -> Tensor:

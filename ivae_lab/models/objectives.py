@@ -25,7 +25,7 @@ class Evidence:
     train_rows: int  # N, the size of the training set
 
     def sampled_kl(self) -> Tensor:
-        """log q(z given x) - log p(z) at the sample: unbiased for the KL, (B,)."""
+        """Log q(z given x) - log p(z) at the sample: unbiased for the KL, (B,)."""
         return self.posterior.log_prob(self.z) - self.prior.log_prob(self.z)
 
     def kl(self) -> Tensor:

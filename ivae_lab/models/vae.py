@@ -112,5 +112,5 @@ class VAE(Model):
         self.prior.fit(z, seed)  # type: ignore[operator]
 
     def sample(self, rows: int, u: Tensor | None, generator: torch.Generator) -> Tensor:
-        """z from the prior, then x given z."""
+        """Z from the prior, then x given z."""
         return self.likelihood.sample(self.decoder(self.prior(u).sample(rows, generator)), generator)

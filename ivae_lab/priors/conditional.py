@@ -49,7 +49,9 @@ class ConditionalPrior(nn.Module):
         if not u_dim:
             raise ValueError("expected data with an auxiliary variable u for a conditional prior, got data without")
         if mean == "zero" and scale == "one":
-            raise ValueError("expected a learned mean or a learned scale, got mean=zero with scale=one: nothing is left to depend on u")
+            raise ValueError(
+                "expected a learned mean or a learned scale, so that something depends on u; got mean=zero, scale=one"
+            )
         self.family = family
         self.learned = [name for name, kind in (("mean", mean), ("scale", scale)) if kind == "learned"]
         self.register_buffer("zero", torch.zeros(u_dim, latent_dim))
