@@ -36,10 +36,11 @@ LAYERS = (
     _layer(-1, "__init__", third_party="", light=True),
     _layer(0, "types nets distributions transforms", third_party="torch numpy annotated_types pydantic"),
     _layer(0, "build"),
-    _layer(1, "data priors models metrics", siblings=False),
-    _layer(1, "results plots aggregate report", light=True),
-    _layer(2, "engine"),
-    _layer(3, "train reproduce"),
+    _layer(1, "data priors models", siblings=False),
+    _layer(1, "metrics", light=True),
+    _layer(2, "results plots display aggregate report", light=True),
+    _layer(3, "engine"),
+    _layer(4, "train reproduce"),
 )
 HEAVY = {"torch", "lightning", "pytorch_lightning"}
 

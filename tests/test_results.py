@@ -25,7 +25,6 @@ from ivae_lab.results import (
     read_status,
     read_table,
     summarise,
-    write_csv,
     write_results,
 )
 
@@ -102,10 +101,6 @@ class TestRows:
     def test_further_columns_are_read_too(self, tmp_path: Path) -> None:
         table([0.5, 0.6]).assign(beta=[1, 4]).to_csv(tmp_path / "all.csv", index=False)
         assert read_table(tmp_path / "all.csv")["beta"].tolist() == [1, 4]
-
-    def test_other_tables_take_the_union_of_columns(self, tmp_path: Path) -> None:
-        write_csv(tmp_path / "history.csv", [{"step": 1, "loss": 0.5}, {"step": 2, "mcc": None}])
-        assert (tmp_path / "history.csv").read_text() == "step,loss,mcc\n1,0.5,\n2,,\n"
 
 
 class TestFolder:

@@ -31,11 +31,11 @@ from ivae_lab.engine.stack import Stack
 from ivae_lab.engine.training import Compute, Plan, Training
 from ivae_lab.metrics.estimate import Estimate
 from ivae_lab.models.model import Model
-from ivae_lab.results import atomic, write_results
+from ivae_lab.results import Row, atomic, write_results
 from ivae_lab.types import Splits
 
 State = Literal["done", "diverged"]
-Row = dict[str, Any]
+_TRIED_ROWS = 500
 
 
 class StoppedError(RuntimeError):
@@ -102,8 +102,23 @@ class Run:
             steps = training.total_steps(len(self.splits.train))
         except ValueError as error:
             raise ConfigError(f"trainer: {error}") from error
+        self._try_metrics()
         pretrain = self.stack.template.pretrain_steps
         self.plan = Plan(pretrain, steps, training.chunk, training.history_points)
+
+    def _try_metrics(self) -> None:
+        """Score made-up latents of the right dimensions, so that an impossible metric is found before training."""
+        generator = np.random.default_rng(0)
+        for _, part in self.splits.items():
+            rows = min(len(part), _TRIED_ROWS)
+            latents = generator.normal(size=(rows, self.stack.template.latent_dim))
+            sources = None if part.z is None else generator.normal(size=(rows, part.z.shape[1]))
+            estimate = Estimate(latents, latents, sources, None, np.arange(rows), {})
+            for name, metric in self.settings.metrics.items():
+                try:
+                    metric(estimate)
+                except ValueError as error:
+                    raise ConfigError(f"metric.{name}: {error}") from error
 
     def _build_model(self) -> Model:
         config = self.settings.config

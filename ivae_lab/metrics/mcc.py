@@ -178,7 +178,7 @@ def canonical_weights(a: Floats, b: Floats, rank: int) -> tuple[Array, Array]:
         Shapes (n, rank) and (k, rank); columns of zeros beyond the number of directions in which the data vary.
     """
     from sklearn.cross_decomposition import CCA
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+    from threadpoolctl import threadpool_limits
 
     triangular = np.linalg.qr(np.hstack((a, b)), mode="r")  # (min(N, n + k), n + k)
     a_root, b_root = np.split(triangular, [a.shape[1]], axis=1)
