@@ -51,37 +51,59 @@ def check(node: Any, path: str, given: frozenset[str] = frozenset()) -> None:
 
 def _check_target(node: Mapping[str, Any], path: str, given: frozenset[str]) -> None:
     target = get_object(node["_target_"])
-    parameters = inspect.signature(target).parameters
+    own = _configurable(target, factory=bool(node.get("_partial_")), given=given)
     hints = get_type_hints(target if inspect.isfunction(target) else target.__init__, include_extras=True)
     for key, value in node.items():
         if key.startswith("_"):
             continue
-        if key not in parameters:
-            raise ConfigError(f"{path}.{key}: {_unknown(key, [*parameters])}")
+        if key not in own:
+            raise ConfigError(f"{path}.{key}: {_unknown(key, [*own])}")
         if isinstance(value, Mapping) and "_target_" in value:
             _check_target(value, f"{path}.{key}", frozenset())
         else:
             check_value(value, hints.get(key, Any), f"{path}.{key}")
-    required = {name for name, p in parameters.items() if p.default is p.empty and p.kind is not p.VAR_KEYWORD}
-    missing = sorted(required - set(node) - given)
-    if missing and not node.get("_partial_"):
+    missing = sorted({name for name, p in own.items() if p.default is p.empty} - set(node))
+    if missing:
         raise ConfigError(f"{path}: expected the key {missing[0]!r} for {node['_target_']}, got none")
+
+
+def _configurable(target: Any, factory: bool, given: frozenset[str]) -> dict[str, inspect.Parameter]:
+    """Find the arguments that the configuration gives: of a factory (`_partial_`) the keyword-only ones.
+
+    The others it is told when it is called.
+    """
+    kinds = {"KEYWORD_ONLY"} if factory else {"POSITIONAL_OR_KEYWORD", "KEYWORD_ONLY"}
+    parameters = inspect.signature(target).parameters
+    return {name: p for name, p in parameters.items() if p.kind.name in kinds and name not in given}
 
 
 def check_value(value: Any, annotation: Any, path: str) -> None:
     """Raise ConfigError unless `value` fits the annotation (no conversion: '5' is not a number)."""
+    adapter: TypeAdapter[Any] = TypeAdapter(annotation)
     try:
-        TypeAdapter(annotation).validate_python(value, strict=True)
+        adapter.validate_python(value, strict=True)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = "".join(f"[{part}]" for part in first["loc"] if isinstance(part, int))
-        expected = first["msg"].replace("Input should be ", "")
-        raise ConfigError(
-            f"{path}{where}: expected {expected}, got {first['input']!r} ({type(first['input']).__name__})"
-        ) from None
+        errors = error.errors()
+        wrong = errors[0]["input"]
+        where = "".join(f"[{part}]" for part in errors[0]["loc"] if isinstance(part, int))
+        # One error for each branch of a union: all that would have been right is named.
+        choices = [each["msg"].replace("Input should be ", "") for each in errors if each["input"] is wrong]
+        if not where and _accepts_null(adapter):
+            choices.append("null")
+        expected = " or ".join(dict.fromkeys(choices))
+        raise ConfigError(f"{path}{where}: expected {expected}, got {wrong!r} ({type(wrong).__name__})") from None
+
+
+def _accepts_null(adapter: TypeAdapter[Any]) -> bool:
+    try:
+        adapter.validate_python(None, strict=True)
+    except ValidationError:
+        return False
+    return True
 
 
 def _unknown(key: str, known: list[str]) -> str:
     near = difflib.get_close_matches(key, known, n=3)
     hint = f" (did you mean {', '.join(near)}?)" if near else ""
-    return f"expected one of {', '.join(sorted(known))}; got an unknown key{hint}"
+    expected = f"one of {', '.join(sorted(known))}" if known else "no keys"
+    return f"expected {expected}; got an unknown key{hint}"

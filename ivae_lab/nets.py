@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ivae_lab.distributions import Normal
+from ivae_lab.types import PositiveFloat, PositiveInt
 
 Activation = Literal["xtanh", "leaky_relu", "relu"]
 Init = Literal["torch", "xavier_uniform", "xavier_normal"]
@@ -54,10 +55,10 @@ class MLP(nn.Module):
         in_dim: int,
         out_dim: int,
         *,
-        hidden: int,
-        layers: int,
+        hidden: PositiveInt,
+        layers: PositiveInt,
         activation: Activation,
-        slope: float,
+        slope: PositiveFloat,
         init: Init,
         u_dim: int = 0,
     ) -> None:
@@ -80,6 +81,8 @@ class MLP(nn.Module):
         """(B, in_dim) and (B,) to (B, out_dim)."""
         h = self.linears[0](x)
         if self.u_rows is not None:
+            if u is None:
+                raise ValueError("expected u for a network that sees u, got none")
             h = h + self.u_rows[u]
         return self._rest(h)
 
@@ -112,10 +115,10 @@ class GaussianEncoder(nn.Module):
         latent_dim: int,
         u_dim: int,
         *,
-        hidden: int,
-        layers: int,
+        hidden: PositiveInt,
+        layers: PositiveInt,
         activation: Activation,
-        slope: float,
+        slope: PositiveFloat,
         init: Init,
         sees_u: bool,
         heads: Literal["separate", "shared"],
@@ -156,10 +159,10 @@ class MLPDecoder(nn.Module):
         latent_dim: int,
         x_dim: int,
         *,
-        hidden: int,
-        layers: int,
+        hidden: PositiveInt,
+        layers: PositiveInt,
         activation: Activation,
-        slope: float,
+        slope: PositiveFloat,
         init: Init,
     ) -> None:
         super().__init__()

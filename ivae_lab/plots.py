@@ -143,6 +143,7 @@ def _panels(arrays: Arrays, kind: str) -> Figure:
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     rows, columns = min(len(arrays["seed"]), SEEDS), min(arrays["sources"].shape[1], SOURCES)
     figure = Figure(figsize=(1.4 * columns + 1.3, 1.4 * rows + 1))
@@ -155,7 +156,8 @@ def _panels(arrays: Arrays, kind: str) -> Figure:
     figure.supylabel("matched latent", fontsize=STYLE["axes.labelsize"])
     if "u" in arrays:
         colours = ScalarMappable(Normalize(arrays["u"].min(), arrays["u"].max()), SEQUENTIAL)
-        figure.colorbar(colours, ax=axes, label="u", aspect=10 * rows, pad=0.02)
+        ticks = MaxNLocator(integer=True)  # u is a label
+        figure.colorbar(colours, ax=axes, label="u", aspect=10 * rows, pad=0.02, ticks=ticks)
     return figure
 
 

@@ -24,9 +24,13 @@ def main(config: DictConfig) -> None:
     """Do one run of the composed configuration."""
     from ivae_lab.engine.job import do
 
-    _exit_codes.append(do(config))
+    _exit_codes.append(do(config))  # raises SystemExit where a signal stopped it
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        print("ivae_lab.train: interrupted before the run began", file=sys.stderr)
+        sys.exit(130)
     sys.exit(max(_exit_codes))

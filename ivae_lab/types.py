@@ -11,13 +11,14 @@ from typing import Annotated
 
 import torch
 from annotated_types import Ge, Gt, Le, Lt
+from pydantic import AllowInfNan
 from torch import Tensor
 
 # Annotations of constructors are checked against the configuration before anything is built (`build.py`).
 PositiveInt = Annotated[int, Gt(0)]
 Count = Annotated[int, Ge(0)]
-PositiveFloat = Annotated[float, Gt(0)]
-NonNegativeFloat = Annotated[float, Ge(0)]
+PositiveFloat = Annotated[float, Gt(0), AllowInfNan(False)]
+NonNegativeFloat = Annotated[float, Ge(0), AllowInfNan(False)]
 Fraction = Annotated[float, Ge(0), Le(1)]
 Decay = Annotated[float, Gt(0), Lt(1)]
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import io
 import signal
 import time
+import zipfile
+from collections import deque
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -14,7 +17,7 @@ import lightning
 import numpy as np
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from ivae_lab.engine.module import SeedsModule
 from ivae_lab.engine.training import Chunk
@@ -22,6 +25,7 @@ from ivae_lab.metrics.mcc import mean_correlation
 from ivae_lab.results import atomic
 
 _SCORED_ROWS = 2000  # rows of the training data on which the history's MCC is taken
+_RATE_CHUNKS = 40  # chunks that the rate and the time left are taken from
 _PLAIN_LINE_SECONDS = 10.0  # how often a progress line is printed where there is no terminal
 
 
@@ -120,7 +124,8 @@ class StopOnSignal(lightning.Callback):
 class ProgressBar(lightning.Callback):
     """Epoch, ELBO and MCC so far (means over the seeds that have not diverged), rate and time left.
 
-    A live bar on a terminal; elsewhere a plain line every ten seconds.
+    A live bar on a terminal; elsewhere a plain line every ten seconds. The rate is that of the last chunks: the
+    first one, which may compile, does not count.
     """
 
     def __init__(self, console: Console) -> None:
@@ -130,33 +135,29 @@ class ProgressBar(lightning.Callback):
             BarColumn(),
             TextColumn("{task.fields[text]}"),
             TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
             console=console,
             disable=not console.is_terminal,
         )
         self.task = TaskID(0)
-        self.began = self.said = time.monotonic()
-        self.first_step = 0
+        self.said = time.monotonic()
+        self.recent: deque[tuple[float, int]] = deque(maxlen=_RATE_CHUNKS)  # (time, steps done) after each chunk
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         """Show the bar."""
-        self.first_step, self.began = pl_module.step, time.monotonic()
-        self.task = self.progress.add_task(
-            "training", total=pl_module.data.plan.total, completed=pl_module.step, text="first step"
-        )
+        total, done = pl_module.data.plan.total, pl_module.step
+        text = "first step (compiling)" if pl_module.compiled else "first step"
+        self.task = self.progress.add_task("training", total=total, completed=done, text=text)
         self.progress.start()
 
     def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: Any, *rest: Any) -> None:
         """Move the bar."""
-        text = self._text(pl_module)
-        self.progress.update(self.task, completed=pl_module.step, text=text)
-        now = time.monotonic()
+        now, total, done = time.monotonic(), pl_module.data.plan.total, pl_module.step
+        self.recent.append((now, done))
+        text = ", ".join(self._parts(pl_module, total - done))
+        self.progress.update(self.task, completed=done, text=text)
         if not self.console.is_terminal and (now - self.said > _PLAIN_LINE_SECONDS or trainer.is_last_batch):
             self.said = now
-            total, done = pl_module.data.plan.total, pl_module.step
-            left = (now - self.began) / max(done - self.first_step, 1) * (total - done)
-            self.console.print(f"step {done} of {total}, {text}, {left:.0f} s left", soft_wrap=True, highlight=False)
+            self.console.print(f"step {done} of {total}, {text}", soft_wrap=True, highlight=False)
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         """Leave the bar where it stands."""
@@ -166,15 +167,18 @@ class ProgressBar(lightning.Callback):
         """Leave the bar where it stands."""
         self.progress.stop()
 
-    def _text(self, module: SeedsModule) -> str:
-        rate = (module.step - self.first_step) / max(time.monotonic() - self.began, 1e-9)
+    def _parts(self, module: SeedsModule, steps_left: int) -> list[str]:
         epoch = module.step / module.data.steps_per_epoch
         last = module.history[-len(module.stack.seeds) :]
         parts = [f"epoch {epoch:.1f}", f"ELBO {_mean(last, 'elbo')}", f"MCC {_mean(last, 'mcc')}"]
         if module.diverged:
             parts.append(f"{len(module.diverged)} diverged")
-        parts.append(f"{rate:.0f} steps/s x {len(module.stack.seeds)} seeds")
-        return ", ".join(parts)
+        (began, first), (now, done) = self.recent[0], self.recent[-1]
+        if done > first:
+            rate = (done - first) / (now - began)
+            parts.append(f"{rate:.0f} steps/s x {len(module.stack.seeds)} seeds")
+            parts.append(f"{timedelta(seconds=round(steps_left / rate))} left")
+        return parts
 
 
 def _mean(rows: list[dict[str, float]], name: str) -> str:
@@ -185,6 +189,9 @@ def _mean(rows: list[dict[str, float]], name: str) -> str:
 def load_checkpoint(path: Path, fingerprint: str, expect: Callable[[str], Exception]) -> dict[str, Any]:
     """Read a checkpoint; `expect` makes the error for one that is unreadable or of another configuration."""
     try:
+        with zipfile.ZipFile(path) as archive:  # PyTorch itself does not hold the parts against their checksums
+            if broken := archive.testzip():
+                raise zipfile.BadZipFile(f"wrong checksum of {broken}")
         snapshot = torch.load(path, map_location="cpu", weights_only=True)
         found = snapshot["fingerprint"]
     except Exception as error:  # whatever a damaged file makes of unzipping and unpickling

@@ -85,7 +85,9 @@ class SeedsModule(lightning.LightningModule):
         self.epoch_loss += values[0]
         if (step + 1) % self.data.steps_per_epoch == 0:
             if not pretraining:
-                self.rates.end_epoch(self.epoch_loss / self.data.steps_per_epoch)
+                # The first epoch of the main objective may begin in the middle of one of the pretraining.
+                steps = min(self.data.steps_per_epoch, step + 1 - plan.pretrain_steps)
+                self.rates.end_epoch(self.epoch_loss / steps)
             self.epoch_loss = torch.zeros_like(self.epoch_loss)
 
     def _step(self, pretraining: bool) -> Step:
@@ -149,7 +151,7 @@ class SeedsModule(lightning.LightningModule):
     def _note_divergence(self) -> None:
         finite = torch.isfinite(self.sums[0])
         for parameter in self.stack.parameters.values():
-            finite &= torch.isfinite(parameter).flatten(1).all(1)
+            finite &= torch.isfinite(parameter).reshape(len(finite), -1).all(1)
         for seed, fine in zip(self.stack.seeds, finite.tolist(), strict=True):
             if not fine:
                 self.diverged.setdefault(seed, self.step)

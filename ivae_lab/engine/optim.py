@@ -40,7 +40,9 @@ def adam_(
 
 def clip(gradients: Parameters, norm: float) -> Parameters:
     """Scale each seed's gradient so that its norm over all parameters is at most `norm`."""
-    squares = torch.stack([gradient.flatten(1).square().sum(1) for gradient in gradients.values()])  # (P, S)
+    squares = torch.stack(
+        [gradient.reshape(len(gradient), -1).square().sum(1) for gradient in gradients.values()]
+    )  # (P, S)
     scale = (norm / (squares.sum(0).sqrt() + 1e-6)).clamp(max=1)  # (S,)
     return {name: gradient * scale.reshape(-1, *[1] * (gradient.dim() - 1)) for name, gradient in gradients.items()}
 
@@ -70,7 +72,7 @@ class Rates:
         """Lower the rates whose epochs, of mean loss (S,), do not improve (PyTorch's ReduceLROnPlateau, mode min)."""
         if self.training.schedule != "plateau":
             return
-        better = loss < self.best * (1 - _PLATEAU_THRESHOLD)
+        better = loss.double() < self.best.double() * (1 - _PLATEAU_THRESHOLD)
         self.best = torch.where(better, loss, self.best)
         self.bad_epochs = torch.where(better, torch.zeros_like(self.bad_epochs), self.bad_epochs + 1)
         due = self.bad_epochs > self.training.plateau_patience

@@ -7,7 +7,8 @@ import os
 import signal
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -47,10 +48,11 @@ class StoppedError(RuntimeError):
         The signal's number.
     """
 
-    def __init__(self, folder: Path, number: int, step: int, total: int) -> None:
+    def __init__(self, folder: Path, number: int, step: int, total: int, forced: bool) -> None:
+        without = " without force=true" if forced else ""
         super().__init__(
             f"stopped by {signal.Signals(number).name} after step {step} of {total}; "
-            f"the same command continues from {folder}"
+            f"the same command{without} continues from {folder}"
         )
         self.signal = number
 
@@ -96,12 +98,11 @@ class Run:
     def __post_init__(self) -> None:
         settings, training = self.settings, self.settings.training
         data_config = OmegaConf.masked_copy(settings.config.data, [k for k in settings.config.data if k != "seed"])
-        self.splits = build(data_config, "data")(settings.data_seed)
+        with _named("data"):
+            self.splits = build(data_config, "data")(settings.data_seed)
         self.stack = Stack(self._build_model, settings.seeds, settings.compute.torch_device())
-        try:
+        with _named("trainer"):
             steps = training.total_steps(len(self.splits.train))
-        except ValueError as error:
-            raise ConfigError(f"trainer: {error}") from error
         self._try_metrics()
         pretrain = self.stack.template.pretrain_steps
         self.plan = Plan(pretrain, steps, training.chunk, training.history_points)
@@ -115,10 +116,8 @@ class Run:
             sources = None if part.z is None else generator.normal(size=(rows, part.z.shape[1]))
             estimate = Estimate(latents, latents, sources, None, np.arange(rows), {})
             for name, metric in self.settings.metrics.items():
-                try:
+                with _named(f"metric.{name}"):
                     metric(estimate)
-                except ValueError as error:
-                    raise ConfigError(f"metric.{name}: {error}") from error
 
     def _build_model(self) -> Model:
         config = self.settings.config
@@ -127,6 +126,9 @@ class Run:
 
     def execute(self) -> State:
         """Train, or continue, and leave a complete folder; the state it ended in.
+
+        With `force` it begins at step 0 even where there is a checkpoint; earlier results stay until the new ones are
+        there.
 
         Raises
         ------
@@ -138,6 +140,8 @@ class Run:
         with folders.locked(path):
             with atomic(path / "config.yaml") as temporary:
                 temporary.write_text(OmegaConf.to_yaml(self.settings.config, resolve=True))
+            if self.settings.config.force:
+                self._checkpoint.unlink(missing_ok=True)
             self._write_status("running")
             try:
                 module, seconds = self._train()
@@ -159,7 +163,8 @@ class Run:
             callbacks = [stop, History(), ProgressBar(self.console), checkpoints]
             _trainer(device, callbacks, self._loggers()).fit(module, datamodule=data)
             if stop.received is not None and module.step < self.plan.total:
-                raise StoppedError(settings.folder, stop.received, module.step, self.plan.total)
+                forced = settings.config.force
+                raise StoppedError(settings.folder, stop.received, module.step, self.plan.total, forced)
         return module, checkpoints.seconds
 
     @property
@@ -238,6 +243,17 @@ class Run:
         folders.write_json(settings.folder / "status.json", status)
 
 
+@contextmanager
+def _named(path: str) -> Iterator[None]:
+    """Say which part of the configuration an impossible value belongs to."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
 def _divergence(diverged: dict[int, int]) -> str:
     named = ", ".join(f"seed {seed} by step {step}" for seed, step in diverged.items())
     return f"not finite any more: {named}"
@@ -266,6 +282,7 @@ def _trainer(device: torch.device, callbacks: list[lightning.Callback], loggers:
             max_epochs=1,
             callbacks=callbacks,
             logger=loggers or False,
+            log_every_n_steps=1,  # the history logs by itself; a larger one warns of short runs
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,

@@ -62,6 +62,11 @@ class VAE(Model):
         self.prior = prior(latent_dim, spec.u_dim)
         self.objective = objective
         self.starts_from_data = bool(getattr(self.prior, "starts_from_data", False))
+        if self.starts_from_data and spec.train_rows < self.prior.components:  # type: ignore[operator]
+            raise ValueError(
+                f"expected at least {self.prior.components} training rows to fit as many components, "
+                f"got {spec.train_rows}"
+            )
 
     def loss(self, batch: Batch, noise: Tensor, progress: Tensor) -> dict[str, Tensor]:
         """The objective, with the ELBO and its terms, in nats per row."""

@@ -60,8 +60,10 @@ class ConditionalPrior(nn.Module):
         """The learned tables by name, each (M, n)."""
         raise NotImplementedError
 
-    def forward(self, u: Tensor) -> Normal | Laplace:
+    def forward(self, u: Tensor | None) -> Normal | Laplace:
         """(B,) labels to a distribution over (B, n)."""
+        if u is None:
+            raise ValueError("expected u for a conditional prior, got none")
         tables = self.tables()
         mean, scale = (tables.get(name, self.get_buffer("zero"))[u] for name in ("mean", "scale"))
         return Normal(mean, scale) if self.family == "gaussian" else Laplace(mean, scale)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Literal
 
 import numpy as np
@@ -10,6 +11,8 @@ from torch import Tensor, nn
 
 from ivae_lab.distributions import NormalMixture
 from ivae_lab.types import PositiveInt
+
+_LEAST_WEIGHT = 1e-8  # a component that the fit left empty can still be learned
 
 
 class GaussianMixture(nn.Module):
@@ -38,6 +41,7 @@ class GaussianMixture(nn.Module):
     ) -> None:
         super().__init__()
         self.starts_from_data = init == "gmm"
+        self.components = components
         draw = nn.init.xavier_normal_ if init == "xavier_normal" else nn.init.xavier_uniform_
         self.logits = nn.Parameter(torch.zeros(components))
         self.mean = nn.Parameter(draw(torch.empty(components, latent_dim)))
@@ -49,13 +53,16 @@ class GaussianMixture(nn.Module):
 
     def fit(self, z: Tensor, seed: int) -> None:
         """Set the mixture to scikit-learn's maximum-likelihood fit of the rows of z, (N, n)."""
+        from sklearn.exceptions import ConvergenceWarning
         from sklearn.mixture import GaussianMixture as Fit
 
-        fit = Fit(len(self.logits), covariance_type="diag", random_state=seed, reg_covar=1e-4)
-        fit.fit(z.double().cpu().numpy())
+        fit = Fit(self.components, covariance_type="diag", random_state=seed, reg_covar=1e-4)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # a start, not a result
+            fit.fit(z.double().cpu().numpy())
         with torch.no_grad():
             for parameter, value in (
-                (self.logits, np.log(fit.weights_)),
+                (self.logits, np.log(fit.weights_ + _LEAST_WEIGHT)),
                 (self.mean, fit.means_),
                 (self.log_var, np.log(fit.covariances_)),
             ):

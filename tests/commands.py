@@ -1,0 +1,151 @@
+"""Ways to run the lab in tests: the command in a process of its own, the same in this one, and the engine alone."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from ivae_lab import train
+from ivae_lab.engine.datamodule import DataModule
+from ivae_lab.engine.job import read_settings
+from ivae_lab.engine.module import SeedsModule
+from ivae_lab.engine.run import Run, Settings
+from ivae_lab.results import read_latents
+
+SMALL = ("data.segments=8", "data.samples_per_segment=100", "trainer.batch_size=64", "trainer.chunk=20")
+# Least work for a run of which only the folder matters.
+TINY = (*SMALL, "trainer.steps=40", "model.encoder.hidden=8", "compute.threads=1")
+TRAIN = (sys.executable, "-m", "ivae_lab.train")
+_PATIENCE = 60.0  # seconds for what a test waits for
+_TRACKING = "WANDB_"  # variables of the developer's own that would change where a run logs
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command left on its streams and said with its exit code."""
+
+    code: int
+    out: str
+    err: str
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """Our environment without what would change a run."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(_TRACKING)}
+    return {**kept, "OMP_NUM_THREADS": "1", "COLUMNS": "200", **changes}
+
+
+def command(*arguments: str, cwd: Path, module: str = "ivae_lab.train", **env: str) -> Outcome:
+    """Run `python -m <module>` in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        cwd=cwd,
+        env=environment(**env),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+def started(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
+    """Start `python -m ivae_lab.train` and come back at once."""
+    return subprocess.Popen(
+        [*TRAIN, *arguments],
+        cwd=cwd,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def ended(process: subprocess.Popen[str]) -> Outcome:
+    """Wait for the end of a process."""
+    out, err = process.communicate(timeout=300)
+    return Outcome(process.returncode, out, err)
+
+
+def wait_until(holds: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    """Look again and again until it holds; an error if the process ends before, or it takes too long."""
+    deadline = time.monotonic() + _PATIENCE
+    while not holds():
+        if process.poll() is not None:
+            raise AssertionError(f"expected the command to be running still, got its end: {ended(process)}")
+        if time.monotonic() > deadline:
+            process.kill()
+            raise AssertionError(f"expected this within {_PATIENCE} s, got nothing: {ended(process)}")
+        time.sleep(0.005)
+
+
+def here(arguments: Sequence[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Outcome:
+    """Run the command in this process: its own `main`, Hydra included, without the seconds that the imports take."""
+    monkeypatch.setattr(sys, "argv", ["train", *arguments])
+    before = len(train._exit_codes)
+    capsys.readouterr()
+    try:
+        train.main()
+        code = max(train._exit_codes[before:], default=0)
+    except SystemExit as exit_:
+        code = int(exit_.code or 0)
+    said = capsys.readouterr()
+    return Outcome(code, said.out, said.err)
+
+
+def settings(*overrides: str) -> Settings:
+    """The checked settings of a configuration."""
+    from hydra import compose, initialize_config_dir
+
+    with initialize_config_dir(config_dir=str(train.CONFIG), version_base="1.3"):
+        config = compose("config", list(overrides), return_hydra_config=True)
+    choices = dict(config.hydra.runtime.choices)
+    return read_settings(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]), choices)
+
+
+def make_run(*overrides: str) -> Run:
+    """A run that is built and not begun."""
+    from rich.console import Console
+
+    return Run(settings(*overrides), Console(quiet=True))
+
+
+def make_module(run: Run, compiled: bool = False) -> SeedsModule:
+    """A training at step 0."""
+    made = run.settings
+    data = DataModule(run.splits, run.plan, made.training.batch_size, made.seeds, made.compute.torch_device())
+    return SeedsModule(run.stack, data, made.training, compiled)
+
+
+def advance(module: SeedsModule, until: int | None = None) -> SeedsModule:
+    """Do the chunks that lie before a step; all that remain by default."""
+    for number, chunk in enumerate(module.data.plan.chunks()):
+        if module.step <= chunk.start < (module.data.plan.total if until is None else until):
+            module.training_step(chunk, number)
+    return module
+
+
+def trained(*overrides: str) -> SeedsModule:
+    """A whole training in this process, without loggers and files."""
+    return advance(make_module(make_run(*overrides)))
+
+
+def run_folder(outputs: Path) -> Path:
+    """The only run folder there."""
+    (folder,) = (path for path in outputs.iterdir() if path.is_dir())
+    return folder
+
+
+def numbers(folder: Path) -> dict[str, object]:
+    """All numbers of a run folder, in a form that compares bit for bit."""
+    tables: dict[str, object] = {name: (folder / name).read_bytes() for name in ("results.csv", "history.csv")}
+    arrays = read_latents(folder)
+    return tables | {name: (value.dtype.str, value.shape, value.tobytes()) for name, value in arrays.items()}

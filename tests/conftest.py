@@ -1,0 +1,106 @@
+"""Fixtures that compose a configuration as the command line would, at sizes that train in milliseconds."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: the tests' matrices are tiny
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+
+from ivae_lab.train import CONFIG
+
+# Keys that say how large something is. A component that has one of them gets the small value.
+TINY: dict[str, dict[str, Any]] = {
+    "data": {"segments": 4, "samples_per_segment": 24, "condition_draws": 50},
+    "prior": {"components": 3},
+    "trainer": {"steps": 3, "epochs": None, "batch_size": 16, "chunk": 3},
+}
+
+
+@cache
+def _composed_once(*overrides: str) -> DictConfig:
+    with initialize_config_dir(str(CONFIG), version_base="1.3"):
+        return compose("config", overrides=list(overrides))
+
+
+def _composed(*overrides: str) -> DictConfig:
+    return copy.deepcopy(_composed_once(*overrides))  # a test may change what it is given
+
+
+def _tiny(*overrides: str) -> DictConfig:
+    config = _composed(*overrides)
+    for group, sizes in TINY.items():
+        for key in sizes.keys() & config[group].keys():
+            config[group][key] = sizes[key]
+    if config.model.get("pretrain_steps"):
+        config.model.pretrain_steps = 2
+    return config
+
+
+def _splits(config: DictConfig) -> Any:
+    from ivae_lab.build import build
+
+    data = OmegaConf.masked_copy(config.data, [str(key) for key in config.data if key != "seed"])
+    return build(data, "data")(config.data.seed)
+
+
+def _model(config: DictConfig, spec: Any) -> Any:
+    from ivae_lab.build import build
+
+    return build(config.model, "model", spec=spec, prior=build(config.prior, "prior"))
+
+
+def _train(config: DictConfig, seeds: list[int]) -> Any:
+    import torch
+
+    from ivae_lab.build import build
+    from ivae_lab.engine.datamodule import DataModule
+    from ivae_lab.engine.module import SeedsModule
+    from ivae_lab.engine.stack import Stack
+    from ivae_lab.engine.training import Plan
+
+    cpu, splits, training = torch.device("cpu"), _splits(config), build(config.trainer, "trainer")
+    stack = Stack(lambda: _model(config, splits.spec), seeds, cpu)
+    steps = training.total_steps(len(splits.train))
+    plan = Plan(stack.template.pretrain_steps, steps, training.chunk, training.history_points)
+    module = SeedsModule(stack, DataModule(splits, plan, training.batch_size, seeds, cpu), training, compiled=False)
+    for number, chunk in enumerate(plan.chunks()):
+        module.training_step(chunk, number)
+    return module
+
+
+@pytest.fixture(scope="session")
+def composed() -> Callable[..., DictConfig]:
+    """(*overrides) to the configuration that the command line would compose from them."""
+    return _composed
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Callable[..., DictConfig]:
+    """As `composed`, with tiny data, three steps of training, and small mixtures."""
+    return _tiny
+
+
+@pytest.fixture(scope="session")
+def splits_of() -> Callable[[DictConfig], Any]:
+    """A configuration to its data set (`Splits`)."""
+    return _splits
+
+
+@pytest.fixture(scope="session")
+def model_of() -> Callable[[DictConfig, Any], Any]:
+    """(configuration, DataSpec) to one `Model`."""
+    return _model
+
+
+@pytest.fixture(scope="session")
+def train() -> Callable[[DictConfig, list[int]], Any]:
+    """(configuration, seeds) to the `SeedsModule` after its training, uncompiled, without Lightning's loop."""
+    return _train

@@ -1,0 +1,403 @@
+"""What every component holds, found by globbing the configuration: a new YAML is tested without touching a test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from ivae_lab.build import ConfigError, build, check
+from ivae_lab.engine.module import SeedsModule
+from ivae_lab.engine.stack import Stack
+from ivae_lab.engine.streams import generator
+from ivae_lab.metrics.estimate import Estimate
+from ivae_lab.models.model import Model
+from ivae_lab.results import COLUMNS, read_results, write_results
+from ivae_lab.train import CONFIG
+from ivae_lab.types import Batch, DataSpec, Splits
+
+Compose = Callable[..., DictConfig]
+SplitsOf = Callable[[DictConfig], Splits]
+ModelOf = Callable[[DictConfig, DataSpec], Model]
+Train = Callable[[DictConfig, list[int]], SeedsModule]
+
+GROUPS = ("data", "model", "prior", "trainer", "metric")
+PARTS = ("model/objective", "model/likelihood")
+SEEDS = [0, 1, 2]
+CPU = torch.device("cpu")
+END = torch.tensor(1.0)
+
+
+def choices(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONFIG / group).glob("*.yaml"))
+
+
+def selection(group: str, name: str) -> list[str]:
+    """The overrides that choose a YAML; a part of a model is tried in a plain VAE."""
+    value = f"[{name}]" if group == "metric" else name
+    return ["model=vae"] * (group in PARTS) + [f"{group}={value}"]
+
+
+EVERYTHING = [(group, name) for group in (*GROUPS, *PARTS) for name in choices(group)]
+
+
+def with_fitting_data(config: DictConfig, splits_of: SplitsOf, model_of: ModelOf) -> Splits:
+    """Real-valued data; where the model refuses these, `config` is changed to binary data."""
+    splits = splits_of(config)
+    try:
+        model_of(config, splits.spec)
+    except ConfigError:
+        config.data.observation = "binary"
+        splits = splits_of(config)
+    return splits
+
+
+def model_and_batch(
+    config: DictConfig, splits_of: SplitsOf, model_of: ModelOf, seed: int = 0
+) -> tuple[Model, Batch, torch.Tensor]:
+    splits = with_fitting_data(config, splits_of, model_of)
+    torch.manual_seed(seed)
+    model, batch = model_of(config, splits.spec), splits.train[:32]
+    noise = torch.randn(32, model.noise_dim, generator=torch.Generator().manual_seed(0))
+    return model, batch, noise
+
+
+def resolved(node: DictConfig) -> Any:
+    return OmegaConf.to_container(node, resolve=True)
+
+
+def nodes(node: Any, path: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Every mapping with a `_target_`, with its path."""
+    if isinstance(node, Mapping):
+        if "_target_" in node:
+            yield path, node
+        for key, child in node.items():
+            yield from nodes(child, f"{path}.{key}" if path else str(key))
+
+
+def check_all(config: DictConfig) -> None:
+    """Hold every group of a composed configuration against the constructors that it names."""
+    for group in (*GROUPS, "compute"):
+        node = resolved(config[group])
+        if group == "data":
+            node = {key: value for key, value in node.items() if key != "seed"}  # the run reads it, not the data set
+        check(node, group, frozenset({"spec", "prior"}) if group == "model" else frozenset())
+
+
+class TestConfiguration:
+    @pytest.mark.parametrize("group", [*GROUPS, *PARTS])
+    def test_there_is_something_to_choose(self, group: str) -> None:
+        assert choices(group)
+
+    @pytest.mark.parametrize(("group", "name"), EVERYTHING)
+    def test_every_key_is_one_that_its_constructor_takes(self, composed: Compose, group: str, name: str) -> None:
+        check_all(composed(*selection(group, name)))
+
+    @pytest.mark.parametrize(("group", "name"), EVERYTHING)
+    def test_a_superfluous_key_anywhere_is_caught(self, composed: Compose, group: str, name: str) -> None:
+        config, group = composed(*selection(group, name)), group.split("/")[0]
+        found = list(nodes(resolved(config[group]), group))
+        assert found
+        for path, _ in found:
+            spoilt = config.copy()
+            with open_dict(spoilt):
+                OmegaConf.update(spoilt, f"{path}.that_nothing_reads", 1)
+            with pytest.raises(ConfigError, match=rf"^{path}\.that_nothing_reads: expected (one of|no keys)"):
+                check_all(spoilt)
+
+    @pytest.mark.parametrize(("group", "name"), EVERYTHING)
+    def test_every_top_level_key_is_known(self, composed: Compose, group: str, name: str) -> None:
+        known = {*GROUPS, "seed", "outputs", "force", "logger", "compute"}
+        assert set(composed(*selection(group, name))) == known
+
+    @pytest.mark.parametrize("name", choices("model"))
+    def test_a_prior_on_the_command_line_wins_over_the_models_own(self, composed: Compose, name: str) -> None:
+        own = composed(f"model={name}").prior
+        others = [prior for prior in choices("prior") if composed(f"prior={prior}").prior != own]
+        other = others[0]
+        for overrides in ([f"model={name}", f"prior={other}"], [f"prior={other}", f"model={name}"]):
+            assert composed(*overrides).prior == composed(f"prior={other}").prior
+
+    def test_vade_picks_its_mixture_and_gives_way(self, composed: Compose) -> None:
+        mixture, normal = "ivae_lab.priors.mixture.GaussianMixture", "ivae_lab.priors.standard.StandardNormal"
+        assert composed("model=vade").prior["_target_"] == mixture
+        assert composed("model=vade", "prior=normal").prior["_target_"] == normal
+        assert composed("model=vae").prior["_target_"] == normal
+
+    def test_the_released_ivae_picks_its_trainer_and_gives_way(self, composed: Compose) -> None:
+        released = composed("model=ivae_released").trainer
+        assert released == composed("trainer=khemakhem_released").trainer
+        assert (released.steps, released.epochs, released.batch_size, released.lr) == (None, 20, 64, 0.01)
+        default = composed("model=ivae_released", "trainer=default").trainer
+        assert default == composed("model=vae").trainer
+        assert default != released
+
+
+@pytest.fixture(scope="module", params=choices("model"))
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def together(name: str, tiny: Compose, train: Train) -> SeedsModule:
+    """Three seeds of a model after three steps."""
+    return train(tiny(f"model={name}"), SEEDS)
+
+
+class TestModels:
+    def test_trains_to_finite_numbers(self, together: SeedsModule) -> None:
+        assert together.step == together.data.plan.total
+        assert together.data.plan.steps == 3
+        assert not together.diverged
+        row = together.record([None] * len(SEEDS))
+        assert all(np.isfinite([line["loss"] for line in row]))
+        assert all(value.isfinite().all() for value in together.stack.parameters.values())
+
+    def test_training_moves_every_parameter_of_every_seed(
+        self, together: SeedsModule, name: str, tiny: Compose, model_of: ModelOf
+    ) -> None:
+        fresh = Stack(lambda: model_of(tiny(f"model={name}"), together.data.splits.spec), SEEDS, CPU)
+        for key, value in together.stack.parameters.items():
+            moved = (value != fresh.parameters[key]).flatten(1).any(1)
+            assert moved.all(), key
+
+    @pytest.mark.parametrize("position", range(len(SEEDS)))
+    def test_a_seed_among_others_is_the_seed_alone(
+        self, together: SeedsModule, name: str, position: int, tiny: Compose, train: Train
+    ) -> None:
+        alone = train(tiny(f"model={name}"), [SEEDS[position]])
+        stacked = {key: value[position] for key, value in together.stack.parameters.items()}
+        expected = {key: value[0] for key, value in alone.stack.parameters.items()}
+        torch.testing.assert_close(stacked, expected, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(together.rates.rate[position], alone.rates.rate[0])
+
+    def test_every_parameter_gets_a_gradient(
+        self, name: str, tiny: Compose, splits_of: SplitsOf, model_of: ModelOf
+    ) -> None:
+        model, batch, noise = model_and_batch(tiny(f"model={name}"), splits_of, model_of)
+        torch.autograd.backward(model.loss(batch, noise, END)["loss"])
+        for key, parameter in model.named_parameters():
+            assert parameter.grad is not None, key
+            assert parameter.grad.isfinite().all(), key
+            assert parameter.grad.any(), key
+
+    def test_the_priors_parameters_are_the_models(
+        self, name: str, tiny: Compose, splits_of: SplitsOf, model_of: ModelOf
+    ) -> None:
+        config = tiny(f"model={name}")
+        model, _, _ = model_and_batch(config, splits_of, model_of)
+        alone = build(config.prior, "prior")(model.latent_dim, config.data.segments)
+        own = {key: value.shape for key, value in alone.named_parameters()}
+        in_model = {key: value.shape for key, value in model.named_parameters() if key.startswith("prior.")}
+        assert in_model == {f"prior.{key}": shape for key, shape in own.items()}
+
+    def test_a_saved_state_loads_to_the_same_loss(
+        self, name: str, tiny: Compose, splits_of: SplitsOf, model_of: ModelOf, tmp_path: Path
+    ) -> None:
+        config = tiny(f"model={name}")
+        model, batch, noise = model_and_batch(config, splits_of, model_of, seed=0)
+        other, _, _ = model_and_batch(config, splits_of, model_of, seed=1)
+        loss = model.loss(batch, noise, END)["loss"]
+        assert other.loss(batch, noise, END)["loss"] != loss
+        torch.save(model.state_dict(), tmp_path / "model.pt")
+        other.load_state_dict(torch.load(tmp_path / "model.pt", weights_only=True))
+        assert torch.equal(other.loss(batch, noise, END)["loss"], loss)
+
+    def test_latents_bounds_and_samples_have_their_shapes(
+        self, name: str, tiny: Compose, splits_of: SplitsOf, model_of: ModelOf
+    ) -> None:
+        model, batch, noise = model_and_batch(tiny(f"model={name}", "model.latent_dim=3"), splits_of, model_of)
+        n = model.latent_dim
+        assert n == 3
+        assert model.encode(batch).mean.shape == model.posterior_mean(batch).shape == (32, n)
+        bound = model.bound(batch, noise)
+        assert bound["mean"].shape == bound["sample"].shape == (32, n)
+        assert bound["elbo"].shape == (32,)
+        assert model.sample(32, batch.u, torch.Generator().manual_seed(0)).shape == batch.x.shape
+        assert model.loss(batch, noise, END)["loss"].shape == ()
+
+    def test_a_gradient_step_needs_no_randomness_of_its_own(
+        self, name: str, tiny: Compose, splits_of: SplitsOf, model_of: ModelOf
+    ) -> None:
+        model, batch, noise = model_and_batch(tiny(f"model={name}"), splits_of, model_of)
+        before = torch.get_rng_state()
+        losses = [model.loss(batch, noise, END)["loss"] for _ in range(2)]
+        assert torch.equal(*losses)
+        assert torch.equal(torch.get_rng_state(), before)
+
+
+class TestSeeds:
+    @pytest.fixture
+    def stack_of(self, name: str, tiny: Compose, splits_of: SplitsOf, model_of: ModelOf) -> Callable[..., Stack]:
+        config = tiny(f"model={name}")
+        spec = splits_of(config).spec
+        return lambda *seeds: Stack(lambda: model_of(config, spec), list(seeds), CPU)
+
+    def test_two_seeds_differ_in_every_weight_matrix(self, stack_of: Callable[..., Stack]) -> None:
+        matrices = {key: value for key, value in stack_of(0, 1).parameters.items() if value.dim() == 3}
+        assert matrices
+        for key, (zero, one) in matrices.items():
+            assert (zero != one).all(), key
+
+    def test_a_seeds_weights_are_its_own_whatever_stands_beside_it(self, stack_of: Callable[..., Stack]) -> None:
+        torch.manual_seed(1)
+        alone = stack_of(0)  # seed 0 is a seed
+        torch.manual_seed(2)
+        state = torch.get_rng_state()
+        beside = stack_of(7, 0, 3)
+        assert torch.equal(torch.get_rng_state(), state)
+        for key, value in alone.parameters.items():
+            assert torch.equal(value[0], beside.parameters[key][1]), key
+
+    def test_a_model_taken_out_of_the_stack_is_that_seeds(self, stack_of: Callable[..., Stack]) -> None:
+        stack, alone = stack_of(5, 6), stack_of(6)
+        for key, value in stack.model(1).named_parameters():
+            assert torch.equal(value, alone.parameters[key][0]), key
+
+
+@given(seeds=st.tuples(st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1)), counter=st.integers(0, 10**6))
+@settings(max_examples=50, deadline=None)
+def test_streams_of_different_seeds_names_and_counters_differ(seeds: tuple[int, int], counter: int) -> None:
+    one, other = seeds
+    start = generator(one, "weights", counter).initial_seed()
+    assert start == generator(one, "weights", counter).initial_seed()
+    assert start != generator(one, "shuffling", counter).initial_seed()
+    assert start != generator(one, "weights", counter + 1).initial_seed()
+    if one != other:
+        assert start != generator(other, "weights", counter).initial_seed()
+
+
+@pytest.mark.parametrize("name", choices("prior"))
+class TestPriors:
+    def test_gives_a_density_in_a_vae(self, name: str, tiny: Compose, splits_of: SplitsOf, model_of: ModelOf) -> None:
+        model, batch, noise = model_and_batch(tiny("model=vae", f"prior={name}"), splits_of, model_of)
+        prior: Any = model.prior
+        density = prior(batch.u)
+        log_prob = density.log_prob(noise)
+        assert log_prob.shape == (32,)
+        assert log_prob.isfinite().all()
+        assert density.sample(32, torch.Generator().manual_seed(0)).shape == noise.shape
+        assert model.loss(batch, noise, END)["loss"].isfinite()
+
+    def test_learns_all_that_it_has(self, name: str, tiny: Compose, splits_of: SplitsOf, model_of: ModelOf) -> None:
+        model, batch, noise = model_and_batch(tiny("model=vae", f"prior={name}"), splits_of, model_of)
+        torch.autograd.backward(model.loss(batch, noise, END)["loss"])
+        for key, parameter in model.named_parameters():
+            assert parameter.grad is not None, key
+            assert parameter.grad.any(), key
+
+    def test_trains_stacked_as_alone(self, name: str, tiny: Compose, train: Train) -> None:
+        config = tiny("model=vae", f"prior={name}")
+        together, alone = train(config, [0, 1]), train(config, [1])
+        stacked = {key: value[1] for key, value in together.stack.parameters.items()}
+        expected = {key: value[0] for key, value in alone.stack.parameters.items()}
+        torch.testing.assert_close(stacked, expected, atol=1e-5, rtol=1e-5)
+
+    def test_jumps_to_the_data_at_the_start_only_where_it_says_so(
+        self, name: str, tiny: Compose, train: Train, model_of: ModelOf
+    ) -> None:
+        config = tiny("model=vae", f"prior={name}")
+        module = train(config, SEEDS)
+        fresh = Stack(lambda: model_of(config, module.data.splits.spec), SEEDS, CPU)
+        for position in range(len(SEEDS)):
+            moves = [
+                (value[position] - fresh.parameters[key][position]).abs().max().item()
+                for key, value in module.stack.parameters.items()
+                if key.startswith("prior.")
+            ]
+            # Three steps of Adam at .001 move no number by more than about .003.
+            assert (max(moves, default=0.0) > 0.02) == module.stack.template.starts_from_data
+
+
+@pytest.mark.parametrize("part", [(group, name) for group in PARTS for name in choices(group)])
+def test_an_objective_or_likelihood_trains_a_vae(
+    part: tuple[str, str], tiny: Compose, splits_of: SplitsOf, model_of: ModelOf, train: Train
+) -> None:
+    config = tiny(*selection(*part))
+    model, batch, noise = model_and_batch(config, splits_of, model_of)
+    torch.autograd.backward(model.loss(batch, noise, END)["loss"])
+    assert all(parameter.grad is not None and parameter.grad.any() for parameter in model.parameters())
+    module = train(config, [0])  # `config` has data that fit by now
+    assert not module.diverged
+
+
+@pytest.mark.parametrize("name", choices("data"))
+class TestData:
+    def test_a_data_set_has_its_shapes(self, name: str, tiny: Compose, splits_of: SplitsOf) -> None:
+        splits = splits_of(tiny(f"data={name}"))
+        spec = splits.spec
+        parts = dict(splits.items())
+        assert len(parts["train"]) == spec.train_rows
+        for part in parts.values():
+            rows = len(part)
+            assert part.x.shape == (rows, spec.x_dim)
+            assert part.x.dtype == torch.float32
+            assert part.x.isfinite().all()
+            assert part.index.shape == (rows,)
+            assert part.index.dtype == torch.int64
+            if part.z is None:
+                assert spec.source_dim is None
+            else:
+                assert part.z.shape == (rows, spec.source_dim)
+            if part.u is None:
+                assert spec.u_dim == 0
+            else:
+                assert part.u.dtype == torch.int64
+                assert 0 <= part.u.min() <= part.u.max() < spec.u_dim
+        assert spec.binary == (set(parts["train"].x.flatten().tolist()) <= {0.0, 1.0})
+        everything = torch.cat([part.index for part in parts.values()])
+        assert len(set(everything.tolist())) == len(everything)
+
+    def test_the_data_seed_decides(self, name: str, tiny: Compose, splits_of: SplitsOf) -> None:
+        config = tiny(f"data={name}")
+        torch.manual_seed(0)
+        first = splits_of(config).train
+        torch.manual_seed(1)
+        assert torch.equal(splits_of(config).train.x, first.x)
+        config.data.seed = 0
+        assert not torch.equal(splits_of(config).train.x, first.x)
+
+    def test_a_vae_trains_on_it(self, name: str, tiny: Compose, train: Train) -> None:
+        module = train(tiny(f"data={name}", "model=vae"), [0])
+        assert not module.diverged
+
+
+@pytest.mark.parametrize("name", choices("trainer"))
+def test_a_trainer_trains(name: str, tiny: Compose, composed: Compose, train: Train) -> None:
+    training = build(composed(f"trainer={name}").trainer, "trainer")  # as it is, not tiny
+    assert training.total_steps(40_000) > 0
+    module = train(tiny("model=vae", f"trainer={name}"), [0, 1])
+    assert not module.diverged
+    assert module.step == 3
+
+
+@pytest.mark.parametrize("name", choices("metric"))
+@pytest.mark.parametrize("known", [True, False])
+def test_a_metric_gives_rows_fit_for_the_results(name: str, known: bool, composed: Compose, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    sources = rng.normal(size=(60, 3))
+    mean = (sources @ rng.normal(size=(3, 3))).astype(np.float32)
+    estimate = Estimate(
+        mean=mean,
+        sample=mean + 0.1 * rng.normal(size=mean.shape).astype(np.float32),
+        sources=sources if known else None,
+        u=np.arange(60) % 4,
+        index=np.arange(60),
+        terms={"elbo": -2.0, "log_likelihood": -1.5, "kl": 0.5},
+    )
+    metrics = {key: build(node, f"metric.{key}") for key, node in composed(f"metric=[{name}]").metric.items()}
+    assert list(metrics) == [name]
+    rows = [{**row, "seed": 0, "data_seed": 1, "split": "train"} for row in metrics[name](estimate)]
+    assert rows or not known
+    assert all(np.isfinite(row["value"]) and row["state"] == "done" for row in rows)
+    write_results(tmp_path / "results.csv", rows)
+    table = read_results(tmp_path)
+    assert list(table.columns) == list(COLUMNS)
+    assert len(table) == len(rows)

@@ -1,0 +1,248 @@
+"""What a user gets wrong is one line that says what was expected and what came, exit code 2, and no traces."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+
+from ivae_lab.build import ConfigError
+from ivae_lab.engine.callbacks import load_checkpoint
+from ivae_lab.nets import GaussianEncoder
+from ivae_lab.results import read_status
+from tests.commands import TINY, Outcome, command, here, numbers, run_folder
+
+
+@pytest.fixture
+def attempt(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Attempt:
+    """Runs the command in an empty folder, in this process."""
+    monkeypatch.chdir(tmp_path)
+    return Attempt(tmp_path, capsys, monkeypatch)
+
+
+class Attempt:
+    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder, self.capsys, self.monkeypatch = folder, capsys, monkeypatch
+
+    def __call__(self, *arguments: str) -> Outcome:
+        return here(arguments, self.capsys, self.monkeypatch)
+
+    def left(self) -> list[str]:
+        return sorted(path.name for path in self.folder.rglob("*"))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "expected"),
+    [
+        ("data.segments=-3", ["data.segments", "greater than 0", "-3"]),
+        ("data.segments=many", ["data.segments", "integer", "'many'"]),
+        ("data.segments=2.5", ["data.segments", "integer", "2.5"]),
+        ("data.segments=true", ["data.segments", "integer", "True"]),
+        ("data.segments='5'", ["data.segments", "integer", "'5'"]),
+        ("data.x_dim=null", ["data.x_dim", "integer", "None"]),
+        ("data.source_dim=6", ["data", "source_dim <= x_dim", "source_dim=6, x_dim=5"]),
+        ("data.split=[1,1,1]", ["data", "split", "sum to 1"]),
+        ("data.split=[1,0]", ["data", "split", "three fractions"]),
+        ("data.seed=-1", ["data.seed", "greater than or equal to 0", "-1"]),
+        ("data.seed=null", ["data.seed", "None"]),
+        ("data.seed=4294967296", ["data.seed", "4294967295"]),
+        ("+data.colour=red", ["data.colour", "unknown key", "segments"]),
+        ("+model.latent_dims=3", ["model.latent_dims", "unknown key", "did you mean latent_dim"]),
+        ("+model.encoder.colour=red", ["model.encoder.colour", "unknown key", "hidden"]),
+        ("+colour=red", ["colour", "unknown key", "model"]),
+        ("~trainer.lr", ["trainer", "'lr'", "got none"]),
+        ("seed=[]", ["seed", "at least 1"]),
+        ("seed=[0,0]", ["seed", "different", "[0, 0]"]),
+        ("seed=-1", ["seed[0]", "greater than or equal to 0", "-1"]),
+        ("seed=true", ["seed[0]", "integer", "True"]),
+        ("seed=[0,a]", ["seed[1]", "integer", "'a'"]),
+        ("seed=null", ["seed", "None"]),
+        ("seed=1.5", ["seed", "integer", "1.5"]),
+        ("trainer.batch_size=801", ["trainer", "batch_size", "800", "801"]),
+        ("trainer.epochs=2", ["trainer", "exactly one of steps and epochs", "steps=40, epochs=2"]),
+        ("trainer.steps=0", ["trainer.steps", "greater than 0"]),
+        ("trainer.lr=0", ["trainer.lr", "greater than 0"]),
+        ("trainer.lr=nan", ["trainer.lr", "nan"]),
+        ("trainer.betas=[0.9]", ["trainer.betas", "at least 2"]),
+        ("trainer.schedule=linear", ["trainer.schedule", "'cosine'", "'linear'"]),
+        ("trainer.clip_norm=-1", ["trainer.clip_norm", "greater than 0"]),
+        ("prior.components=0", ["prior.components", "greater than 0"]),
+        ("model.latent_dim=0", ["model.latent_dim", "greater than 0"]),
+        ("model.beta=-1", ["model.beta", "greater than or equal to 0"]),
+        ("model.encoder.hidden=0", ["model.encoder.hidden", "0"]),
+        ("model.encoder.layers=0", ["model.encoder.layers", "0"]),
+        ("model.encoder.activation=tanh", ["model.encoder.activation", "'xtanh'", "'tanh'"]),
+        ("model.likelihood.variance=0", ["model.likelihood.variance", "greater than 0"]),
+        ("model/likelihood=bernoulli", ["model", "binary observations", "real-valued"]),
+        ("metric.mcc.coefficients=[kendall]", ["metric.mcc.coefficients", "'pearson'", "'kendall'"]),
+        ("metric.mcc_weak.rank=99", ["metric.mcc_weak", "99"]),
+        ("compute.compile=maybe", ["compute.compile", "'auto'", "'maybe'"]),
+        ("compute.threads=0", ["compute.threads", "greater than 0"]),
+        ("compute.device=tpu", ["compute.device", "'cpu'", "'tpu'"]),
+        ("compute.checkpoint_seconds=-1", ["compute.checkpoint_seconds", "greater than or equal to 0"]),
+        ("logger=foo", ["logger", "'csv'", "'foo'"]),
+        ("force=perhaps", ["force", "boolean", "'perhaps'"]),
+        ("outputs=3", ["outputs", "string", "3"]),
+        ("outputs=/dev/null/x", ["/dev/null/x"]),
+        ("trainer.lr=${trainer.rate}", ["trainer.rate"]),
+        ("trainer.lr=???", ["trainer.lr"]),
+    ],
+)
+def test_a_wrong_value_is_one_line_and_leaves_nothing(attempt: Attempt, wrong: str, expected: list[str]) -> None:
+    outcome = attempt(*TINY, wrong)
+    assert outcome.code == 2, outcome.err
+    first, *rest = outcome.err.splitlines()
+    # Interpolations that lead nowhere are said by OmegaConf, in more lines than one.
+    assert not rest or "full_key" in outcome.err
+    assert first.startswith("ivae_lab.train: ")
+    for part in expected:
+        assert part in outcome.err
+    assert attempt.left() == []
+
+
+@pytest.mark.parametrize(
+    ("wrong", "expected"),
+    [
+        ("data.segmnts=3", ["segmnts"]),
+        ("model=ivea", ["ivea", "vade_pretrained"]),
+        ("nosuchgroup=1", ["nosuchgroup"]),
+        ("model/objective=elbow", ["elbow", "total_correlation"]),
+        ("metric=[mcc,mmc]", ["mmc"]),
+        ("model.latent_dim=", []),
+        ("seed=[0,1", ["[0,1"]),
+    ],
+)
+def test_what_hydra_cannot_compose_it_says_without_a_traceback(
+    attempt: Attempt, wrong: str, expected: list[str]
+) -> None:
+    outcome = attempt(*TINY, wrong)
+    assert outcome.code != 0
+    assert "Traceback" not in outcome.err
+    for part in expected:
+        assert part in outcome.err
+    assert attempt.left() == []
+
+
+def test_a_wrong_value_in_a_process_of_its_own(tmp_path: Path) -> None:
+    outcome = command(*TINY, "data.segments=-3", cwd=tmp_path)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err == "ivae_lab.train: data.segments: expected greater than 0, got -3 (int)\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_encoder_that_sees_u_refuses_data_without() -> None:
+    with pytest.raises(ValueError, match=r"expected data with an auxiliary variable u .* got data without"):
+        GaussianEncoder(
+            5, 2, 0, hidden=4, layers=2, activation="relu", slope=0.1, init="torch", sees_u=True, heads="shared",
+            std="exp",
+        )  # fmt: skip
+
+
+class Bomb:
+    """What a pickle of this does when it is read: make a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[str, int]]:
+        return os.mkdir, (str(self.path), 0o700)
+
+
+class TestCheckpoint:
+    """A finished run whose results are taken away, so that the same command continues from its checkpoint."""
+
+    RUN = (*TINY, "seed=0")
+
+    @pytest.fixture(scope="class")
+    @staticmethod
+    def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+        cwd = tmp_path_factory.mktemp("finished")
+        assert command(*TestCheckpoint.RUN, cwd=cwd).code == 0
+        return cwd / "outputs"
+
+    @pytest.fixture
+    def folder(self, finished: Path, attempt: Attempt) -> Path:
+        shutil.copytree(finished, attempt.folder / "outputs")
+        folder = run_folder(attempt.folder / "outputs")
+        (folder / "results.csv").unlink()
+        return folder
+
+    @pytest.mark.parametrize("damage", ["empty", "cut", "flipped", "bomb", "text"])
+    def test_a_damaged_one_is_refused_and_not_run(
+        self, folder: Path, attempt: Attempt, finished: Path, damage: str
+    ) -> None:
+        path, bomb = folder / "checkpoints" / "last.ckpt", attempt.folder / "exploded"
+        whole = path.read_bytes()
+        if damage == "bomb":
+            torch.save({"fingerprint": Bomb(bomb)}, path)
+        else:
+            middle = len(whole) // 2
+            flipped = bytes(byte ^ 255 for byte in whole[:middle]) + whole[middle:]
+            path.write_bytes({"empty": b"", "cut": whole[:middle], "flipped": flipped, "text": b"hello"}[damage])
+        damaged = path.read_bytes()
+        outcome = attempt(*self.RUN)
+        assert outcome.code == 2
+        (line,) = outcome.err.splitlines()
+        assert "expected a readable checkpoint in" in line
+        assert "force=true" in line
+        assert not bomb.exists()
+        assert path.read_bytes() == damaged
+        assert read_status(folder)["state"] == "failed"
+        if damage == "cut":  # what the line advises helps
+            assert attempt(*self.RUN, "force=true").code == 0
+            assert numbers(folder) == numbers(run_folder(finished))
+
+    def test_a_flipped_bit_among_the_weights_is_noticed(self, folder: Path) -> None:
+        path = folder / "checkpoints" / "last.ckpt"
+        snapshot = torch.load(path, weights_only=True)
+        weights = next(iter(snapshot["parameters"].values())).numpy().tobytes()
+        whole = path.read_bytes()
+        at = whole.index(weights)
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        with pytest.raises(ConfigError, match="damaged"):
+            load_checkpoint(path, snapshot["fingerprint"], ConfigError)
+
+    def test_one_of_another_configuration_is_refused(self, folder: Path, attempt: Attempt) -> None:
+        path = folder / "checkpoints" / "last.ckpt"
+        torch.save(torch.load(path, weights_only=True) | {"fingerprint": "0123456789"}, path)
+        outcome = attempt(*self.RUN)
+        assert outcome.code == 2
+        assert f"expected a checkpoint of configuration {folder.name[-10:]}" in outcome.err
+        assert "got one of 0123456789" in outcome.err
+        with pytest.raises(ConfigError, match="0123456789"):
+            load_checkpoint(path, "other", ConfigError)
+
+    def test_an_old_pickle_is_not_run(self, tmp_path: Path) -> None:
+        path, bomb = tmp_path / "last.ckpt", tmp_path / "exploded"
+        path.write_bytes(pickle.dumps({"fingerprint": Bomb(bomb)}))
+        with pytest.raises(ConfigError, match="expected a readable checkpoint"):
+            load_checkpoint(path, "x", ConfigError)
+        assert not bomb.exists()
+
+
+def test_a_full_disk_is_said_and_leaves_finished_runs_whole(attempt: Attempt) -> None:
+    disk = attempt.folder / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=800k", "tmpfs", disk], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("expected the right to mount a small file system, got none")
+    try:
+        assert attempt(*TINY, f"outputs={disk}", "seed=0").code == 0
+        folder = run_folder(disk)
+        before = numbers(folder)
+        outcome = attempt(*TINY, f"outputs={disk}", "seed=[0,1,2,3]")
+        assert outcome.code == 2, outcome.err
+        assert "No space left on device" in outcome.err
+        assert len(outcome.err.splitlines()) == 1
+        assert numbers(folder) == before
+        for path in disk.rglob("*"):
+            assert not path.name.startswith(".") or path.name == ".lock", path  # no half file is left
+    finally:
+        subprocess.run(["umount", disk], check=True)

@@ -1,0 +1,169 @@
+"""A run that is killed or stopped, at whatever moment, goes on to the numbers of one that was not."""
+
+from __future__ import annotations
+
+import io
+import signal
+from functools import lru_cache
+from pathlib import Path
+
+import pytest
+import torch
+
+from ivae_lab.results import is_finished, read_status
+from tests.commands import SMALL, Outcome, command, ended, numbers, run_folder, started, wait_until
+
+# Two phases: steps 0 to 299 pretrain, 300 to 899 are the objective's.
+RUN = (
+    *SMALL,
+    "model=vade_pretrained",
+    "model.pretrain_steps=300",
+    "model.encoder.hidden=8",
+    "prior.components=4",
+    "trainer.steps=600",
+    "trainer.schedule=plateau",
+    "trainer.plateau_patience=2",
+    "seed=[0,1]",
+    "compute.checkpoint_seconds=0",
+    "compute.threads=1",
+)
+TOTAL = 900
+
+
+def step_of(outputs: Path) -> int:
+    """The step of the last checkpoint; -1 while there is none."""
+    found = [path.read_bytes() for path in outputs.glob("*/checkpoints/last.ckpt")]
+    return read_step(found[0]) if found else -1
+
+
+@lru_cache(maxsize=1)
+def read_step(checkpoint: bytes) -> int:
+    return int(torch.load(io.BytesIO(checkpoint), weights_only=True)["step"])
+
+
+def interrupted(number: signal.Signals, at: int, cwd: Path, *arguments: str) -> tuple[int, Outcome]:
+    """Start the command, and send it a signal when its checkpoint is at a step: the step it came to, and its end."""
+    outputs = cwd / "outputs"
+    process = started(*arguments, cwd=cwd)
+    wait_until(lambda: step_of(outputs) >= at, process)
+    process.send_signal(number)
+    outcome = ended(process)
+    step = step_of(outputs)
+    assert step < TOTAL, "expected to interrupt the training, got it finished"
+    return step, outcome
+
+
+def files(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an uninterrupted run."""
+    cwd = tmp_path_factory.mktemp("whole")
+    outcome = command(*RUN, cwd=cwd)
+    assert outcome.code == 0, outcome.err
+    return run_folder(cwd / "outputs")
+
+
+@pytest.mark.slow
+def test_kills_and_signals_in_both_phases_change_no_bit(whole: Path, tmp_path: Path) -> None:
+    outputs = tmp_path / "outputs"
+    last = -1
+    for number, at, code in (
+        (signal.SIGKILL, 20, -9),
+        (signal.SIGTERM, 160, 143),
+        (signal.SIGKILL, 320, -9),
+        (signal.SIGINT, 500, 130),
+    ):
+        step, outcome = interrupted(number, at, tmp_path, *RUN)
+        assert outcome.code == code, outcome.err
+        assert step > last
+        if last >= 0:
+            assert f"continuing at step {last} of {TOTAL}" in outcome.out
+        if code > 0:
+            (line,) = outcome.err.splitlines()
+            assert f"stopped by {number.name} after step {step} of {TOTAL}; the same command continues from" in line
+        folder = run_folder(outputs)
+        assert not is_finished(folder)
+        assert read_status(folder)["state"] == "running"
+        assert not {"results.csv", "latents.npz", "history.csv"} & files(folder)
+        last = step
+    # Killed once more, after the last step and before the scores.
+    process = started(*RUN, cwd=tmp_path)
+    wait_until(lambda: step_of(outputs) == TOTAL, process)
+    process.kill()
+    ended(process)
+    assert not is_finished(folder)
+
+    outcome = command(*RUN, cwd=tmp_path)
+    assert outcome.code == 0, outcome.err
+    assert f"continuing at step {TOTAL} of {TOTAL}" in outcome.out
+    assert numbers(folder) == numbers(whole)
+    # A kill in the middle of a write may leave its temporary file, which has a dot and no final name.
+    assert {name for name in files(folder) if "/." not in f"/{name}"} == files(whole) - {".lock"}
+    assert folder.name == whole.name
+
+
+@pytest.mark.slow
+def test_a_second_process_leaves_the_first_alone(whole: Path, tmp_path: Path) -> None:
+    first = started(*RUN, cwd=tmp_path)
+    wait_until(lambda: step_of(tmp_path / "outputs") >= 0, first)
+    # Stopped, so that it holds the folder for as long as the second takes to start.
+    first.send_signal(signal.SIGSTOP)
+    try:
+        second = command(*RUN, cwd=tmp_path)
+    finally:
+        first.send_signal(signal.SIGCONT)
+    assert second.code == 2
+    (line,) = second.err.splitlines()
+    assert "another process is training" in line
+    assert ended(first).code == 0
+    folder = run_folder(tmp_path / "outputs")
+    assert read_status(folder)["pid"] == first.pid
+    assert numbers(folder) == numbers(whole)
+
+
+@pytest.mark.slow
+def test_a_compiled_run_continues_bit_for_bit(tmp_path: Path) -> None:
+    tiny = (*SMALL, "model=vae", "model.encoder.layers=1", "data.source_dim=2", "data.x_dim=2", "trainer.steps=1000")
+    arguments = (*tiny, "seed=[0,1]", "compute.compile=true", "compute.threads=1", "compute.checkpoint_seconds=0")
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    try:
+        step, outcome = interrupted(signal.SIGTERM, 20, tmp_path, *arguments)
+    except AssertionError as error:
+        if "got none on the PATH" in str(error):
+            pytest.skip("expected a C++ compiler, got none")
+        raise
+    assert outcome.code == 143, outcome.err
+    again, reference = (command(*arguments, cwd=cwd) for cwd in (tmp_path, alone))
+    assert (again.code, reference.code) == (0, 0)
+    assert f"continuing at step {step} of 1000" in again.out
+    folder = run_folder(tmp_path / "outputs")
+    assert read_status(folder)["compiled"] is True
+    assert numbers(folder) == numbers(run_folder(alone / "outputs"))
+
+
+def test_ctrl_c_while_libraries_are_imported_is_one_line(tmp_path: Path) -> None:
+    process = started(*RUN, cwd=tmp_path)
+    maps = Path(f"/proc/{process.pid}/maps")
+    if not maps.exists():
+        process.kill()
+        pytest.skip("expected /proc, which says when PyTorch is being imported, got none")
+    wait_until(lambda: "libtorch" in maps.read_text(), process)
+    process.send_signal(signal.SIGINT)
+    outcome = ended(process)
+    assert outcome.code == 130
+    (line,) = outcome.err.splitlines()
+    assert line.startswith("ivae_lab.train: interrupted")
+    assert not list(tmp_path.glob("outputs/*/results.csv"))
+
+
+@pytest.mark.slow
+def test_ctrl_c_stops_a_whole_sweep(tmp_path: Path) -> None:
+    _, outcome = interrupted(signal.SIGINT, 20, tmp_path, "-m", *RUN, "seed=0,1")
+    assert outcome.code == 130
+    (line,) = outcome.err.splitlines()
+    assert "stopped by SIGINT" in line
+    run_folder(tmp_path / "outputs")  # the only one

@@ -1,0 +1,169 @@
+"""Random streams, the rows that a seed sees, and the plan of a training."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from ivae_lab.engine.datamodule import DataModule
+from ivae_lab.engine.streams import generator, normals, permutations
+from ivae_lab.engine.training import Plan, Training
+from ivae_lab.types import Batch, DataSpec, Splits
+
+CPU = torch.device("cpu")
+
+
+def numbers(seed: int = 0, stream: str = "a", counter: int = 0) -> tuple[float, ...]:
+    return tuple(torch.randn(4, generator=generator(seed, stream, counter)).tolist())
+
+
+def test_a_stream_starts_from_seed_name_and_counter_alone() -> None:
+    torch.manual_seed(5)
+    before = numbers()
+    torch.manual_seed(6)
+    assert numbers() == before
+
+
+def test_seeds_names_and_counters_have_streams_of_their_own() -> None:
+    names = ("weights", "shuffling", "training noise", "posterior sample, train", "posterior sample, test")
+    drawn = {numbers(s, name, c) for s in (0, 1, 2, 2**32 - 1) for name in names for c in (0, 1, 50)}
+    assert len(drawn) == 4 * len(names) * 3
+
+
+def test_seed_zero_is_a_seed() -> None:
+    assert numbers(0) == numbers(0) != numbers(1)
+
+
+def test_asking_draws_nothing_from_the_global_generator() -> None:
+    state = torch.get_rng_state()
+    normals([0, 1], "a", 0, (3,))
+    permutations([0, 1], "a", 0, 3)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("kind", ["normals", "permutations"])
+def test_a_seed_draws_the_same_whoever_is_beside_it(kind: str) -> None:
+    def draw(seeds: list[int]) -> torch.Tensor:
+        return normals(seeds, "a", 3, (5, 2)) if kind == "normals" else permutations(seeds, "a", 3, 20)
+
+    many = draw([7, 3, 0])
+    assert torch.equal(draw([3])[0], many[1])
+    assert torch.equal(draw([0, 3]), many[[2, 1]])
+    assert not torch.equal(many[0], many[1])
+
+
+def test_normals_are_standard() -> None:
+    drawn = normals([0, 1], "a", 0, (20_000,))
+    assert drawn.shape == (2, 20_000)
+    assert drawn.mean(1).abs().max() < 0.03
+    assert (drawn.std(1) - 1).abs().max() < 0.03
+    assert abs(torch.corrcoef(drawn)[0, 1].item()) < 0.03
+
+
+@pytest.mark.parametrize("rows", [1, 2, 17])
+def test_permutations_are_permutations(rows: int) -> None:
+    drawn = permutations([0, 1, 2], "a", 0, rows)
+    assert torch.equal(drawn.sort(1).values, torch.arange(rows).expand(3, rows))
+
+
+def datamodule(rows: int, batch_size: int, seeds: list[int]) -> DataModule:
+    whole = Batch(torch.zeros(rows, 1), None, None, torch.arange(rows))
+    nothing = whole[:0]
+    splits = Splits(whole, nothing, nothing, DataSpec(1, 0, None, rows, False))
+    return DataModule(splits, Plan(0, 100, 10, 10), batch_size, seeds, CPU)
+
+
+def epoch_rows(data: DataModule, epoch: int) -> torch.Tensor:
+    """All rows of an epoch, (S, steps, B)."""
+    steps = range(epoch * data.steps_per_epoch, (epoch + 1) * data.steps_per_epoch)
+    return torch.stack([data.rows(step) for step in steps], 1)
+
+
+@hypothesis_settings(max_examples=30, deadline=None)
+@given(rows=st.integers(1, 60), batch_size=st.integers(1, 60))
+def test_an_epoch_visits_a_row_at_most_once_and_leaves_out_the_partial_batch(rows: int, batch_size: int) -> None:
+    batch_size = min(batch_size, rows)
+    data = datamodule(rows, batch_size, [0, 1])
+    visited = epoch_rows(data, 1)
+    assert visited.shape == (2, rows // batch_size, batch_size)
+    for own in visited.flatten(1).tolist():
+        assert len(set(own)) == len(own)
+        assert set(own) <= set(range(rows))
+
+
+def test_every_epoch_and_seed_has_an_order_of_its_own() -> None:
+    data = datamodule(40, 8, [0, 1])
+    orders = {tuple(order) for epoch in range(4) for order in epoch_rows(data, epoch).flatten(1).tolist()}
+    assert len(orders) == 8
+
+
+def test_what_is_left_out_differs_by_epoch() -> None:
+    data = datamodule(11, 5, [0])
+    assert {row for epoch in range(20) for row in epoch_rows(data, epoch).flatten().tolist()} == set(range(11))
+
+
+def test_rows_do_not_depend_on_what_was_asked_before() -> None:
+    data = datamodule(40, 8, [0, 1])
+    forwards = [data.rows(step) for step in range(15)]
+    again = datamodule(40, 8, [0, 1])
+    backwards = [again.rows(step) for step in reversed(range(15))][::-1]
+    assert all(torch.equal(a, b) for a, b in zip(forwards, backwards, strict=True))
+
+
+PLANS = st.builds(
+    Plan,
+    pretrain_steps=st.integers(0, 120),
+    steps=st.integers(1, 300),
+    chunk=st.integers(1, 90),
+    history_points=st.integers(1, 50),
+)
+
+
+@hypothesis_settings(max_examples=200, deadline=None)
+@given(PLANS)
+def test_chunks_cover_every_step_once_and_keep_phases_apart(plan: Plan) -> None:
+    chunks = list(plan.chunks())
+    assert [step for chunk in chunks for step in range(chunk.start, chunk.stop)] == list(range(plan.total))
+    for chunk in chunks:
+        assert 0 < chunk.stop - chunk.start <= plan.chunk
+        assert chunk.pretraining == (chunk.stop <= plan.pretrain_steps)
+        assert chunk.pretraining or chunk.start >= plan.pretrain_steps
+    assert list(plan.chunks()) == chunks
+
+
+@hypothesis_settings(max_examples=200, deadline=None)
+@given(PLANS)
+def test_the_history_has_about_as_many_points_as_asked_for(plan: Plan) -> None:
+    chunks = list(plan.chunks())
+    recorded = [chunk.stop for chunk in chunks if chunk.record]
+    assert recorded[-1] == plan.total
+    assert not plan.pretrain_steps or plan.pretrain_steps in recorded
+    assert len(recorded) <= min(len(chunks), 2 * plan.history_points + 2)
+    # Chunks are whole, so points can lie up to 1.5 times as far apart as asked for; fewer only if chunks are fewer.
+    assert len(recorded) >= min(len(chunks), plan.history_points) * 0.6 - 1
+
+
+def test_what_remains_after_a_stop_is_the_end_of_the_same_plan() -> None:
+    data = datamodule(40, 8, [0])
+    whole = list(data.train_dataloader())
+    data.first_step = whole[3].stop
+    assert list(data.train_dataloader()) == whole[4:]
+    assert len(data.train_dataloader()) == len(whole) - 4
+
+
+def make_training(steps: int | None, epochs: int | None, batch_size: int = 10) -> Training:
+    return Training(steps, epochs, batch_size, 0.1, [0.9, 0.9], 1e-8, "constant", 0.5, 1, None, 10, 10)
+
+
+def test_the_length_is_steps_or_epochs_of_full_batches() -> None:
+    assert make_training(7, None).total_steps(25) == 7
+    assert make_training(None, 3).total_steps(25) == 6
+    assert make_training(None, 3).steps_per_epoch(29) == 2
+    for steps, epochs in ((None, None), (1, 1)):
+        with pytest.raises(ValueError, match=f"exactly one of steps and epochs, got steps={steps}, epochs={epochs}"):
+            make_training(steps, epochs)
+    with pytest.raises(ValueError, match="batch_size of at most the 9 rows of the training data, got 10"):
+        make_training(1, None).total_steps(9)
