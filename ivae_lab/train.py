@@ -24,7 +24,10 @@ def main(config: DictConfig) -> None:
     """Do one run of the composed configuration."""
     from ivae_lab.engine.job import do
 
-    _exit_codes.append(do(config))  # raises SystemExit where a signal stopped it
+    code = do(config)
+    _exit_codes.append(code)
+    if code > 128:  # told to stop: a sweep does not go on either
+        sys.exit(code)
 
 
 if __name__ == "__main__":

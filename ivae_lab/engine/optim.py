@@ -31,8 +31,10 @@ def adam_(
     """
     for name, parameter in parameters.items():
         gradient = gradients[name]
-        first[name].lerp_(gradient, 1 - betas[0])
-        second[name].mul_(betas[1]).addcmul_(gradient, gradient, value=1 - betas[1])
+        # Products and sums apart: PyTorch's fused ones (lerp, addcmul) round differently in the last, partial vector
+        # of a tensor, so that a seed's numbers would depend on how many seeds stand before it.
+        first[name].mul_(betas[0]).add_(gradient * (1 - betas[0]))
+        second[name].mul_(betas[1]).add_(gradient.square() * (1 - betas[1]))
         spread = second[name].sqrt() / correction[1].sqrt() + eps
         size = (rate / correction[0]).reshape(-1, *[1] * (parameter.dim() - 1))
         parameter.sub_(size * first[name] / spread)
