@@ -364,8 +364,10 @@ class TestData:
         config.data.seed = 0
         assert not torch.equal(splits_of(config).train.x, first.x)
 
-    def test_a_vae_trains_on_it(self, name: str, tiny: Compose, train: Train) -> None:
-        module = train(tiny(f"data={name}", "model=vae"), [0])
+    def test_a_vae_trains_on_it(self, name: str, tiny: Compose, splits_of: SplitsOf, train: Train) -> None:
+        binary = splits_of(tiny(f"data={name}")).spec.binary
+        likelihood = "bernoulli" if binary else "gaussian"
+        module = train(tiny(f"data={name}", "model=vae", f"model/likelihood={likelihood}"), [0])
         assert not module.diverged
 
 

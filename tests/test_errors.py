@@ -79,6 +79,7 @@ class Attempt:
         ("model.encoder.activation=tanh", ["model.encoder.activation", "'xtanh'", "'tanh'"]),
         ("model.likelihood.variance=0", ["model.likelihood.variance", "greater than 0"]),
         ("model/likelihood=bernoulli", ["model", "binary observations", "real-valued"]),
+        ("data.observation=binary", ["model", "real-valued observations", "bernoulli"]),
         ("metric.mcc.coefficients=[kendall]", ["metric.mcc.coefficients", "'pearson'", "'kendall'"]),
         ("metric.mcc_weak.rank=99", ["metric.mcc_weak", "99"]),
         ("compute.compile=maybe", ["compute.compile", "'auto'", "'maybe'"]),
@@ -133,6 +134,13 @@ def test_a_wrong_value_in_a_process_of_its_own(tmp_path: Path) -> None:
     assert (outcome.code, outcome.out) == (2, "")
     assert outcome.err == "ivae_lab.train: data.segments: expected greater than 0, got -3 (int)\n"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_sweep_into_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    outcome = command("-m", *TINY, "seed=0,1", "outputs=/dev/null/x", cwd=tmp_path)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.startswith("ivae_lab.train: outputs: expected a folder that can be written, got: ")
+    assert len(outcome.err.splitlines()) == 1
 
 
 def test_an_encoder_that_sees_u_refuses_data_without() -> None:

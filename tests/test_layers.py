@@ -38,7 +38,7 @@ LAYERS = (
     _layer(0, "build"),
     _layer(1, "data priors models", siblings=False),
     _layer(1, "metrics", light=True),
-    _layer(2, "results plots display aggregate report", light=True),
+    _layer(2, "results plots display aggregate report sweep", light=True),
     _layer(3, "engine"),
     _layer(4, "train reproduce"),
 )

@@ -36,6 +36,10 @@ class GaussianLikelihood(nn.Module):
         anneal_fraction: Fraction = 0.0,
     ) -> None:
         super().__init__()
+        if spec.binary:
+            raise ValueError(
+                "expected real-valued observations for a Gaussian likelihood, got binary (model/likelihood=bernoulli)"
+            )
         if (start_variance is not None) != (anneal_fraction > 0):
             raise ValueError(
                 "expected both or neither of start_variance and anneal_fraction, "
