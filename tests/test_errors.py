@@ -161,6 +161,7 @@ class Bomb:
         return os.mkdir, (str(self.path), 0o700)
 
 
+@pytest.mark.slow
 class TestCheckpoint:
     """A finished run whose results are taken away, so that the same command continues from its checkpoint."""
 
@@ -233,6 +234,7 @@ class TestCheckpoint:
         assert not bomb.exists()
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_said_and_leaves_finished_runs_whole(attempt: Attempt) -> None:
     disk = attempt.folder / "disk"
     disk.mkdir()

@@ -43,10 +43,12 @@ def difference(one: Parameters, other: Parameters) -> float:
     return torch.stack(gaps).nan_to_num(nan=torch.inf).max().item()
 
 
+@pytest.mark.slow
 def test_a_seed_is_the_same_alone_and_beside_others() -> None:
     assert difference(of_seed(quick("[0,1,2,3,4]"), 3), of_seed(quick("3"), 3)) <= 1e-5
 
 
+@pytest.mark.slow
 def test_the_order_of_the_seeds_does_not_matter() -> None:
     for seed in (0, 1, 3):
         assert difference(of_seed(quick("[0,1,3]"), seed), of_seed(quick("[3,0,1]"), seed)) <= 1e-5
@@ -129,6 +131,7 @@ def run_poisoned(folder: Path) -> Run:
     return make_run(*arguments)
 
 
+@pytest.mark.slow
 def test_a_diverged_seed_stays_in_every_file(tmp_path: Path) -> None:
     run = run_poisoned(tmp_path)
     assert run.execute() == "diverged"
