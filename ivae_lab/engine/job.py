@@ -100,9 +100,7 @@ def _announce(settings: Settings, run: Run, console: Console) -> None:
     seeds = settings.seeds
     named = f"seed {seeds[0]}" if len(seeds) == 1 else f"{len(seeds)} seeds ({', '.join(map(str, seeds))})"
     weights = sum(value[0].numel() for value in run.stack.parameters.values())
-    compiled = (
-        ", compiled (the first step takes up to half a minute)" if settings.compute.compiles(run.plan.total) else ""
-    )
+    compiled = ", compiled (the first step may take a minute)" if settings.compute.compiles(run.plan.total) else ""
     console.print(
         f"{settings.title}: {named} at once, data seed {settings.data_seed}, {run.plan.total} steps, "
         f"{weights} parameters each, on {settings.compute.torch_device()}{compiled}\n"
