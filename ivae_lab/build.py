@@ -57,7 +57,7 @@ def _check_target(node: Mapping[str, Any], path: str, given: frozenset[str]) -> 
         if key.startswith("_"):
             continue
         if key not in own:
-            raise ConfigError(f"{path}.{key}: {_unknown(key, [*own])}")
+            raise ConfigError(f"{path}.{key}: {unknown_key(key, [*own])}")
         if isinstance(value, Mapping) and "_target_" in value:
             _check_target(value, f"{path}.{key}", frozenset())
         else:
@@ -102,7 +102,8 @@ def _accepts_null(adapter: TypeAdapter[Any]) -> bool:
     return True
 
 
-def _unknown(key: str, known: list[str]) -> str:
+def unknown_key(key: str, known: list[str]) -> str:
+    """What was expected in place of a key that nothing reads, with the nearest known ones."""
     near = difflib.get_close_matches(key, known, n=3)
     hint = f" (did you mean {', '.join(near)}?)" if near else ""
     expected = f"one of {', '.join(sorted(known))}" if known else "no keys"

@@ -45,7 +45,7 @@ class Normal:
         return self.log_prob_each(z).sum(-1)
 
     def rsample(self, noise: Tensor) -> Tensor:
-        """M + s noise, for standard normal noise (the reparameterisation trick): (B, n)."""
+        """The draw m + s noise that standard normal noise makes (the reparameterisation trick): (B, n)."""
         return self.mean + torch.exp(0.5 * self.log_var) * noise
 
     def sample(self, rows: int, generator: torch.Generator) -> Tensor:
@@ -82,7 +82,7 @@ class NormalMixture:
     log_var: Tensor  # (K, n)
 
     def log_joint(self, z: Tensor) -> Tensor:
-        """Log w_k + log N(z; m_k, s_k^2): (B, n) to (B, K)."""
+        """The joint log-density of z and k, log w_k + log N(z; m_k, s_k^2): (B, n) to (B, K)."""
         components = Normal(self.mean, self.log_var)
         return self.log_weights + components.log_prob(z.unsqueeze(-2))
 

@@ -23,7 +23,6 @@ from pathlib import Path
 import pandas as pd
 import torch
 from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 from rich.console import Console
 from rich.table import Table
 from torch.utils.data import DataLoader, TensorDataset
@@ -31,7 +30,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from ivae_lab.build import build
 from ivae_lab.engine.datamodule import DataModule
 from ivae_lab.engine.module import SeedsModule
-from ivae_lab.engine.run import prepare
+from ivae_lab.engine.run import build_model, draw_data, prepare
 from ivae_lab.engine.stack import Stack
 from ivae_lab.engine.training import Chunk, Compute, Plan, Training
 from ivae_lab.models.model import Model
@@ -74,13 +73,8 @@ class Setting:
         """Build the parts that a configuration names."""
         with initialize_config_dir(str(CONFIG), version_base="1.3"):
             config = compose("config", overrides=overrides)
-        data = OmegaConf.masked_copy(config.data, [key for key in config.data if key != "seed"])
-        splits = build(data, "data")(config.data.seed)
-
-        def build_model() -> Model:
-            return build(config.model, "model", spec=splits.spec, prior=build(config.prior, "prior"))  # type: ignore[no-any-return]
-
-        return cls(splits, build(config.trainer, "trainer"), build_model)
+        splits = draw_data(config)
+        return cls(splits, build(config.trainer, "trainer"), lambda: build_model(config, splits.spec))
 
 
 def matrix_product_rate() -> float:

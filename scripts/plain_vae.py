@@ -15,11 +15,10 @@ from pathlib import Path
 import pandas as pd
 import torch
 from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from ivae_lab.build import build
+from ivae_lab.engine.run import draw_data
 from ivae_lab.metrics.mcc import mean_correlation
 from ivae_lab.train import CONFIG
 from ivae_lab.types import Splits
@@ -80,8 +79,9 @@ def main() -> None:
     parser.add_argument("--csv", type=Path, required=True)
     given = parser.parse_args()
     with initialize_config_dir(str(CONFIG), version_base="1.3"):
-        data = compose("config", overrides=["data=tcl_khemakhem_released"]).data
-    splits = build(OmegaConf.masked_copy(data, [key for key in data if key != "seed"]), "data")(data.seed)
+        splits = draw_data(compose("config", overrides=["data=tcl_khemakhem_released"]))
+    sources = splits.train.z
+    assert sources is not None  # this data set knows them
     torch.set_num_threads(1)
     torch.manual_seed(given.seed)
     rows = []
@@ -90,7 +90,7 @@ def main() -> None:
         with torch.no_grad():
             m, v = mean(splits.train.x), log_variance(splits.train.x).exp()
             z = m + v.sqrt() * torch.randn_like(m)
-        mcc = mean_correlation(z.numpy(), splits.train.z.numpy())
+        mcc = mean_correlation(z.numpy(), sources.numpy())
         rows.append({"generator_seed": given.seed, "model": number, "mcc_sample_strong_pearson": mcc, "loss": loss})
         print(rows[-1], flush=True)
         pd.DataFrame(rows).to_csv(given.csv, index=False)

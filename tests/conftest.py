@@ -12,7 +12,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: the t
 
 import pytest
 from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from ivae_lab.train import CONFIG
 
@@ -45,16 +45,15 @@ def _tiny(*overrides: str) -> DictConfig:
 
 
 def _splits(config: DictConfig) -> Any:
-    from ivae_lab.build import build
+    from ivae_lab.engine.run import draw_data
 
-    data = OmegaConf.masked_copy(config.data, [str(key) for key in config.data if key != "seed"])
-    return build(data, "data")(config.data.seed)
+    return draw_data(config)
 
 
 def _model(config: DictConfig, spec: Any) -> Any:
-    from ivae_lab.build import build
+    from ivae_lab.engine.run import build_model
 
-    return build(config.model, "model", spec=spec, prior=build(config.prior, "prior"))
+    return build_model(config, spec)
 
 
 def _train(config: DictConfig, seeds: list[int]) -> Any:

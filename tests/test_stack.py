@@ -12,7 +12,7 @@ import torch
 from ivae_lab.engine.datamodule import DataModule
 from ivae_lab.engine.evaluate import encode
 from ivae_lab.engine.module import SeedsModule
-from ivae_lab.engine.run import Run, prepare
+from ivae_lab.engine.run import Run, build_model, prepare
 from ivae_lab.engine.stack import Parameters, Stack
 from ivae_lab.engine.training import Compute, Plan
 from ivae_lab.results import COLUMNS, read_latents, read_results, read_status
@@ -161,7 +161,7 @@ def test_data_without_u_train_and_score() -> None:
         return Splits(train, valid, test, dataclasses.replace(splits.spec, u_dim=0))
 
     run.splits = without(run.splits)
-    run.stack = Stack(run._build_model, [0, 1], CPU)
+    run.stack = Stack(lambda: build_model(run.settings.config, run.splits.spec), [0, 1], CPU)
     module = advance(make_module(run))
     (encoded,) = encode(run.stack, run.splits, CPU)
     assert encoded.estimate(0).u is None

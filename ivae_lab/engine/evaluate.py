@@ -8,12 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from ivae_lab.engine.stack import Stack
+from ivae_lab.engine.stack import ENCODE_ROWS, Stack
 from ivae_lab.engine.streams import normals
 from ivae_lab.metrics.estimate import Estimate
 from ivae_lab.types import Batch, Splits
-
-_ROWS = 2048  # rows encoded at a time
 
 
 @dataclass(frozen=True)
@@ -45,8 +43,8 @@ def encode(stack: Stack, splits: Splits, device: torch.device) -> list[Encoded]:
 def _encode(stack: Stack, split: str, rows: Batch) -> Encoded:
     noise = normals(stack.seeds, f"posterior sample, {split}", 0, (len(rows), stack.template.noise_dim))
     blocks = [
-        stack.map("bound", rows[start : start + _ROWS], noise[:, start : start + _ROWS].to(rows.x.device))
-        for start in range(0, len(rows), _ROWS)
+        stack.map("bound", rows[start : start + ENCODE_ROWS], noise[:, start : start + ENCODE_ROWS].to(rows.x.device))
+        for start in range(0, len(rows), ENCODE_ROWS)
     ]
     whole = {name: torch.cat([block[name] for block in blocks], 1).cpu() for name in blocks[0]}  # (S, N, ...)
     return Encoded(

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
-from ivae_lab.build import ConfigError, build, check_value
+from ivae_lab.build import ConfigError, build, check_value, unknown_key
 from ivae_lab.display import show
 from ivae_lab.engine.folder import NUMBERS, BusyError, run_digest
 from ivae_lab.engine.run import Run, Settings, StoppedError, prepare
@@ -67,7 +67,7 @@ def read_settings(config: DictConfig, choices: Mapping[str, Any]) -> Settings:
     """
     unknown = sorted(set(config) - {*NUMBERS, *_SETTINGS})
     if unknown:
-        raise ConfigError(f"{unknown[0]}: expected one of {', '.join([*NUMBERS, *_SETTINGS])}; got an unknown key")
+        raise ConfigError(f"{unknown[0]}: {unknown_key(unknown[0], [*NUMBERS, *_SETTINGS])}")
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     for name, annotation in (("outputs", str), ("force", bool), ("logger", Literal["csv", "wandb"])):
         check_value(plain[name], annotation, name)

@@ -11,13 +11,12 @@ from torch import Tensor
 
 from ivae_lab.engine.datamodule import DataModule
 from ivae_lab.engine.optim import Rates, adam_, clip
-from ivae_lab.engine.stack import Parameters, Stack
+from ivae_lab.engine.stack import ENCODE_ROWS, Parameters, Stack
 from ivae_lab.engine.streams import normals
 from ivae_lab.engine.training import Chunk, Training
 
 Step = Callable[..., Tensor]
 TERMS = ("loss", "elbo", "log_likelihood", "kl")
-_ENCODE_ROWS = 2048  # rows encoded at a time
 
 
 class SeedsModule(lightning.LightningModule):
@@ -144,7 +143,7 @@ class SeedsModule(lightning.LightningModule):
         """The posterior's mean of rows of the training data, for every seed: (S, N, n)."""
         parts = [
             self.stack.map("posterior_mean", self.data.train[block.to(self.data.train.index.device)])
-            for block in torch.split(rows, _ENCODE_ROWS)
+            for block in torch.split(rows, ENCODE_ROWS)
         ]
         return torch.cat(parts, 1)
 

@@ -33,7 +33,7 @@ from ivae_lab.engine.training import Compute, Plan, Training
 from ivae_lab.metrics.estimate import Estimate
 from ivae_lab.models.model import Model
 from ivae_lab.results import Row, atomic, write_results
-from ivae_lab.types import Splits
+from ivae_lab.types import DataSpec, Splits
 
 State = Literal["done", "diverged"]
 _TRIED_ROWS = 500
@@ -81,6 +81,19 @@ class Settings:
         return folders.run_digest(self.plain(), self.seeds)
 
 
+def draw_data(config: DictConfig) -> Splits:
+    """Draw the data set that a composed configuration describes, with its `data.seed`."""
+    data = OmegaConf.masked_copy(config.data, [key for key in config.data if key != "seed"])
+    with _named("data"):
+        return build(data, "data")(config.data.seed)  # type: ignore[no-any-return]
+
+
+def build_model(config: DictConfig, spec: DataSpec) -> Model:
+    """Build one model of a composed configuration, with its prior, for the data that `spec` describes."""
+    prior = build(config.prior, "prior")
+    return build(config.model, "model", spec=spec, prior=prior)  # type: ignore[no-any-return]
+
+
 @dataclass
 class Run:
     """Trains, scores and writes one run folder.
@@ -97,10 +110,9 @@ class Run:
 
     def __post_init__(self) -> None:
         settings, training = self.settings, self.settings.training
-        data_config = OmegaConf.masked_copy(settings.config.data, [k for k in settings.config.data if k != "seed"])
-        with _named("data"):
-            self.splits = build(data_config, "data")(settings.data_seed)
-        self.stack = Stack(self._build_model, settings.seeds, settings.compute.torch_device())
+        self.splits = draw_data(settings.config)
+        device = settings.compute.torch_device()
+        self.stack = Stack(lambda: build_model(settings.config, self.splits.spec), settings.seeds, device)
         with _named("trainer"):
             steps = training.total_steps(len(self.splits.train))
         self._try_metrics()
@@ -118,11 +130,6 @@ class Run:
             for name, metric in self.settings.metrics.items():
                 with _named(f"metric.{name}"):
                     metric(estimate)
-
-    def _build_model(self) -> Model:
-        config = self.settings.config
-        prior = build(config.prior, "prior")
-        return build(config.model, "model", spec=self.splits.spec, prior=prior)  # type: ignore[no-any-return]
 
     def execute(self) -> State:
         """Train, or continue, and leave a complete folder; the state it ended in.

@@ -13,6 +13,7 @@ from ivae_lab.engine.streams import generator
 from ivae_lab.models.model import Model
 from ivae_lab.types import Batch
 
+ENCODE_ROWS = 2048  # rows that `map` is given at a time, so that memory does not grow with the data
 Parameters = dict[str, Tensor]  # by name, each (S, ...)
 
 
