@@ -20,7 +20,8 @@ install: $(READY) ## Create .venv with the pinned packages (the other targets do
 run: $(READY) ## Train a first model: VaDE on the temporally non-stationary sources of TCL
 	$(BIN)/python -m ivae_lab.train model=vade data=tcl
 
-test: lint ## All that the CI runs: style, types, then every test, warnings as errors
+test: lint ## All that the CI runs: style, types, a look at the speed, then every test, warnings as errors
+	$(BIN)/python scripts/benchmark.py --settings 'khemakhem2020 iVAE' 'ICE-BeeM iVAE' --seeds 10 --blocks 3
 	$(PYTEST)
 
 test-fast: $(READY) ## The tests that are not marked slow (at most 90 s)
@@ -35,8 +36,9 @@ format: $(READY) ## Rewrite the code in the project's style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-benchmark: $(READY) ## Time a training step, stacked against one by one
-	$(BIN)/python scripts/benchmark.py
+benchmark: $(READY) ## Time training steps, stacked against one by one, and how they grow (half an hour)
+	$(BIN)/python scripts/benchmark.py --growth S n K M N --processes 'khemakhem2020 iVAE' \
+	  --csv outputs/benchmark.csv --plot outputs/benchmark.png
 
 wheel: $(READY) ## Build the wheel into dist/
 	$(BIN)/python -m build --wheel --no-isolation

@@ -13,6 +13,7 @@ from ivae_lab.types import PositiveFloat, PositiveInt
 
 Activation = Literal["xtanh", "leaky_relu", "relu"]
 Init = Literal["torch", "xavier_uniform", "xavier_normal"]
+_PRODUCT_ROWS = 128  # largest table that `look_up` multiplies
 
 
 def activate(h: Tensor, activation: Activation, slope: float) -> Tensor:
@@ -32,11 +33,25 @@ def initialise(weight: Tensor, init: Init) -> None:
         nn.init.xavier_normal_(weight)
 
 
+def look_up(table: Tensor, u: Tensor) -> Tensor:
+    """The rows of a table that labels name: (M, D) and (B,) to (B, D).
+
+    A table of few rows is multiplied by the one-hot u. That is exact, and its gradient is a product as well: adding
+    up the gradients of equal labels one by one, which a look-up asks for, takes several times as long when many
+    models are trained at once, and its order is not fixed on a GPU.
+    """
+    if len(table) > _PRODUCT_ROWS:
+        return table[u]
+    one_hot = (torch.arange(len(table), device=u.device).unsqueeze(-1) == u).to(table.dtype)  # (M, B)
+    return (table.mT @ one_hot).mT
+
+
 class MLP(nn.Module):
     """A multi-layer perceptron of (x, one-hot u): `layers` linear maps with an activation between them.
 
-    The first layer applied to a one-hot u is a row look-up: W [x, onehot(u)] + b = W_x x + W_u[u] + b, which
-    is what is computed. With `in_dim=0` the network is a function of u alone.
+    The first layer is W [x, onehot(u)] + b = W_x x + W_u[u] + b. With `in_dim=0` the network is a function of u alone.
+    Inside, the rows of a batch are columns, h = W h + b: there are more rows than units, and processors like long
+    lines (a compiled step of 50 networks of width 10 takes three quarters of the time).
 
     Parameters
     ----------
@@ -79,21 +94,27 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor, u: Tensor | None = None) -> Tensor:
         """(B, in_dim) and (B,) to (B, out_dim)."""
-        h = self.linears[0](x)
+        h = _columns(self.linears[0], x.mT)
         if self.u_rows is not None:
             if u is None:
                 raise ValueError("expected u for a network that sees u, got none")
-            h = h + self.u_rows[u]
+            h = h + look_up(self.u_rows, u).mT
         return self._rest(h)
 
     def table(self) -> Tensor:
         """The network's value at each of the M values of u, for `in_dim=0`: (M, out_dim)."""
-        return self._rest(self.u_rows + self.linears[0].bias)  # type: ignore[operator]
+        return self._rest((self.u_rows + self.linears[0].bias).mT)  # type: ignore[operator]
 
     def _rest(self, h: Tensor) -> Tensor:
+        """What follows the first layer: (hidden, B) to (B, out_dim)."""
         for linear in self.linears[1:]:
-            h = linear(activate(h, self.activation, self.slope))
-        return h
+            h = _columns(linear, activate(h, self.activation, self.slope))
+        return h.mT
+
+
+def _columns(linear: nn.Module, h: Tensor) -> Tensor:
+    """A linear layer on columns: (in, B) to (out, B)."""
+    return linear.weight @ h + linear.bias.unsqueeze(-1)  # type: ignore[operator]
 
 
 class GaussianEncoder(nn.Module):

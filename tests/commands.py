@@ -11,14 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 from omegaconf import OmegaConf
 
 from ivae_lab import train
-from ivae_lab.engine.datamodule import DataModule
+from ivae_lab.engine.evaluate import encode
+from ivae_lab.engine.group import prepared
 from ivae_lab.engine.job import read_settings
 from ivae_lab.engine.module import SeedsModule
 from ivae_lab.engine.run import Run, Settings
-from ivae_lab.results import read_latents
+from ivae_lab.engine.stack import Parameters
+from ivae_lab.results import COLUMNS, read_latents
 
 SMALL = ("data.segments=8", "data.samples_per_segment=100", "trainer.batch_size=64", "trainer.chunk=20")
 # Least work for a run of which only the folder matters.
@@ -118,11 +121,9 @@ def make_run(*overrides: str) -> Run:
     return Run(settings(*overrides), Console(quiet=True))
 
 
-def make_module(run: Run, compiled: bool = False) -> SeedsModule:
-    """A training at step 0."""
-    made = run.settings
-    data = DataModule(run.splits, run.plan, made.training.batch_size, made.seeds, made.compute.torch_device())
-    return SeedsModule(run.stack, data, made.training, compiled)
+def make_module(*runs: Run, compiled: bool = False) -> SeedsModule:
+    """A training of one or several runs at step 0."""
+    return prepared(list(runs), compiled=compiled)
 
 
 def advance(module: SeedsModule, until: int | None = None) -> SeedsModule:
@@ -136,6 +137,20 @@ def advance(module: SeedsModule, until: int | None = None) -> SeedsModule:
 def trained(*overrides: str) -> SeedsModule:
     """A whole training in this process, without loggers and files."""
     return advance(make_module(make_run(*overrides)))
+
+
+def difference(one: Parameters, other: Parameters) -> float:
+    """The largest difference of any parameter; infinite where one is not a number."""
+    assert one.keys() == other.keys()
+    gaps = [(one[name].double() - other[name].double()).abs().max() for name in one]
+    return torch.stack(gaps).nan_to_num(nan=torch.inf).max().item()
+
+
+def scores(run: Run) -> dict[tuple[object, ...], float]:
+    """What results.csv of a trained run would hold: every value under what tells it apart."""
+    rows = run._score(encode(run.stack, run.splits, torch.device("cpu")), {})
+    apart = [column for column in COLUMNS if column not in ("value", "chance", "state")]
+    return {tuple(row[column] for column in apart): row["value"] for row in rows}
 
 
 def run_folder(outputs: Path) -> Path:

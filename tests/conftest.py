@@ -61,7 +61,7 @@ def _train(config: DictConfig, seeds: list[int]) -> Any:
 
     from ivae_lab.build import build
     from ivae_lab.engine.datamodule import DataModule
-    from ivae_lab.engine.module import SeedsModule
+    from ivae_lab.engine.module import SeedsModule, Share
     from ivae_lab.engine.stack import Stack
     from ivae_lab.engine.training import Plan
 
@@ -69,7 +69,8 @@ def _train(config: DictConfig, seeds: list[int]) -> Any:
     stack = Stack(lambda: _model(config, splits.spec), seeds, cpu)
     steps = training.total_steps(len(splits.train))
     plan = Plan(stack.template.pretrain_steps, steps, training.chunk, training.history_points)
-    module = SeedsModule(stack, DataModule(splits, plan, training.batch_size, seeds, cpu), training, compiled=False)
+    data = DataModule([splits], plan, training.batch_size, cpu)
+    module = SeedsModule([Share(stack, splits, training.lr)], data, training, compiled=False)
     for number, chunk in enumerate(plan.chunks()):
         module.training_step(chunk, number)
     return module

@@ -155,15 +155,15 @@ class TestModels:
     def test_trains_to_finite_numbers(self, together: SeedsModule) -> None:
         assert together.step == together.data.plan.total
         assert together.data.plan.steps == 3
-        assert not together.diverged
-        row = together.record([None] * len(SEEDS))
-        assert all(np.isfinite([line["loss"] for line in row]))
+        assert not together.shares[0].diverged
+        (rows,) = together.record([[None] * len(SEEDS)])
+        assert all(np.isfinite([row["loss"] for row in rows]))
         assert all(value.isfinite().all() for value in together.stack.parameters.values())
 
     def test_training_moves_every_parameter_of_every_seed(
         self, together: SeedsModule, name: str, tiny: Compose, model_of: ModelOf
     ) -> None:
-        fresh = Stack(lambda: model_of(tiny(f"model={name}"), together.data.splits.spec), SEEDS, CPU)
+        fresh = Stack(lambda: model_of(tiny(f"model={name}"), together.shares[0].splits.spec), SEEDS, CPU)
         for key, value in together.stack.parameters.items():
             moved = (value != fresh.parameters[key]).flatten(1).any(1)
             assert moved.all(), key
@@ -176,7 +176,7 @@ class TestModels:
         stacked = {key: value[position] for key, value in together.stack.parameters.items()}
         expected = {key: value[0] for key, value in alone.stack.parameters.items()}
         torch.testing.assert_close(stacked, expected, atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(together.rates.rate[position], alone.rates.rate[0])
+        torch.testing.assert_close(together.state["rates"]["rate"][position], alone.state["rates"]["rate"][0])
 
     def test_every_parameter_gets_a_gradient(
         self, name: str, tiny: Compose, splits_of: SplitsOf, model_of: ModelOf
@@ -305,7 +305,7 @@ class TestPriors:
     ) -> None:
         config = tiny("model=vae", f"prior={name}")
         module = train(config, SEEDS)
-        fresh = Stack(lambda: model_of(config, module.data.splits.spec), SEEDS, CPU)
+        fresh = Stack(lambda: model_of(config, module.shares[0].splits.spec), SEEDS, CPU)
         for position in range(len(SEEDS)):
             moves = [
                 (value[position] - fresh.parameters[key][position]).abs().max().item()
@@ -325,7 +325,7 @@ def test_an_objective_or_likelihood_trains_a_vae(
     torch.autograd.backward(model.loss(batch, noise, END)["loss"])
     assert all(parameter.grad is not None and parameter.grad.any() for parameter in model.parameters())
     module = train(config, [0])  # `config` has data that fit by now
-    assert not module.diverged
+    assert not module.shares[0].diverged
 
 
 @pytest.mark.parametrize("name", choices("data"))
@@ -368,7 +368,7 @@ class TestData:
         binary = splits_of(tiny(f"data={name}")).spec.binary
         likelihood = "bernoulli" if binary else "gaussian"
         module = train(tiny(f"data={name}", "model=vae", f"model/likelihood={likelihood}"), [0])
-        assert not module.diverged
+        assert not module.shares[0].diverged
 
 
 @pytest.mark.parametrize("name", choices("trainer"))
@@ -376,7 +376,7 @@ def test_a_trainer_trains(name: str, tiny: Compose, composed: Compose, train: Tr
     training = build(composed(f"trainer={name}").trainer, "trainer")  # as it is, not tiny
     assert training.total_steps(40_000) > 0
     module = train(tiny("model=vae", f"trainer={name}"), [0, 1])
-    assert not module.diverged
+    assert not module.shares[0].diverged
     assert module.step == 3
 
 

@@ -209,7 +209,7 @@ class TestCheckpoint:
     def test_a_flipped_bit_among_the_weights_is_noticed(self, folder: Path) -> None:
         path = folder / "checkpoints" / "last.ckpt"
         snapshot = torch.load(path, weights_only=True)
-        weights = next(iter(snapshot["parameters"].values())).numpy().tobytes()
+        weights = next(iter(snapshot["state"]["parameters"].values())).numpy().tobytes()
         whole = path.read_bytes()
         at = whole.index(weights)
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])

@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.linalg
 import scipy.stats
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from sklearn.cross_decomposition import CCA
 
 from ivae_lab.metrics.elbo import ELBO
 from ivae_lab.metrics.estimate import Estimate, halves, shuffles
@@ -57,10 +59,24 @@ def brute_force_mcc(a: Array, b: Array, coefficient: str) -> float:
     return float(max(strength[list(p), range(columns)].mean() for p in itertools.permutations(range(rows), columns)))
 
 
+def centred(a: Array, b: Array) -> tuple[Array, Array]:
+    return a - a.mean(0), b - b.mean(0)
+
+
 def exact_canonical_correlations(a: Array, b: Array) -> Array:
-    """Björck and Golub (1973): singular values of Qa.T @ Qb."""
-    bases = [np.linalg.qr(x - x.mean(0))[0] for x in (a, b)]
-    return np.linalg.svd(bases[0].T @ bases[1], compute_uv=False)
+    """SciPy's cosines of the principal angles between the two column spaces, the largest first."""
+    return np.cos(scipy.linalg.subspace_angles(*centred(a, b)))[::-1]
+
+
+def correlations_of_pairs(a: Array, b: Array, rank: int) -> Array:
+    """Correlations within the pairs of canonical variates; checks that a variate correlates with its partner only."""
+    a, b = centred(a, b)
+    x, y = (table @ weights for table, weights in zip((a, b), canonical_weights(a, b, rank), strict=True))
+    for variates in (x, y):
+        assert variates.T @ variates == pytest.approx(np.eye(rank), abs=1e-9)
+    crossed = x.T @ y
+    assert crossed == pytest.approx(np.diag(np.diag(crossed)), abs=1e-9)
+    return np.diag(crossed)
 
 
 def estimate(**changes: Any) -> Estimate:
@@ -145,7 +161,8 @@ class TestStrong:
         a[3, 1] = bad
         assert np.isnan(mean_correlation(a, b, "pearson"))
         assert np.isnan(chance_correlation(a, b, "spearman", 2, 0))
-        assert set(map(np.isnan, weak_mean_correlation(a, b, "pearson", None, 0).values())) == {np.True_}
+        assert np.isnan(list(weak_mean_correlation(a, b, "pearson", None, 0).values())).all()
+        assert np.isnan(list(weak_chance_correlation(a, b, "pearson", None, 0, 2, 0).values())).all()
         assert np.isnan(linear_r2(a, b, 0))
         assert (match(a, b).columns == -1).all()
 
@@ -203,6 +220,17 @@ class TestChance:
         assert floor["in"] == pytest.approx(0.14, abs=0.01)
         assert floor["out"] == pytest.approx(0.03, abs=0.01)
 
+    @pytest.mark.parametrize("coefficient", COEFFICIENTS)
+    def test_is_the_mean_over_re_paired_rows(self, coefficient: Coefficient) -> None:
+        a, b = related(0)
+        pairings = [b[order] for order in shuffles(60, 3, 5)]
+        strong_scores = [mean_correlation(a, x, coefficient) for x in pairings]
+        assert chance_correlation(a, b, coefficient, 3, 5) == pytest.approx(np.mean(strong_scores))
+        weak_scores = [weak_mean_correlation(a, x, coefficient, 2, 1) for x in pairings]
+        assert weak_chance_correlation(a, b, coefficient, 2, 1, 3, 5) == pytest.approx(
+            {scored: np.mean([score[scored] for score in weak_scores]) for scored in ("in", "out")}
+        )
+
     def test_draws_are_seeded_and_differ(self) -> None:
         a, b = related(0)
         assert chance_correlation(a, b, "pearson", 3, 0) == chance_correlation(a, b, "pearson", 3, 0)
@@ -217,32 +245,53 @@ class TestChance:
 
 class TestWeak:
     @quick
-    @given(SEEDS, st.sampled_from([(4, 4), (6, 3), (3, 5)]))
-    def test_canonical_correlations_equal_the_exact_ones(self, seed: int, shape: tuple[int, int]) -> None:
-        a, b = normals(seed, 80, *shape)
+    @given(SEEDS, st.integers(1, 6), st.integers(1, 6), st.integers(8, 80), st.data())
+    def test_canonical_correlations_equal_the_exact_ones(
+        self, seed: int, n: int, k: int, rows: int, data: st.DataObject
+    ) -> None:
+        a, b = normals(seed, rows, n, k)
         b[:, 0] += a[:, 0]
-        a, b = a - a.mean(0), b - b.mean(0)
-        rank = min(shape)
-        a_weights, b_weights = canonical_weights(a, b, rank)
-        x, y = a @ a_weights, b @ b_weights
-        cross = np.corrcoef(x, y, rowvar=False)
-        assert np.abs(np.diag(cross[:rank, rank:])) == pytest.approx(exact_canonical_correlations(a, b), abs=1e-4)
-        assert cross[:rank, :rank] == pytest.approx(np.eye(rank), abs=1e-3)  # variates of one side are uncorrelated
+        rank = data.draw(st.integers(1, min(n, k)))
+        assert correlations_of_pairs(a, b, rank) == pytest.approx(exact_canonical_correlations(a, b)[:rank], abs=1e-7)
+
+    def test_correlations_that_lie_close_together_are_told_apart(self) -> None:
+        a, b = normals(0, 500, 60, 60)
+        assert correlations_of_pairs(a, b, 60) == pytest.approx(exact_canonical_correlations(a, b), abs=1e-7)
+
+    @pytest.mark.parametrize(("n", "k"), [(4, 4), (6, 3), (3, 5)])
+    def test_variates_equal_those_of_scikit_learn_up_to_sign(self, n: int, k: int) -> None:
+        a, b = normals(n, 200, n, k)
+        b[:, :3] += a[:, :3] * [2, 1, 0.5]  # correlations well apart, or the iterations stop short
+        a, b = centred(a, b)
+        fit = CCA(3, scale=False, max_iter=10_000, tol=1e-14).fit(a, b)
+        for table, own, theirs in zip((a, b), canonical_weights(a, b, 3), fit.transform(a, b), strict=True):
+            assert np.abs(np.corrcoef(table @ own, theirs, rowvar=False)[:3, 3:]) == pytest.approx(np.eye(3), abs=1e-6)
+
+    @quick
+    @given(SEEDS, st.integers(1, 3), st.booleans())
+    def test_collapsed_directions_change_nothing(self, seed: int, varying: int, copied: bool) -> None:
+        a, b = centred(*normals(seed, 60, varying, 5))
+        more = a @ normals(seed + 1, varying, 5 - varying)[0] if copied else np.zeros((60, 5 - varying))
+        a_weights, b_weights = canonical_weights(np.hstack((a, more)), b, 5)
+        a_few, b_few = canonical_weights(a, b, varying)
+        assert np.abs(b_weights[:, :varying]) == pytest.approx(np.abs(b_few), abs=1e-8)
+        assert np.abs(np.hstack((a, more)) @ a_weights[:, :varying]) == pytest.approx(np.abs(a @ a_few), abs=1e-8)
+        assert not np.hstack((a_weights[:, varying:], b_weights[:, varying:])).any()
 
     def test_in_sample_is_the_mean_of_the_canonical_correlations(self) -> None:
         a, b = related(0, 400)
         fitted, _ = halves(400, 7)
         expected = exact_canonical_correlations(a[fitted], b[fitted])[:3].mean()
-        assert weak_mean_correlation(a, b, "pearson", 3, 7)["in"] == pytest.approx(expected, abs=1e-6)
+        assert weak_mean_correlation(a, b, "pearson", 3, 7)["in"] == pytest.approx(expected, abs=1e-9)
 
     @quick
-    @given(SEEDS, st.sampled_from([1, 3, None]))
-    def test_affine_maps_do_not_matter(self, seed: int, rank: int | None) -> None:
+    @given(SEEDS, st.sampled_from([1, 3, None]), st.lists(st.floats(1e-3, 1e3), min_size=4, max_size=4))
+    def test_affine_maps_do_not_matter(self, seed: int, rank: int | None, stretches: list[float]) -> None:
         a, b = related(seed)
-        rotation = np.linalg.qr(normals(seed, 4, 4)[0])[0]
-        moved = a @ (rotation * [0.5, 1, 2, 3]) + 5
+        turns = [np.linalg.qr(x)[0] for x in normals(seed, 4, 4, 4)]
+        moved = a @ (turns[0] * stretches) @ turns[1] + 5
         plain, other = (weak_mean_correlation(x, b, "pearson", rank, 0) for x in (a, moved))
-        assert other == pytest.approx(plain, abs=1e-3)
+        assert other == pytest.approx(plain, abs=1e-6)
 
     @quick
     @given(SEEDS, st.sampled_from(COEFFICIENTS))
@@ -273,6 +322,10 @@ class TestWeak:
     def test_all_latents_collapsed_is_zero(self) -> None:
         sources = normals(0, 50, 2)[0]
         assert weak_mean_correlation(np.ones((50, 2)), sources, "pearson", None, 0) == {"in": 0, "out": 0}
+
+    def test_the_fewest_rows(self) -> None:
+        a, b = normals(0, 4, 2, 3)
+        assert weak_mean_correlation(a, b, "pearson", 1, 0) == pytest.approx({"in": 1, "out": 1})  # two points: a line
 
     def test_more_components_than_rows(self) -> None:
         a, b = normals(0, 10, 8, 8)

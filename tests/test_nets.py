@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 from torch.nn.functional import one_hot, softplus
 
-from ivae_lab.nets import MLP, Activation, GaussianEncoder, MLPDecoder, activate
+from ivae_lab.nets import MLP, Activation, GaussianEncoder, MLPDecoder, activate, look_up
 
 ACTIVATIONS: tuple[Activation, ...] = ("xtanh", "leaky_relu", "relu")
 SMALL: dict[str, Any] = {"hidden": 7, "layers": 3, "activation": "xtanh", "slope": 0.1, "init": "torch"}
@@ -69,6 +69,31 @@ def test_an_mlp_without_u_is_the_network_on_x() -> None:
 def test_a_table_is_the_network_on_each_one_hot_u(layers: int) -> None:
     net = mlp(0, 3, u_dim=5, layers=layers)
     torch.testing.assert_close(net.table(), reference(net, torch.eye(5), "xtanh", 0.1))
+
+
+@given(
+    rows=st.one_of(st.integers(1, 12), st.integers(126, 131)),  # on both sides of what is multiplied
+    width=st.integers(1, 6),
+    u=st.lists(st.integers(0, 10**6), min_size=1, max_size=40),
+    seed=st.integers(0, 100),
+)
+@settings(max_examples=60, deadline=None)
+def test_a_look_up_is_exactly_the_row_and_its_gradient_adds_up(rows: int, width: int, u: list[int], seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.tensor(u) % rows
+    table = torch.randn(rows, width, generator=generator).requires_grad_()
+    found, upstream = look_up(table, labels), torch.randn(len(u), width, generator=generator)
+    assert torch.equal(found, table[labels])
+    (gradient,) = torch.autograd.grad(found, table, upstream)
+    torch.testing.assert_close(gradient, torch.zeros(rows, width).index_add(0, labels, upstream), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("rows", [5, 128, 129])
+def test_a_look_up_in_many_tables_is_one_in_each(rows: int) -> None:
+    tables, labels = torch.randn(3, rows, 2), torch.randint(rows, (3, 20))
+    found = torch.func.vmap(look_up)(tables, labels)
+    for own, table, u in zip(found, tables, labels, strict=True):
+        assert torch.equal(own, table[u])
 
 
 def test_u_matters_and_only_its_own_row() -> None:

@@ -13,7 +13,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ivae_lab.engine.optim import Rates, adam_, clip
+from ivae_lab.engine.optim import Rates, adam_, clip, pace_at, paces
 from ivae_lab.engine.training import Training
 
 SEEDS = 3
@@ -34,6 +34,10 @@ TRAINING = Training(
     history_points=2,
     chunk=5,
 )
+
+
+def at_start(training: Training, seeds: int) -> Rates:
+    return Rates(training, **Rates.state_at_start(torch.full((seeds,), training.lr)))
 
 
 def stacked(scales: Tensor, number: int) -> dict[str, Tensor]:
@@ -57,8 +61,8 @@ def test_adam_is_torchs_for_every_seed(betas: tuple[float, float]) -> None:
     ]
     for step in range(1, 31):
         gradients = stacked(torch.tensor([1e-9, 1.0, 1e4]), step)
-        correction = torch.tensor([1 - beta**step for beta in betas])
-        adam_(parameters, gradients, first, second, rates, correction, betas, eps)
+        (pace,) = paces(range(step, step + 1), betas, eps, CPU)
+        adam_(parameters, gradients, first, second, pace_at(pace, rates))
         for seed, (own, optimiser) in enumerate(zip(alone, optimisers, strict=True)):
             for name, value in own.items():
                 value.grad = gradients[name][seed]
@@ -77,7 +81,8 @@ def test_adam_lets_no_nan_into_other_seeds() -> None:
             gradients["matrix"][1, 0, 0] = torch.nan
         first, second = ({name: torch.zeros_like(value) for name, value in parameters.items()} for _ in range(2))
         gradients = clip(gradients, 0.1)
-        adam_(parameters, gradients, first, second, torch.ones(SEEDS), torch.ones(2), (0.9, 0.9), 1e-8)
+        (pace,) = paces(range(1, 2), (0.9, 0.9), 1e-8, CPU)
+        adam_(parameters, gradients, first, second, pace_at(pace, torch.ones(SEEDS)))
         return parameters
 
     clean, poisoned = after(False), after(True)
@@ -119,7 +124,7 @@ LOSS = st.one_of(
 )
 def test_plateau_is_torchs_for_every_seed(losses: list[tuple[float, ...]], patience: int, factor: float) -> None:
     training = replace(TRAINING, schedule="plateau", plateau_patience=patience, plateau_factor=factor)
-    rates = Rates.start(training, SEEDS, CPU)
+    rates = at_start(training, SEEDS)
     optimisers = [torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=training.lr) for _ in range(SEEDS)]
     schedules = [
         torch.optim.lr_scheduler.ReduceLROnPlateau(optimiser, factor=factor, patience=patience)
@@ -136,14 +141,14 @@ def test_plateau_is_torchs_for_every_seed(losses: list[tuple[float, ...]], patie
 
 def test_only_plateau_listens_to_the_loss() -> None:
     for schedule, lowered in (("constant", False), ("cosine", False), ("plateau", True)):
-        rates = Rates.start(replace(TRAINING, schedule=schedule), 2, CPU)  # type: ignore[arg-type]
+        rates = at_start(replace(TRAINING, schedule=schedule), 2)  # type: ignore[arg-type]
         for _ in range(3):
             rates.end_epoch(torch.tensor([1.0, 1.0]))
         assert (rates.rate < 0.01).all() == lowered
 
 
 def test_cosine_goes_from_the_rate_to_zero() -> None:
-    rates = Rates.start(replace(TRAINING, schedule="cosine"), 2, CPU)
+    rates = at_start(replace(TRAINING, schedule="cosine"), 2)
     reference = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.01)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(reference, T_max=8)
     seen: list[Any] = []
@@ -155,16 +160,18 @@ def test_cosine_goes_from_the_rate_to_zero() -> None:
     assert (seen[0], seen[4], seen[8]) == (pytest.approx(0.01), pytest.approx(0.005), 0)
 
 
-def test_rates_come_back_from_their_state() -> None:
+def test_rates_live_in_their_state() -> None:
+    """So that a view of the state is all that a part of a stack, or a checkpoint, needs."""
     training = replace(TRAINING, schedule="plateau", plateau_patience=1)
-    losses = torch.tensor([[3.0, 1.0], [2.0, 1.0], [2.0, 1.0], [2.0, 0.5], [1.0, 0.5], [1.0, 0.5], [1.0, 0.5]])
-    whole, interrupted = Rates.start(training, 2, CPU), Rates.start(training, 2, CPU)
+    losses = torch.tensor([[6.0, 1.0], [5.0, 1.0], [4.0, 0.5], [3.0, 0.5], [2.0, 0.5], [1.0, 0.5]])
+    whole, state = at_start(training, 2), Rates.state_at_start(torch.full((2,), training.lr))
     for epoch, loss in enumerate(losses):
         whole.end_epoch(loss)
-        interrupted.end_epoch(loss)
         if epoch == 3:
-            state, interrupted = interrupted.state(), Rates.start(training, 2, CPU)
-            interrupted.load(state)
-    assert (whole.rate < 0.01).any()
-    for name, value in whole.state().items():
-        assert torch.equal(value, interrupted.state()[name])
+            state = {name: value.clone() for name, value in state.items()}
+        for seed in range(2):
+            own = {name: value[seed : seed + 1] for name, value in state.items()}
+            Rates(training, **own).end_epoch(loss[seed : seed + 1])
+    assert (whole.rate < 0.005).tolist() == [False, True]
+    for name, value in state.items():
+        assert torch.equal(value, getattr(whole, name))

@@ -44,9 +44,9 @@ def test_wheel_holds_every_configuration_and_nothing_else(wheel: Path) -> None:
     conf = {f"ivae_lab/{p.relative_to(ROOT).as_posix()}": p.read_bytes() for p in (ROOT / "conf").rglob("*.yaml")}
     assert "ivae_lab/conf/config.yaml" in packed
     assert {n: data for n, data in packed.items() if n.endswith(".yaml")} == conf
-    assert tops == {"ivae_lab", next(top for top in tops if top.endswith(".dist-info"))}
+    assert tops == {"ivae_lab", "hydra_plugins", next(top for top in tops if top.endswith(".dist-info"))}
     assert {n for n in names if n.endswith(".py")} == {
-        p.relative_to(ROOT).as_posix() for p in (ROOT / "ivae_lab").rglob("*.py")
+        p.relative_to(ROOT).as_posix() for top in ("ivae_lab", "hydra_plugins") for p in (ROOT / top).rglob("*.py")
     }
     assert any(name.endswith("licenses/LICENSE") for name in names)
 

@@ -162,7 +162,7 @@ def test_ctrl_c_while_libraries_are_imported_is_one_line(tmp_path: Path) -> None
 
 @pytest.mark.slow
 def test_ctrl_c_stops_a_whole_sweep(tmp_path: Path) -> None:
-    _, outcome = interrupted(signal.SIGINT, 20, tmp_path, "-m", *RUN, "seed=0,1")
+    _, outcome = interrupted(signal.SIGINT, 20, tmp_path, "-m", *RUN, "trainer.eps=1e-8,1e-7")  # not of one shape
     assert outcome.code == 130
     (line,) = outcome.err.splitlines()
     assert "stopped by SIGINT" in line

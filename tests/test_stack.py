@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 
-from ivae_lab.engine.datamodule import DataModule
-from ivae_lab.engine.evaluate import encode
+from ivae_lab.engine.datamodule import DataModule, Shuffled
+from ivae_lab.engine.evaluate import encode, posterior_means
+from ivae_lab.engine.group import execute
 from ivae_lab.engine.module import SeedsModule
 from ivae_lab.engine.run import Run, build_model, prepare
 from ivae_lab.engine.stack import Parameters, Stack
@@ -18,7 +20,7 @@ from ivae_lab.engine.training import Compute, Plan
 from ivae_lab.results import COLUMNS, read_latents, read_results, read_status
 from ivae_lab.train import CONFIG
 from ivae_lab.types import Splits
-from tests.commands import SMALL, advance, make_module, make_run, trained
+from tests.commands import SMALL, advance, difference, make_module, make_run, scores, trained
 
 CPU = torch.device("cpu")
 MODELS = sorted(path.stem for path in (CONFIG / "model").glob("*.yaml"))
@@ -34,13 +36,6 @@ def quick(seeds: str) -> SeedsModule:
 def of_seed(module: SeedsModule, seed: int) -> Parameters:
     position = module.stack.seeds.index(seed)
     return {name: value[position] for name, value in module.stack.parameters.items()}
-
-
-def difference(one: Parameters, other: Parameters) -> float:
-    """The largest difference of any parameter; infinite where one is not a number."""
-    assert one.keys() == other.keys()
-    gaps = [(one[name].double() - other[name].double()).abs().max() for name in one]
-    return torch.stack(gaps).nan_to_num(nan=torch.inf).max().item()
 
 
 @pytest.mark.slow
@@ -83,7 +78,8 @@ def test_noise_and_history_are_a_seeds_own() -> None:
     recorded = []
     for module in (make_module(make_run(*QUICK, "seed=[0,3]")), make_module(make_run(*QUICK, "seed=3"))):
         advance(module, 50)
-        recorded += [next(row for row in module.record([None] * len(module.stack.seeds)) if row["seed"] == 3)]
+        (rows,) = module.record([[None] * len(module.stack.seeds)])
+        recorded += [next(row for row in rows if row["seed"] == 3)]
     assert recorded[0]["loss"] == pytest.approx(recorded[1]["loss"], rel=1e-6)
     assert recorded[0]["epoch"] == pytest.approx(50 / 12)
 
@@ -93,7 +89,7 @@ def test_a_scalar_parameter_trains_with_clipping() -> None:
     learned = module.stack.parameters["likelihood.log_variance"]
     assert learned.shape == (2,)
     assert (learned != torch.log(torch.tensor(0.01))).all()
-    assert not module.diverged
+    assert not module.shares[0].diverged
 
 
 @cache
@@ -111,8 +107,8 @@ def test_a_diverged_seed_leaves_the_others_bit_identical() -> None:
 
 
 def test_divergence_is_noted_with_the_step() -> None:
-    assert quick("[0,1,3]").diverged == {}
-    assert poisoned().diverged == {1: 150}
+    assert quick("[0,1,3]").shares[0].diverged == {}
+    assert poisoned().shares[0].diverged == {1: 150}
 
 
 def run_poisoned(folder: Path) -> Run:
@@ -125,16 +121,15 @@ def run_poisoned(folder: Path) -> Run:
     module = advance(make_module(begun), 100)
     for value in module.stack.parameters.values():
         value[1] = torch.nan
-    path = begun.settings.folder / "checkpoints" / "last.ckpt"
-    path.parent.mkdir(parents=True)
-    Checkpoints(path, begun.settings.fingerprint, 0, 0).write(module)
+    begun.checkpoint.parent.mkdir(parents=True)
+    Checkpoints([(module.shares[0], begun.checkpoint, begun.settings.fingerprint, 0.0)], 0).write(module)
     return make_run(*arguments)
 
 
 @pytest.mark.slow
 def test_a_diverged_seed_stays_in_every_file(tmp_path: Path) -> None:
     run = run_poisoned(tmp_path)
-    assert run.execute() == "diverged"
+    assert execute([run], Console(quiet=True)) == ["diverged"]
     folder = run.settings.folder
     status, rows, latents = read_status(folder), read_results(folder), read_latents(folder)
     assert (status["state"], status["diverged"]) == ("diverged", {"1": 150})
@@ -165,7 +160,7 @@ def test_data_without_u_train_and_score() -> None:
     module = advance(make_module(run))
     (encoded,) = encode(run.stack, run.splits, CPU)
     assert encoded.estimate(0).u is None
-    assert not module.diverged
+    assert not module.shares[0].diverged
     reference = trained(*SMALL, "model=vade", "trainer.steps=40", "prior.components=3", "seed=[0,1]")
     assert difference(of_seed(module, 1), of_seed(reference, 1)) == 0  # VaDE does not read u
 
@@ -174,7 +169,7 @@ class TestPretraining:
     def test_every_seed_fits_its_own_mixture(self) -> None:
         module = advance(make_module(make_run(*PRETRAINED, "seed=[0,1]")), 60)
         before = {name: value.clone() for name, value in module.stack.parameters.items()}
-        codes = module.posterior_means(torch.arange(len(module.data.train)))
+        codes = posterior_means(module.stack, module.data.table, torch.arange(module.data.rows))
         module._begin_main_phase()
         means, weights = module.stack.parameters["prior.mean"], module.stack.parameters["prior.logits"].exp()
         assert (means[0] - means[1]).abs().max() > 0.01
@@ -183,7 +178,7 @@ class TestPretraining:
         assert torch.allclose((weights.unsqueeze(-1) * means).sum(1), codes.mean(1), atol=1e-3)
         for name, value in before.items():
             assert torch.equal(value, module.stack.parameters[name]) == (not name.startswith("prior.")), name
-        assert not any(value.any() for value in module.first.values())
+        assert not any(value.any() for kind in ("first", "second") for value in module.state[kind].values())
 
     @pytest.mark.parametrize("stop", [20, 60, 80])
     def test_continues_bit_for_bit_in_and_between_the_phases(self, stop: int) -> None:
@@ -191,9 +186,9 @@ class TestPretraining:
 
         whole = self.whole()
         begun = advance(make_module(make_run(*PRETRAINED, "seed=[0,1]")), stop)
-        snapshot = copy.deepcopy(begun.snapshot())
+        snapshot = copy.deepcopy(begun.snapshot(begun.shares[0]))
         continued = make_module(make_run(*PRETRAINED, "seed=[0,1]"))
-        continued.restore(snapshot)
+        continued.restore(continued.shares[0], snapshot)
         assert continued.step == stop
         advance(continued)
         for name, value in whole.stack.parameters.items():
@@ -209,16 +204,9 @@ class TestPretraining:
         for value in module.stack.parameters.values():
             value[0] = torch.nan
         advance(module)
-        assert module.diverged == {0: 60}
+        assert module.shares[0].diverged == {0: 60}
         for name, value in of_seed(self.whole(), 1).items():
             assert torch.equal(value, of_seed(module, 1)[name])
-
-
-def scores(run: Run, module: SeedsModule) -> dict[tuple[object, ...], float]:
-    """Every value of results.csv under what tells it apart."""
-    rows = run._score(encode(run.stack, run.splits, CPU), module.diverged)
-    apart = [column for column in COLUMNS if column not in ("value", "chance", "state")]
-    return {tuple(row[column] for column in apart): row["value"] for row in rows}
 
 
 def family(model: str) -> tuple[str, ...]:
@@ -235,12 +223,12 @@ def test_every_model_is_the_same_stacked_and_alone(model: str) -> None:
     """Parameters within 1e-5 and metrics within 1e-4 after 200 steps, seeds 0 to 4 together against each alone."""
     together = make_run(*family(model), "seed=[0,1,2,3,4]")
     many = advance(make_module(together))
-    values = scores(together, many)
+    values = scores(together)
     for seed in range(5):
         alone = make_run(*family(model), f"seed={seed}")
         one = advance(make_module(alone))
         assert difference(of_seed(many, seed), of_seed(one, seed)) <= 1e-5
-        own = scores(alone, one)
+        own = scores(alone)
         assert {key: values[key] for key in own} == pytest.approx(own, abs=1e-4)
     assert difference(of_seed(many, 0), of_seed(many, 1)) > 1e-3
 
@@ -248,6 +236,7 @@ def test_every_model_is_the_same_stacked_and_alone(model: str) -> None:
 def test_the_data_module_of_a_run_is_its_own() -> None:
     """The partial batch is dropped: 800 rows are 12 batches of 64."""
     run = make_run(*QUICK, "seed=0")
-    data = DataModule(run.splits, Plan(0, 10, 5, 1), 64, [0], CPU)
-    assert (data.steps_per_epoch, data.rows(11).shape) == (12, (1, 64))
-    assert not set(data.rows(11)[0].tolist()) & set(data.rows(10)[0].tolist())
+    data = DataModule([run.splits], Plan(0, 10, 5, 1), 64, CPU)
+    shuffled = Shuffled([0], torch.tensor(data.first_rows), data.rows, data.batch_size)
+    assert (data.steps_per_epoch, shuffled.at(11).shape) == (12, (1, 64))
+    assert not set(shuffled.at(11)[0].tolist()) & set(shuffled.at(10)[0].tolist())

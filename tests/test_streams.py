@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from ivae_lab.engine.datamodule import DataModule
+from ivae_lab.engine.datamodule import DataModule, Shuffled
 from ivae_lab.engine.streams import generator, normals, permutations
 from ivae_lab.engine.training import Plan, Training
 from ivae_lab.types import Batch, DataSpec, Splits
@@ -69,24 +69,28 @@ def test_permutations_are_permutations(rows: int) -> None:
     assert torch.equal(drawn.sort(1).values, torch.arange(rows).expand(3, rows))
 
 
-def datamodule(rows: int, batch_size: int, seeds: list[int]) -> DataModule:
-    whole = Batch(torch.zeros(rows, 1), None, None, torch.arange(rows))
+def splits(rows: int, first: float = 0.0) -> Splits:
+    """Rows of x that count from `first`."""
+    whole = Batch(torch.arange(first, first + rows).unsqueeze(1), None, None, torch.arange(rows))
     nothing = whole[:0]
-    splits = Splits(whole, nothing, nothing, DataSpec(1, 0, None, rows, False))
-    return DataModule(splits, Plan(0, 100, 10, 10), batch_size, seeds, CPU)
+    return Splits(whole, nothing, nothing, DataSpec(1, 0, None, rows, False))
 
 
-def epoch_rows(data: DataModule, epoch: int) -> torch.Tensor:
+def shuffled(rows: int, batch_size: int, seeds: list[int], first_row: int = 0) -> Shuffled:
+    return Shuffled(seeds, torch.full((len(seeds),), first_row), rows, batch_size)
+
+
+def epoch_rows(data: Shuffled, epoch: int) -> torch.Tensor:
     """All rows of an epoch, (S, steps, B)."""
-    steps = range(epoch * data.steps_per_epoch, (epoch + 1) * data.steps_per_epoch)
-    return torch.stack([data.rows(step) for step in steps], 1)
+    per_epoch = data.rows // data.batch_size
+    return torch.stack([data.at(step) for step in range(epoch * per_epoch, (epoch + 1) * per_epoch)], 1)
 
 
 @hypothesis_settings(max_examples=30, deadline=None)
 @given(rows=st.integers(1, 60), batch_size=st.integers(1, 60))
 def test_an_epoch_visits_a_row_at_most_once_and_leaves_out_the_partial_batch(rows: int, batch_size: int) -> None:
     batch_size = min(batch_size, rows)
-    data = datamodule(rows, batch_size, [0, 1])
+    data = shuffled(rows, batch_size, [0, 1])
     visited = epoch_rows(data, 1)
     assert visited.shape == (2, rows // batch_size, batch_size)
     for own in visited.flatten(1).tolist():
@@ -95,22 +99,37 @@ def test_an_epoch_visits_a_row_at_most_once_and_leaves_out_the_partial_batch(row
 
 
 def test_every_epoch_and_seed_has_an_order_of_its_own() -> None:
-    data = datamodule(40, 8, [0, 1])
+    data = shuffled(40, 8, [0, 1])
     orders = {tuple(order) for epoch in range(4) for order in epoch_rows(data, epoch).flatten(1).tolist()}
     assert len(orders) == 8
 
 
 def test_what_is_left_out_differs_by_epoch() -> None:
-    data = datamodule(11, 5, [0])
+    data = shuffled(11, 5, [0])
     assert {row for epoch in range(20) for row in epoch_rows(data, epoch).flatten().tolist()} == set(range(11))
 
 
 def test_rows_do_not_depend_on_what_was_asked_before() -> None:
-    data = datamodule(40, 8, [0, 1])
-    forwards = [data.rows(step) for step in range(15)]
-    again = datamodule(40, 8, [0, 1])
-    backwards = [again.rows(step) for step in reversed(range(15))][::-1]
+    data, again = shuffled(40, 8, [0, 1]), shuffled(40, 8, [0, 1])
+    forwards = [data.at(step) for step in range(15)]
+    backwards = [again.at(step) for step in reversed(range(15))][::-1]
     assert all(torch.equal(a, b) for a, b in zip(forwards, backwards, strict=True))
+
+
+def test_a_seed_sees_its_order_of_whichever_data_set_is_its_own() -> None:
+    beside = Shuffled([0, 1, 0], torch.tensor([0, 40, 40]), 40, 8)
+    for step in (0, 4, 7):
+        alone = shuffled(40, 8, [0, 1]).at(step)
+        assert torch.equal(beside.at(step), torch.stack([alone[0], alone[1] + 40, alone[0] + 40]))
+
+
+def test_a_table_holds_each_data_set_once_in_its_order() -> None:
+    one, other = splits(10), splits(10, first=100.0)
+    data = DataModule([one, other, one, other], Plan(0, 100, 10, 10), 3, CPU)
+    assert (data.rows, data.steps_per_epoch, data.first_rows) == (10, 3, [0, 10, 0, 10])
+    assert torch.equal(data.table.x, torch.cat([one.train.x, other.train.x]))
+    assert torch.equal(data.table.index, torch.arange(10).repeat(2))
+    assert data.table.u is None
 
 
 PLANS = st.builds(
@@ -147,7 +166,7 @@ def test_the_history_has_about_as_many_points_as_asked_for(plan: Plan) -> None:
 
 
 def test_what_remains_after_a_stop_is_the_end_of_the_same_plan() -> None:
-    data = datamodule(40, 8, [0])
+    data = DataModule([splits(40)], Plan(0, 100, 10, 10), 8, CPU)
     whole = list(data.train_dataloader())
     data.first_step = whole[3].stop
     assert list(data.train_dataloader()) == whole[4:]

@@ -9,6 +9,7 @@ import zipfile
 from collections import deque
 from collections.abc import Callable
 from datetime import timedelta
+from itertools import chain
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -19,7 +20,8 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from ivae_lab.engine.module import SeedsModule
+from ivae_lab.engine.evaluate import posterior_means
+from ivae_lab.engine.module import SeedsModule, Share
 from ivae_lab.engine.training import Chunk
 from ivae_lab.metrics.mcc import mean_correlation
 from ivae_lab.results import atomic
@@ -42,38 +44,44 @@ class History(lightning.Callback):
         """Record where the plan says so."""
         if not batch.record:
             return
-        for row in pl_module.record(_scores(pl_module)):
+        for row in chain(*pl_module.record([_scores(share) for share in pl_module.shares])):
+            named = {f"seed{row['seed']}/{name}": row[name] for name in row if name not in ("step", "seed")}
             for logger in trainer.loggers:
-                seed = int(row["seed"])
-                named = {f"seed{seed}/{name}": value for name, value in row.items() if name not in ("step", "seed")}
                 logger.log_metrics(named, step=int(row["step"]))
 
 
-def _scores(module: SeedsModule) -> list[float | None]:
-    train = module.data.train
+def _scores(share: Share) -> list[float | None]:
+    train = share.splits.train
     if train.z is None:
-        return [None] * len(module.stack.seeds)
+        return [None] * len(share.stack.seeds)
     rows = torch.linspace(0, len(train) - 1, min(_SCORED_ROWS, len(train))).long()
-    means = module.posterior_means(rows).cpu().numpy()  # (S, N, n)
-    sources = train.z.cpu().numpy()[rows.numpy()]
+    means = posterior_means(share.stack, train, rows).cpu().numpy()  # (S, N, n)
+    sources = train.z[rows].cpu().numpy()
     return [mean_correlation(mean, sources) for mean in means]
 
 
 class Checkpoints(lightning.Callback):
-    """Writes `checkpoints/last.ckpt` from time to time, at the end, and when the training is told to stop.
+    """Writes each run's `checkpoints/last.ckpt` from time to time, at the end, and when the training is told to stop.
 
     A checkpoint is written beside its final name and renamed, so a kill at any moment leaves the last good one.
+
+    Parameters
+    ----------
+    targets
+        For each run: its share, the file, the fingerprint of its configuration, and the seconds that earlier
+        processes spent on it.
+    every_seconds
+        Time between checkpoints.
     """
 
-    def __init__(self, path: Path, fingerprint: str, every_seconds: float, seconds_before: float) -> None:
-        self.path, self.fingerprint, self.every = path, fingerprint, every_seconds
-        self.seconds_before = seconds_before  # spent on this run by earlier processes
+    def __init__(self, targets: list[tuple[Share, Path, str, float]], every_seconds: float) -> None:
+        self.targets, self.every = targets, every_seconds
         self.began = self.written = time.monotonic()
 
-    @property
-    def seconds(self) -> float:
-        """Seconds spent on this run so far."""
-        return self.seconds_before + time.monotonic() - self.began
+    def seconds(self, share: Share, models: int) -> float:
+        """Seconds spent on a run so far: of the time of a training of several, the part of its models."""
+        before = next(before for own, _, _, before in self.targets if own is share)
+        return before + (time.monotonic() - self.began) * len(share.stack.seeds) / models
 
     def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: Any, *rest: Any) -> None:
         """Write if it is time."""
@@ -81,11 +89,13 @@ class Checkpoints(lightning.Callback):
             self.write(pl_module)
 
     def write(self, module: SeedsModule) -> None:
-        """Write the checkpoint."""
-        buffer = io.BytesIO()
-        torch.save({"fingerprint": self.fingerprint, "seconds": self.seconds, **module.snapshot()}, buffer)
-        with atomic(self.path) as temporary:
-            temporary.write_bytes(buffer.getbuffer())
+        """Write the checkpoints."""
+        for share, path, fingerprint, _ in self.targets:
+            seconds = self.seconds(share, len(module.stack.seeds))
+            buffer = io.BytesIO()
+            torch.save({"fingerprint": fingerprint, "seconds": seconds, **module.snapshot(share)}, buffer)
+            with atomic(path) as temporary:
+                temporary.write_bytes(buffer.getbuffer())
         self.written = time.monotonic()
 
 
@@ -169,14 +179,15 @@ class ProgressBar(lightning.Callback):
 
     def _parts(self, module: SeedsModule, steps_left: int) -> list[str]:
         epoch = module.step / module.data.steps_per_epoch
-        last = module.history[-len(module.stack.seeds) :]
+        last = [row for share in module.shares for row in share.history[-len(share.stack.seeds) :]]
+        diverged = sum(len(share.diverged) for share in module.shares)
         parts = [f"epoch {epoch:.1f}", f"ELBO {_mean(last, 'elbo')}", f"MCC {_mean(last, 'mcc')}"]
-        if module.diverged:
-            parts.append(f"{len(module.diverged)} diverged")
+        if diverged:
+            parts.append(f"{diverged} diverged")
         (began, first), (now, done) = self.recent[0], self.recent[-1]
         if done > first:
             rate = (done - first) / (now - began)
-            parts.append(f"{rate:.0f} steps/s x {len(module.stack.seeds)} seeds")
+            parts.append(f"{rate:.0f} steps/s x {len(module.stack.seeds)} models")
             parts.append(f"{timedelta(seconds=round(steps_left / rate))} left")
         return parts
 

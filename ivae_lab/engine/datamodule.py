@@ -1,4 +1,4 @@
-"""The data of a run, resident on the device: a "batch" of the Lightning loop is a chunk of optimiser steps."""
+"""The data of a training, resident on the device: a "batch" of the Lightning loop is a chunk of optimiser steps."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ivae_lab.engine.streams import permutations
 from ivae_lab.engine.training import Chunk, Plan
-from ivae_lab.types import Splits
+from ivae_lab.types import Batch, Splits
 
 
 class Chunks:
@@ -26,21 +26,56 @@ class Chunks:
         return len(self.chunks)
 
 
-class DataModule(lightning.LightningDataModule):
-    """Holds the splits on the device, and says which rows each seed sees at each step.
+class Shuffled:
+    """Which rows each seed sees at each step.
 
-    Each seed goes through the training data in an order of its own, a new one every epoch; the partial batch
-    at the end of an epoch is left out.
+    Each seed goes through its training data in an order of its own, a new one every epoch; the partial batch at the
+    end of an epoch is left out.
+
+    Parameters
+    ----------
+    seeds
+        The S seeds.
+    first_rows
+        (S,) where the training data of each seed begin in the table of all data sets.
+    rows, batch_size
+        N and B.
     """
 
-    def __init__(self, splits: Splits, plan: Plan, batch_size: int, seeds: list[int], device: torch.device) -> None:
-        super().__init__()
-        self.splits, self.plan, self.seeds = splits, plan, seeds
-        self.train = splits.train.to(device)
-        self.batch_size = batch_size
-        self.steps_per_epoch = len(splits.train) // batch_size
-        self.first_step = 0
+    def __init__(self, seeds: list[int], first_rows: Tensor, rows: int, batch_size: int) -> None:
+        self.seeds, self.first_rows, self.rows, self.batch_size = seeds, first_rows, rows, batch_size
         self._epoch, self._order = -1, torch.empty(0)
+
+    def at(self, step: int) -> Tensor:
+        """Rows of the table: (S, B)."""
+        epoch, position = divmod(step, self.rows // self.batch_size)
+        if epoch != self._epoch:
+            order = permutations(self.seeds, "shuffling", epoch, self.rows).to(self.first_rows.device)
+            self._epoch, self._order = epoch, order + self.first_rows.unsqueeze(1)
+        return self._order[:, position * self.batch_size : (position + 1) * self.batch_size].contiguous()
+
+
+class DataModule(lightning.LightningDataModule):
+    """Holds the data sets of the runs that are trained together, of one shape, as one table on the device.
+
+    Attributes
+    ----------
+    table
+        The training data of the distinct data sets, one after another; without true sources.
+    rows
+        N, the training rows of each.
+    """
+
+    def __init__(self, splits: list[Splits], plan: Plan, batch_size: int, device: torch.device) -> None:
+        super().__init__()
+        self.plan, self.batch_size, self.device = plan, batch_size, device
+        distinct = {id(each): each.train for each in splits}
+        places = {key: place for place, key in enumerate(distinct)}
+        self.rows = len(splits[0].train)
+        self.first_rows = [places[id(each)] * self.rows for each in splits]  # of each run
+        self.table = _stacked(list(distinct.values())).to(device)
+        self.steps_per_epoch = self.rows // batch_size
+        self.first_step = 0
 
     def train_dataloader(self) -> Chunks:
         """The chunks that remain."""
@@ -50,10 +85,12 @@ class DataModule(lightning.LightningDataModule):
         """Nothing to move: the data are there already."""
         return batch
 
-    def rows(self, step: int) -> Tensor:
-        """The rows of the training data that each seed sees at a step: (S, B)."""
-        epoch, position = divmod(step, self.steps_per_epoch)
-        if epoch != self._epoch:
-            order = permutations(self.seeds, "shuffling", epoch, len(self.train))
-            self._epoch, self._order = epoch, order.to(self.train.x.device)
-        return self._order[:, position * self.batch_size : (position + 1) * self.batch_size]
+
+def _stacked(parts: list[Batch]) -> Batch:
+    u = [part.u for part in parts if part.u is not None]
+    return Batch(
+        torch.cat([part.x for part in parts]),
+        torch.cat(u) if u else None,
+        None,
+        torch.cat([part.index for part in parts]),
+    )

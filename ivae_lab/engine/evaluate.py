@@ -40,6 +40,13 @@ def encode(stack: Stack, splits: Splits, device: torch.device) -> list[Encoded]:
     return [_encode(stack, name, rows.to(device)) for name, rows in splits.items()]
 
 
+def posterior_means(stack: Stack, data: Batch, rows: torch.Tensor) -> torch.Tensor:
+    """The posterior's mean of some rows, for every seed: (S, N, n)."""
+    device = next(iter(stack.parameters.values())).device
+    blocks = torch.split(rows, ENCODE_ROWS)
+    return torch.cat([stack.map("posterior_mean", data[block].to(device)) for block in blocks], 1)
+
+
 def _encode(stack: Stack, split: str, rows: Batch) -> Encoded:
     noise = normals(stack.seeds, f"posterior sample, {split}", 0, (len(rows), stack.template.noise_dim))
     blocks = [

@@ -53,6 +53,17 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
+def is_free(folder: Path) -> bool:
+    """Whether no process holds a run folder."""
+    try:
+        with locked(folder):
+            return True
+    except FileNotFoundError:  # not even begun
+        return True
+    except BusyError:
+        return False
+
+
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write a JSON file, complete or not at all."""
     with atomic(path) as temporary:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,12 +18,16 @@ from rich.console import Console
 from ivae_lab.build import ConfigError, build, check_value, unknown_key
 from ivae_lab.display import show
 from ivae_lab.engine.folder import NUMBERS, BusyError, run_digest
-from ivae_lab.engine.run import Run, Settings, StoppedError, prepare
+from ivae_lab.engine.group import StoppedError, execute
+from ivae_lab.engine.planner import together
+from ivae_lab.engine.run import Run, Settings, prepare
 from ivae_lab.results import is_finished, read_status
 
 OK, FAILED, BAD_INPUT = 0, 1, 2
 _SETTINGS = ("seed", "outputs", "force", "logger", "compute")
 _Seed = Annotated[int, Ge(0), Le(2**32 - 1)]
+_sweep: list[Settings] = []  # the runs of a sweep that have not been trained by this process
+_trained: set[Path] = set()  # folders of those that were trained beside another, and have not had their turn
 
 
 def do(config: DictConfig) -> int:
@@ -46,15 +51,46 @@ def do(config: DictConfig) -> int:
 
 def _do(config: DictConfig, console: Console) -> int:
     settings = read_settings(config, dict(HydraConfig.get().runtime.choices))
-    if is_finished(settings.folder) and not config.force:
+    if settings.folder in _trained:
+        _trained.discard(settings.folder)
+        console.print(f"trained together with another run: {settings.folder}", soft_wrap=True)
+    elif is_finished(settings.folder) and not config.force:
         console.print(f"already finished: {settings.folder} (force=true trains again)", soft_wrap=True)
     else:
         prepare(settings.compute)
-        run = Run(settings, console)
-        _announce(settings, run, console)
-        run.execute()
+        runs = together(settings, _sweep, console)
+        _announce(runs, console)
+        _sweep[:] = [each for each in _sweep if each.folder not in {run.settings.folder for run in runs}]
+        _execute(runs, console)
     show(settings.folder, console)
     return OK if read_status(settings.folder)["state"] == "done" else FAILED
+
+
+def _execute(runs: list[Run], console: Console) -> None:
+    """Train the runs together; where that fails, the first alone: the others are tried alone in their turn."""
+    try:
+        execute(runs, console)
+    except StoppedError:
+        raise
+    except Exception as error:
+        if len(runs) == 1:
+            raise
+        console.print(f"not trained together ({error}), but each by itself", soft_wrap=True)
+        execute([Run(runs[0].settings, console)], console)
+    else:
+        _trained.update(run.settings.folder for run in runs[1:])
+
+
+def expect(configs: list[tuple[DictConfig, Mapping[str, Any]]]) -> None:
+    """Take note of the runs of a sweep, as (configuration, choices), so that those of one shape are trained together.
+
+    One that is not right is left out here: it says so in its turn.
+    """
+    _trained.clear()
+    _sweep.clear()
+    for config, choices in configs:
+        with suppress(ConfigError, OmegaConfBaseException):
+            _sweep.append(read_settings(config, choices))
 
 
 def read_settings(config: DictConfig, choices: Mapping[str, Any]) -> Settings:
@@ -96,18 +132,22 @@ def _seeds(value: Any) -> list[int]:
     return seeds
 
 
-def _announce(settings: Settings, run: Run, console: Console) -> None:
+def _announce(runs: list[Run], console: Console) -> None:
+    first, settings = runs[0], runs[0].settings
     seeds = settings.seeds
     named = f"seed {seeds[0]}" if len(seeds) == 1 else f"{len(seeds)} seeds ({', '.join(map(str, seeds))})"
-    weights = sum(value[0].numel() for value in run.stack.parameters.values())
-    compiled = ", compiled (the first step may take a minute)" if settings.compute.compiles(run.plan.total) else ""
+    weights = sum(value[0].numel() for value in first.stack.parameters.values())
+    compiled = ", compiled (the first step may take a minute)" if settings.compute.compiles(first.plan.total) else ""
     console.print(
-        f"{settings.title}: {named} at once, data seed {settings.data_seed}, {run.plan.total} steps, "
+        f"{settings.title}: {named} at once, data seed {settings.data_seed}, {first.plan.total} steps, "
         f"{weights} parameters each, on {settings.compute.torch_device()}{compiled}\n"
         f"run folder: {settings.folder}",
         soft_wrap=True,
         highlight=False,
     )
+    if len(runs) > 1:
+        models = sum(len(run.settings.seeds) for run in runs)
+        console.print(f"trained together with {len(runs) - 1} more runs of this sweep: {models} models", soft_wrap=True)
 
 
 def _say(message: object, code: int) -> int:

@@ -1,31 +1,32 @@
-"""The LightningModule: S seeds of one model, a chunk of optimiser steps per `training_step`."""
+"""The LightningModule: all models of one or several runs, a chunk of optimiser steps per `training_step`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import lightning
 import torch
-from torch import Tensor
 
-from ivae_lab.engine.datamodule import DataModule
-from ivae_lab.engine.optim import Rates, adam_, clip
-from ivae_lab.engine.stack import ENCODE_ROWS, Parameters, Stack
-from ivae_lab.engine.streams import normals
+from ivae_lab.engine.datamodule import DataModule, Shuffled
+from ivae_lab.engine.evaluate import posterior_means
+from ivae_lab.engine.part import TERMS, Part, Programs, new_state, sliced
+from ivae_lab.engine.stack import Stack
 from ivae_lab.engine.training import Chunk, Training
-
-Step = Callable[..., Tensor]
-TERMS = ("loss", "elbo", "log_likelihood", "kl")
+from ivae_lab.types import Splits
 
 
-class SeedsModule(lightning.LightningModule):
-    """Trains a stack. Its whole state is a function of (configuration, seeds, step), and fits a checkpoint.
+@dataclass
+class Share:
+    """What belongs to one run in a training that it may share with others.
 
     Attributes
     ----------
-    step
-        Optimiser steps done.
+    stack, splits, rate
+        Its models, its data, and the learning rate at the start.
+    first
+        Where its first model stands in the stack of all.
     diverged
         seed -> the step by which its loss or a parameter was no longer finite. Such a seed goes on as NaN; the
         others do not notice.
@@ -33,21 +34,74 @@ class SeedsModule(lightning.LightningModule):
         One row per seed and recorded point.
     """
 
-    def __init__(self, stack: Stack, data: DataModule, training: Training, compiled: bool) -> None:
+    stack: Stack
+    splits: Splits
+    rate: float
+    first: int = 0
+    diverged: dict[int, int] = field(default_factory=dict)
+    history: list[dict[str, float]] = field(default_factory=list)
+
+    @property
+    def positions(self) -> slice:
+        """Where its models stand in the stack of all."""
+        return slice(self.first, self.first + len(self.stack.seeds))
+
+
+class SeedsModule(lightning.LightningModule):
+    """Trains the models of several runs that differ in data seed, model seed, beta or learning rate only.
+
+    Its whole state is a function of (configurations, seeds, step), and that of each run fits a checkpoint of its own:
+    a run can be continued alone or beside others.
+
+    Parameters
+    ----------
+    shares
+        The runs.
+    data, training
+        Their data, and how to optimise; the learning rate is the share's.
+    compiled
+        Whether to compile the step.
+    at_once
+        How many models one call trains; None: all. The parts of a stack take turns, a chunk of steps each, so that
+        their numbers stay in the processor's cache, and activations need the memory of one part.
+
+    Attributes
+    ----------
+    step
+        Optimiser steps done.
+    """
+
+    def __init__(
+        self, shares: list[Share], data: DataModule, training: Training, compiled: bool, at_once: int | None = None
+    ) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.stack, self.data, self.training_config, self.compiled = stack, data, training, compiled
-        seeds, device = len(stack.seeds), data.train.x.device
-        self.step = 0
-        self.first = {name: torch.zeros_like(value) for name, value in stack.parameters.items()}
-        self.second = {name: torch.zeros_like(value) for name, value in stack.parameters.items()}
-        self.rates = Rates.start(training, seeds, device)
-        self.epoch_loss = torch.zeros(seeds, device=device)
-        self.sums = torch.zeros(len(TERMS), seeds, device=device)  # since the last point of the history
-        self.summed_steps = 0
-        self.diverged: dict[int, int] = {}
-        self.history: list[dict[str, float]] = []
-        self._steps: dict[bool, Step] = {}
+        self.shares, self.data, self.compiled = shares, data, compiled
+        self.step = self.summed_steps = 0
+        self.stack = Stack.joined([share.stack for share in shares])
+        for before, share in pairwise(shares):
+            share.first = before.positions.stop
+        rate = torch.cat([torch.full((len(share.stack.seeds),), share.rate) for share in shares]).to(data.device)
+        self.state = new_state(self.stack, rate)
+        self.parts = self._cut(training, at_once or len(self.stack.seeds))
+
+    def _cut(self, training: Training, at_once: int) -> list[Part]:
+        """Parts of the stack that are as equal as can be, so that few programs are compiled."""
+        data, models = self.data, len(self.stack.seeds)
+        first_rows = [
+            row for row, share in zip(data.first_rows, self.shares, strict=True) for _ in share.stack.seeds
+        ]  # of each model
+        programs: Programs | None = {} if self.compiled else None
+        count = -(-models // at_once)
+        bounds = [models * number // count for number in range(count + 1)]
+        parts = []
+        for start, stop in pairwise(bounds):
+            positions = slice(start, stop)
+            begins = torch.tensor(first_rows[positions], device=data.device)
+            shuffled = Shuffled(self.stack.seeds[positions], begins, data.rows, data.batch_size)
+            state = sliced(self.state, positions)
+            parts.append(Part(self.stack.part(positions), state, shuffled, data, training, programs))
+        return parts
 
     def configure_optimizers(self) -> None:
         """None for Lightning: the optimiser is part of the stacked step."""
@@ -56,148 +110,89 @@ class SeedsModule(lightning.LightningModule):
         """Do the optimiser steps of one chunk."""
         if chunk.start == self.data.plan.pretrain_steps:
             self._begin_main_phase()
-        noise_dim = self.stack.template.noise_dim
-        shape = (chunk.stop - chunk.start, self.data.batch_size, noise_dim)
-        noise = normals(self.stack.seeds, "training noise", chunk.start, shape).to(self.rates.rate.device)
-        for offset, step in enumerate(range(chunk.start, chunk.stop)):
-            self._one_step(step, noise[:, offset], chunk.pretraining)
+        for part in self.parts:
+            part.advance(chunk)
         self.step = chunk.stop
+        self.summed_steps += chunk.stop - chunk.start
         self._note_divergence()
-
-    def _one_step(self, step: int, noise: Tensor, pretraining: bool) -> None:
-        plan, config = self.data.plan, self.training_config
-        if pretraining:
-            count, progress = step + 1, 0.0
-        else:
-            count = step - plan.pretrain_steps + 1
-            progress = (count - 1) / plan.steps
-        correction = torch.tensor([1 - beta**count for beta in config.betas])
-        values = self._step(pretraining)(
-            self.data.rows(step),
-            noise,
-            torch.tensor(progress).to(noise.device),
-            self.rates.at(progress),
-            correction.to(noise.device),
-        )
-        self.sums += values
-        self.summed_steps += 1
-        self.epoch_loss += values[0]
-        if (step + 1) % self.data.steps_per_epoch == 0:
-            if not pretraining:
-                # The first epoch of the main objective may begin in the middle of one of the pretraining.
-                steps = min(self.data.steps_per_epoch, step + 1 - plan.pretrain_steps)
-                self.rates.end_epoch(self.epoch_loss / steps)
-            self.epoch_loss = torch.zeros_like(self.epoch_loss)
-
-    def _step(self, pretraining: bool) -> Step:
-        """One optimiser step as a function of what changes from step to step, compiled where asked for."""
-        if pretraining in self._steps:
-            return self._steps[pretraining]
-        method = "pretraining_loss" if pretraining else "loss"
-        gradients_of = self.stack.gradients(method)
-        stack, train, config = self.stack, self.data.train, self.training_config
-        betas = (config.betas[0], config.betas[1])
-
-        def update(
-            parameters: Parameters,
-            first: Parameters,
-            second: Parameters,
-            rows: Tensor,
-            noise: Tensor,
-            progress: Tensor,
-            rate: Tensor,
-            correction: Tensor,
-        ) -> Tensor:
-            u = None if train.u is None else train.u[rows]
-            gradients, (_, terms) = gradients_of(
-                parameters, stack.buffers, train.x[rows], u, train.index[rows], noise, progress
-            )
-            if config.clip_norm is not None:
-                gradients = clip(gradients, config.clip_norm)
-            adam_(parameters, gradients, first, second, rate, correction, betas, config.eps)
-            return torch.stack([terms[name] for name in TERMS])  # (terms, S)
-
-        run = torch.compile(update, fullgraph=True, dynamic=False) if self.compiled else update
-
-        def step(*changing: Tensor) -> Tensor:
-            return run(stack.parameters, self.first, self.second, *changing)
-
-        self._steps[pretraining] = step
-        return step
 
     def _begin_main_phase(self) -> None:
         """Let models start from encoded data, and forget the moments of the pretraining."""
-        if self.stack.template.starts_from_data:
-            means = self.posterior_means(torch.arange(len(self.data.train)))
-            for position, seed in enumerate(self.stack.seeds):
-                if torch.isfinite(means[position]).all():
-                    model = self.stack.model(position)
-                    model.start(means[position], seed)
-                    self.stack.replace(position, model)
-        for moments in (self.first, self.second):
-            for value in moments.values():
+        for share in self.shares:
+            if share.stack.template.starts_from_data:
+                _start_from_data(share)
+        for kind in ("first", "second"):
+            for value in self.state[kind].values():
                 value.zero_()
-        self.epoch_loss.zero_()
-
-    def posterior_means(self, rows: Tensor) -> Tensor:
-        """The posterior's mean of rows of the training data, for every seed: (S, N, n)."""
-        parts = [
-            self.stack.map("posterior_mean", self.data.train[block.to(self.data.train.index.device)])
-            for block in torch.split(rows, ENCODE_ROWS)
-        ]
-        return torch.cat(parts, 1)
+        self.state["sums"]["epoch_loss"].zero_()
 
     def _note_divergence(self) -> None:
-        finite = torch.isfinite(self.sums[0])
+        finite = torch.isfinite(self.state["sums"]["terms"][:, 0])
         for parameter in self.stack.parameters.values():
             finite &= torch.isfinite(parameter).reshape(len(finite), -1).all(1)
-        for seed, fine in zip(self.stack.seeds, finite.tolist(), strict=True):
-            if not fine:
-                self.diverged.setdefault(seed, self.step)
+        fine = finite.tolist()
+        for share in self.shares:
+            for seed, own in zip(share.stack.seeds, fine[share.positions], strict=True):
+                if not own:
+                    share.diverged.setdefault(seed, self.step)
 
-    def record(self, scores: list[float | None]) -> list[dict[str, float]]:
-        """Add a point to the history: mean terms since the last one, the rate, and a score per seed."""
-        terms = (self.sums / max(self.summed_steps, 1)).tolist()
-        rates = self.rates.at(self.main_progress()).tolist()
-        rows = []
-        for position, seed in enumerate(self.stack.seeds):
-            row: dict[str, float] = {"step": self.step, "epoch": self.step / self.data.steps_per_epoch, "seed": seed}
-            row |= {name: terms[number][position] for number, name in enumerate(TERMS)}
-            row["lr"] = rates[position]
-            score = scores[position]
-            row["mcc"] = float("nan") if score is None else score
-            rows.append(row)
-        self.history += rows
-        self.sums, self.summed_steps = torch.zeros_like(self.sums), 0
-        return rows
+    def record(self, scores: list[list[float | None]]) -> list[list[dict[str, float]]]:
+        """Add a point to the histories: mean terms since the last one, the rate, and a score per seed of each run."""
+        added = [self._points(share, own) for share, own in zip(self.shares, scores, strict=True)]
+        for share, rows in zip(self.shares, added, strict=True):
+            share.history += rows
+        self.state["sums"]["terms"].zero_()
+        self.summed_steps = 0
+        return added
+
+    def _points(self, share: Share, scores: list[float | None]) -> list[dict[str, float]]:
+        terms = (self.state["sums"]["terms"][share.positions] / max(self.summed_steps, 1)).tolist()
+        rates = torch.cat([part.rates.at(self.main_progress()) for part in self.parts])[share.positions].tolist()
+        epoch = self.step / self.data.steps_per_epoch
+        return [
+            {
+                "step": self.step,
+                "epoch": epoch,
+                "seed": seed,
+                **dict(zip(TERMS, terms[place], strict=True)),
+                "lr": rates[place],
+                "mcc": float("nan") if (score := scores[place]) is None else score,
+            }
+            for place, seed in enumerate(share.stack.seeds)
+        ]
 
     def main_progress(self) -> float:
         """The share of the main objective's steps that is done."""
         return max(0, self.step - self.data.plan.pretrain_steps) / self.data.plan.steps
 
-    def snapshot(self) -> dict[str, Any]:
-        """Everything that the rest of the training depends on: tensors and plain values only."""
+    def snapshot(self, share: Share) -> dict[str, Any]:
+        """Everything that the rest of a run's training depends on: tensors and plain values only."""
         return {
             "step": self.step,
-            "parameters": self.stack.parameters,
-            "first": self.first,
-            "second": self.second,
-            "rates": self.rates.state(),
-            "epoch_loss": self.epoch_loss,
-            "sums": self.sums,
             "summed_steps": self.summed_steps,
-            "diverged": self.diverged,
-            "history": self.history,
+            "state": {
+                kind: {name: value.clone() for name, value in each.items()}
+                for kind, each in sliced(self.state, share.positions).items()
+            },
+            "diverged": share.diverged,
+            "history": share.history,
         }
 
-    def restore(self, snapshot: dict[str, Any]) -> None:
-        """Continue from a snapshot, bit for bit."""
-        for name in ("step", "summed_steps", "diverged", "history"):
-            setattr(self, name, snapshot[name])
-        for name, own in (("parameters", self.stack.parameters), ("first", self.first), ("second", self.second)):
-            for key, value in own.items():
-                value.copy_(snapshot[name][key])
-        self.rates.load(snapshot["rates"])
-        self.epoch_loss.copy_(snapshot["epoch_loss"])
-        self.sums.copy_(snapshot["sums"])
-        self.data.first_step = self.step
+    def restore(self, share: Share, snapshot: dict[str, Any]) -> None:
+        """Continue a run from a snapshot, bit for bit; runs that are trained together continue from one step."""
+        self.step = self.data.first_step = snapshot["step"]
+        self.summed_steps = snapshot["summed_steps"]
+        share.diverged, share.history = snapshot["diverged"], snapshot["history"]
+        for kind, each in sliced(self.state, share.positions).items():
+            for name, value in each.items():
+                value.copy_(snapshot["state"][kind][name])
+
+
+def _start_from_data(share: Share) -> None:
+    train = share.splits.train
+    means = posterior_means(share.stack, train, torch.arange(len(train)))
+    for position, seed in enumerate(share.stack.seeds):
+        if torch.isfinite(means[position]).all():
+            model = share.stack.model(position)
+            model.start(means[position], seed)
+            share.stack.replace(position, model)

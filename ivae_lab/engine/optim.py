@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,29 +16,38 @@ _PLATEAU_THRESHOLD = 1e-4  # ReduceLROnPlateau's relative threshold
 _PLATEAU_SMALLEST_CHANGE = 1e-8  # its `eps`: smaller changes of the rate are not made
 
 
-def adam_(
-    parameters: Parameters,
-    gradients: Parameters,
-    first: Parameters,
-    second: Parameters,
-    rate: Tensor,
-    correction: Tensor,
-    betas: tuple[float, float],
-    eps: float,
-) -> None:
-    """One step of Adam, in place (Kingma and Ba 2015, Algorithm 1).
+def adam_(parameters: Parameters, gradients: Parameters, first: Parameters, second: Parameters, pace: Tensor) -> None:
+    """One step of Adam, in place (Kingma and Ba 2015, Algorithm 1, in the form with which its Section 2 ends).
 
-    `rate` is (S,), `correction` is (2,): 1 - beta_1^t and 1 - beta_2^t.
+    `pace` is (6, S), see `paces`: the betas and their complements, the step's size, and epsilon. A number for each
+    seed, although most are equal: so all parts of the update run over the same indices, and a compiler makes one loop
+    of them.
     """
     for name, parameter in parameters.items():
         gradient = gradients[name]
+        keep, take, keep_square, take_square, size, eps = pace.reshape(6, -1, *[1] * (parameter.dim() - 1))
         # Products and sums apart: PyTorch's fused ones (lerp, addcmul) round differently in the last, partial vector
         # of a tensor, so that a seed's numbers would depend on how many seeds stand before it.
-        first[name].mul_(betas[0]).add_(gradient * (1 - betas[0]))
-        second[name].mul_(betas[1]).add_(gradient.square() * (1 - betas[1]))
-        spread = second[name].sqrt() / correction[1].sqrt() + eps
-        size = (rate / correction[0]).reshape(-1, *[1] * (parameter.dim() - 1))
-        parameter.sub_(size * first[name] / spread)
+        first[name].mul_(keep).add_(gradient * take)
+        second[name].mul_(keep_square).add_(gradient.square() * take_square)
+        parameter.sub_(size * (first[name] / (second[name].sqrt() + eps)))
+
+
+def paces(counts: range, betas: Sequence[float], eps: float, device: torch.device) -> Tensor:
+    """What Adam's steps of these numbers (from 1) need, for a rate of 1: (T, 6).
+
+    With c_i = 1 - beta_i^count: beta_1, 1 - beta_1, beta_2, 1 - beta_2, sqrt(c_2) / c_1 and eps sqrt(c_2).
+    """
+    fixed = [betas[0], 1 - betas[0], betas[1], 1 - betas[1]]
+    corrections = [(1 - betas[0] ** count, math.sqrt(1 - betas[1] ** count)) for count in counts]
+    return torch.tensor([[*fixed, root / first, eps * root] for first, root in corrections]).to(device)
+
+
+def pace_at(pace: Tensor, rate: Tensor) -> Tensor:
+    """A row of `paces` at the seeds' rates, (S,): (6, S)."""
+    each = pace.unsqueeze(1).repeat(1, len(rate))
+    each[4] *= rate
+    return each
 
 
 def clip(gradients: Parameters, norm: float) -> Parameters:
@@ -51,18 +61,17 @@ def clip(gradients: Parameters, norm: float) -> Parameters:
 
 @dataclass
 class Rates:
-    """The learning rates of S seeds, and what a plateau schedule remembers of each."""
+    """The learning rates of S seeds, and what a plateau schedule remembers of each; changed in place."""
 
     training: Training
     rate: Tensor  # (S,)
     best: Tensor  # (S,) lowest mean loss of an epoch so far
     bad_epochs: Tensor  # (S,) epochs since
 
-    @classmethod
-    def start(cls, training: Training, seeds: int, device: torch.device) -> Rates:
-        """The rates at step 0."""
-        rate = torch.full((seeds,), training.lr, device=device)
-        return cls(training, rate, torch.full_like(rate, math.inf), torch.zeros_like(rate))
+    @staticmethod
+    def state_at_start(rate: Tensor) -> dict[str, Tensor]:
+        """The fields at step 0, for rates (S,)."""
+        return {"rate": rate, "best": torch.full_like(rate, math.inf), "bad_epochs": torch.zeros_like(rate)}
 
     def at(self, progress: float) -> Tensor:
         """The rates at a point of the training: (S,)."""
@@ -75,17 +84,9 @@ class Rates:
         if self.training.schedule != "plateau":
             return
         better = loss.double() < self.best.double() * (1 - _PLATEAU_THRESHOLD)
-        self.best = torch.where(better, loss, self.best)
-        self.bad_epochs = torch.where(better, torch.zeros_like(self.bad_epochs), self.bad_epochs + 1)
+        self.best.copy_(torch.where(better, loss, self.best))
+        self.bad_epochs.copy_(torch.where(better, 0, self.bad_epochs + 1))
         due = self.bad_epochs > self.training.plateau_patience
         lowered = self.rate * self.training.plateau_factor
-        self.rate = torch.where(due & (self.rate - lowered > _PLATEAU_SMALLEST_CHANGE), lowered, self.rate)
-        self.bad_epochs = torch.where(due, torch.zeros_like(self.bad_epochs), self.bad_epochs)
-
-    def state(self) -> dict[str, Tensor]:
-        """What a checkpoint keeps."""
-        return {"rate": self.rate, "best": self.best, "bad_epochs": self.bad_epochs}
-
-    def load(self, state: dict[str, Tensor]) -> None:
-        """Take over what a checkpoint kept."""
-        self.rate, self.best, self.bad_epochs = (state[name].to(self.rate) for name in ("rate", "best", "bad_epochs"))
+        self.rate.copy_(torch.where(due & (self.rate - lowered > _PLATEAU_SMALLEST_CHANGE), lowered, self.rate))
+        self.bad_epochs.masked_fill_(due, 0)

@@ -1,10 +1,9 @@
-"""One run: from a composed configuration to a complete run folder, whatever interrupts it."""
+"""One run: from a composed configuration to what is trained, and from trained models to a complete run folder."""
 
 from __future__ import annotations
 
 import logging
 import os
-import signal
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -13,21 +12,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import lightning
 import numpy as np
 import pandas as pd
 import torch
-from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from ivae_lab.build import ConfigError, build
 from ivae_lab.engine import folder as folders
-from ivae_lab.engine.callbacks import Checkpoints, History, ProgressBar, StopOnSignal, load_checkpoint
-from ivae_lab.engine.datamodule import DataModule
+from ivae_lab.engine.callbacks import load_checkpoint
 from ivae_lab.engine.evaluate import Encoded, encode
-from ivae_lab.engine.module import SeedsModule
+from ivae_lab.engine.module import Share
 from ivae_lab.engine.stack import Stack
 from ivae_lab.engine.training import Compute, Plan, Training
 from ivae_lab.metrics.estimate import Estimate
@@ -37,24 +33,6 @@ from ivae_lab.types import DataSpec, Splits
 
 State = Literal["done", "diverged"]
 _TRIED_ROWS = 500
-
-
-class StoppedError(RuntimeError):
-    """A signal stopped the training; its checkpoint is written.
-
-    Attributes
-    ----------
-    signal
-        The signal's number.
-    """
-
-    def __init__(self, folder: Path, number: int, step: int, total: int, forced: bool) -> None:
-        without = " without force=true" if forced else ""
-        super().__init__(
-            f"stopped by {signal.Signals(number).name} after step {step} of {total}; "
-            f"the same command{without} continues from {folder}"
-        )
-        self.signal = number
 
 
 @dataclass(frozen=True)
@@ -96,7 +74,7 @@ def build_model(config: DictConfig, spec: DataSpec) -> Model:
 
 @dataclass
 class Run:
-    """Trains, scores and writes one run folder.
+    """One run folder: what is to be trained for it, and what is written into it.
 
     Everything that can be wrong with the configuration is found while the parts are built, before the folder
     exists.
@@ -104,13 +82,17 @@ class Run:
 
     settings: Settings
     console: Console
+    drawn: dict[str, Splits] = field(default_factory=dict)  # data sets that other runs have drawn already
     splits: Splits = field(init=False)
     stack: Stack = field(init=False)
     plan: Plan = field(init=False)
 
     def __post_init__(self) -> None:
         settings, training = self.settings, self.settings.training
-        self.splits = draw_data(settings.config)
+        data = folders.digest(settings.plain()["data"])
+        if data not in self.drawn:
+            self.drawn[data] = draw_data(settings.config)
+        self.splits = self.drawn[data]
         device = settings.compute.torch_device()
         self.stack = Stack(lambda: build_model(settings.config, self.splits.spec), settings.seeds, device)
         with _named("trainer"):
@@ -131,92 +113,60 @@ class Run:
                 with _named(f"metric.{name}"):
                     metric(estimate)
 
-    def execute(self) -> State:
-        """Train, or continue, and leave a complete folder; the state it ended in.
-
-        With `force` it begins at step 0 even where there is a checkpoint; earlier results stay until the new ones are
-        there.
-
-        Raises
-        ------
-        StoppedError
-            On Ctrl-C or SIGTERM, with the checkpoint written.
-        """
-        path = self.settings.folder
-        path.mkdir(parents=True, exist_ok=True)
-        with folders.locked(path):
-            with atomic(path / "config.yaml") as temporary:
-                temporary.write_text(OmegaConf.to_yaml(self.settings.config, resolve=True))
-            if self.settings.config.force:
-                self._checkpoint.unlink(missing_ok=True)
-            self._write_status("running")
-            try:
-                module, seconds = self._train()
-                return self._finish(module, seconds)
-            except (Exception, KeyboardInterrupt) as error:
-                if not isinstance(error, StoppedError):
-                    self._write_status("failed", error=f"{type(error).__name__}: {error}")
-                raise
-
-    def _train(self) -> tuple[SeedsModule, float]:
-        settings = self.settings
-        device = settings.compute.torch_device()
-        data = DataModule(self.splits, self.plan, settings.training.batch_size, settings.seeds, device)
-        module = SeedsModule(self.stack, data, settings.training, settings.compute.compiles(self.plan.total))
-        seconds = self._restore(module)
-        checkpoints = Checkpoints(self._checkpoint, settings.fingerprint, settings.compute.checkpoint_seconds, seconds)
-        if module.step < self.plan.total:
-            stop = StopOnSignal()
-            callbacks = [stop, History(), ProgressBar(self.console), checkpoints]
-            _trainer(device, callbacks, self._loggers()).fit(module, datamodule=data)
-            if stop.received is not None and module.step < self.plan.total:
-                forced = settings.config.force
-                raise StoppedError(settings.folder, stop.received, module.step, self.plan.total, forced)
-        return module, checkpoints.seconds
-
     @property
-    def _checkpoint(self) -> Path:
+    def checkpoint(self) -> Path:
+        """Where its checkpoint is, or will be."""
         return self.settings.folder / "checkpoints" / "last.ckpt"
 
-    def _restore(self, module: SeedsModule) -> float:
-        """Continue from the checkpoint where there is one; the seconds spent before."""
-        if not self._checkpoint.exists():
-            self._checkpoint.parent.mkdir(exist_ok=True)
-            return 0.0
-        snapshot = load_checkpoint(self._checkpoint, self.settings.fingerprint, ConfigError)
-        module.restore(snapshot)
-        self.console.print(f"continuing at step {module.step} of {self.plan.total}")
-        return float(snapshot["seconds"])
+    def begin(self) -> dict[str, Any] | None:
+        """Write what is known before the training; the checkpoint to continue from, where there is one.
 
-    def _loggers(self) -> list[Logger]:
+        With `force` there is none; earlier results stay until the new ones are there.
+        """
+        self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        with atomic(self.settings.folder / "config.yaml") as temporary:
+            temporary.write_text(OmegaConf.to_yaml(self.settings.config, resolve=True))
+        if self.settings.config.force:
+            self.checkpoint.unlink(missing_ok=True)
+        self.write_status("running")
+        if not self.checkpoint.exists():
+            return None
+        return load_checkpoint(self.checkpoint, self.settings.fingerprint, ConfigError)
+
+    def loggers(self) -> list[Logger]:
+        """Where its history goes beside history.csv."""
         if self.settings.logger == "csv":
             return []
         from ivae_lab.engine.tracking import wandb_logger
 
         return [wandb_logger(self.settings.folder, self.settings.plain())]
 
-    def _finish(self, module: SeedsModule, seconds: float) -> State:
+    def finish(self, share: Share, seconds: float, compiled: bool, together: int) -> State:
+        """Encode, score, and write all results; the state it ended in.
+
+        `seconds` is the run's part of the time, when `together` models were trained at once.
+        """
         path, seeds = self.settings.folder, self.settings.seeds
-        self.console.print("encoding and scoring")
         encoded = encode(self.stack, self.splits, self.settings.compute.torch_device())
         for position, seed in enumerate(seeds):
             if not all(np.isfinite(part.latents["mean"][position]).all() for part in encoded):
-                module.diverged.setdefault(seed, module.step)
+                share.diverged.setdefault(seed, self.plan.total)
         _write_latents(path / "latents.npz", encoded, seeds)
         with atomic(path / "history.csv") as temporary:
-            pd.DataFrame(module.history).to_csv(temporary, index=False)
-        write_results(path / "results.csv", self._score(encoded, module.diverged))
+            pd.DataFrame(share.history).to_csv(temporary, index=False)
+        write_results(path / "results.csv", self._score(encoded, share.diverged))
         if self.splits.train.z is not None:
             from ivae_lab.plots import recovered
 
             recovered(path, path / "recovered", self.settings.title)
-        state: State = "diverged" if module.diverged else "done"
-        self._write_status(
+        state: State = "diverged" if share.diverged else "done"
+        self.write_status(
             state,
             seconds=round(seconds, 2),
-            compiled=module.compiled,
-            diverged={str(seed): step for seed, step in module.diverged.items()},
-            error=_divergence(module.diverged) if module.diverged else None,
+            compiled=compiled,
+            trained_together=together,
+            diverged={str(seed): step for seed, step in share.diverged.items()},
+            error=_divergence(share.diverged) if share.diverged else None,
         )
         return state
 
@@ -232,7 +182,8 @@ class Run:
                     rows += [{**row, **fixed, "split": part.split} for row in metric(estimate)]
         return rows
 
-    def _write_status(self, state: str, **more: Any) -> None:
+    def write_status(self, state: str, **more: Any) -> None:
+        """Write status.json."""
         settings, plain = self.settings, self.settings.plain()
         status = {
             "state": state,
@@ -280,32 +231,14 @@ def _write_latents(path: Path, encoded: list[Encoded], seeds: list[int]) -> None
         np.savez(handle, **arrays)  # type: ignore[arg-type]
 
 
-def _trainer(device: torch.device, callbacks: list[lightning.Callback], loggers: list[Logger]) -> lightning.Trainer:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*srun.*")  # one process, on whatever machine
-        return lightning.Trainer(
-            accelerator="gpu" if device.type == "cuda" else "cpu",
-            devices=1,
-            max_epochs=1,
-            callbacks=callbacks,
-            logger=loggers or False,
-            log_every_n_steps=1,  # the history logs by itself; a larger one warns of short runs
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            # One process: requeueing in a Slurm job is the launcher's business, not Lightning's.
-            plugins=[LightningEnvironment()],
-        )
-
-
 def prepare(compute: Compute) -> None:
     """Settle what PyTorch does in this process."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*configure_optimizers` returned `None`")
     warnings.filterwarnings("ignore", message=".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*")
-    torch._dynamo.reset()  # a sweep compiles one run after another in one process
     if compute.threads is not None:
         torch.set_num_threads(compute.threads)
     # Sums whose order depends on the threads would not be bit-identical after a resume.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=compute.torch_device().type == "cuda")
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # nothing here reads what it has not written

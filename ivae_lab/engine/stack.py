@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from typing import Any
 
 import torch
@@ -38,6 +39,31 @@ class Stack:
         self.buffers: Parameters = {name: value.detach().to(device) for name, value in buffers.items()}
         self._one = models[0].to(device)
         self.template = _seeded(build_model, seeds[0]).to("meta")  # the computation, without numbers
+
+    @classmethod
+    def joined(cls, stacks: list[Stack]) -> Stack:
+        """One stack of the models of several, whose numbers become views of it: training it trains them."""
+        if len(stacks) == 1:
+            return stacks[0]
+        whole = copy(stacks[0])
+        whole.seeds = [seed for stack in stacks for seed in stack.seeds]
+        for state in ("parameters", "buffers"):
+            parts = [getattr(stack, state) for stack in stacks]
+            setattr(whole, state, {name: torch.cat([part[name] for part in parts]) for name in parts[0]})
+        start = 0
+        for stack in stacks:
+            part = whole.part(slice(start, start + len(stack.seeds)))
+            stack.parameters, stack.buffers = part.parameters, part.buffers
+            start += len(stack.seeds)
+        return whole
+
+    def part(self, positions: slice) -> Stack:
+        """Some of the models; their numbers are views of these."""
+        part = copy(self)
+        part.seeds = self.seeds[positions]
+        part.parameters = {name: value[positions] for name, value in self.parameters.items()}
+        part.buffers = {name: value[positions] for name, value in self.buffers.items()}
+        return part
 
     def map(self, method: str, batch: Batch, *arguments: Tensor) -> Any:
         """Call a method on rows that all seeds share; `arguments` carry a first dimension of seeds, (S, ...)."""

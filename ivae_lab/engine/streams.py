@@ -7,6 +7,7 @@ uninterrupted one draws there: no generator state needs saving.
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -21,9 +22,15 @@ def generator(seed: int, stream: str, counter: int = 0) -> torch.Generator:
 
 def normals(seeds: list[int], stream: str, counter: int, shape: tuple[int, ...]) -> Tensor:
     """Standard normal numbers for each seed: (S, *shape), drawn on the CPU so that every device sees the same."""
-    return torch.stack([torch.randn(shape, generator=generator(seed, stream, counter)) for seed in seeds])
+    return _each(seeds, lambda seed: torch.randn(shape, generator=generator(seed, stream, counter)))
 
 
 def permutations(seeds: list[int], stream: str, counter: int, rows: int) -> Tensor:
     """A random order of the rows for each seed: (S, rows)."""
-    return torch.stack([torch.randperm(rows, generator=generator(seed, stream, counter)) for seed in seeds])
+    return _each(seeds, lambda seed: torch.randperm(rows, generator=generator(seed, stream, counter)))
+
+
+def _each(seeds: list[int], draw: Callable[[int], Tensor]) -> Tensor:
+    """One draw per seed; a seed that several runs share is drawn once."""
+    drawn = {seed: draw(seed) for seed in dict.fromkeys(seeds)}
+    return torch.stack([drawn[seed] for seed in seeds])

@@ -118,12 +118,16 @@ class Compute:
         Whether `torch.compile` translates the training step; `auto`: for long runs, where a compiler is at hand.
     checkpoint_seconds
         Seconds between checkpoints; 0: after every chunk.
+    at_once
+        How many models one call trains; the parts of a larger stack take turns. `auto`: as many as fit in half of
+        the free memory, and on a CPU no more than train fast.
     """
 
     device: Literal["auto", "cpu", "cuda"]
     threads: PositiveInt | None
     compile: Literal["auto"] | bool
     checkpoint_seconds: NonNegativeFloat
+    at_once: Literal["auto"] | PositiveInt = "auto"
 
     def __post_init__(self) -> None:
         if self.device == "cuda" and not torch.cuda.is_available():

@@ -8,12 +8,17 @@ rows are scored at once.
 References
 ----------
 Khemakhem et al. (2020), Variational Autoencoders and Nonlinear ICA, section 5: https://arxiv.org/abs/1907.04809
-(strong). Willetts and Paige (2021), I Don't Need u, section 4: https://arxiv.org/abs/2106.05238 (weak).
+(strong). Willetts and Paige (2021), I Don't Need u, section 4: https://arxiv.org/abs/2106.05238 (weak). CCA: Hotelling
+(1936), Relations Between Two Sets of Variates: https://doi.org/10.1093/biomet/28.3-4.321; Björck and Golub (1973),
+Numerical Methods for Computing Angles Between Linear Subspaces: https://doi.org/10.1090/S0025-5718-1973-0348991-3.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -21,6 +26,7 @@ from annotated_types import Ge, Gt, MinLen
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from scipy.stats import rankdata
+from threadpoolctl import ThreadpoolController
 
 from ivae_lab.metrics.estimate import Estimate, Floats, Integers, LatentName, check_pair, halves, shuffles
 
@@ -33,6 +39,22 @@ Array = NDArray[np.float64]
 COLLAPSED = 1e-9
 
 
+@cache
+def _blas() -> ThreadpoolController:
+    return ThreadpoolController().select(user_api="blas")  # looked up once: it takes longer than a small score
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Keep NumPy's linear algebra on one thread.
+
+    On tables of this size a second thread gains a product little and a decomposition nothing, and where other work
+    runs on the same cores the two wait for each other: up to twenty times as long.
+    """
+    with _blas().limit(limits=1):
+        yield
+
+
 @dataclass(frozen=True)
 class Matching:
     """Which latent stands for which source."""
@@ -41,6 +63,7 @@ class Matching:
     correlations: Array  # (k,) signed correlation of each matched pair, NaN where no latent is left
 
 
+@_one_thread()
 def mean_correlation(latents: Floats, sources: Floats, coefficient: Coefficient = "pearson") -> float:
     """Strong MCC: the mean of |correlation| over the best one-to-one matching of latents and sources.
 
@@ -68,39 +91,35 @@ def mean_correlation(latents: Floats, sources: Floats, coefficient: Coefficient 
     ValueError
         If the shapes do not fit or there are fewer than 2 rows.
     """
-    check_pair(latents, sources, rows=2)
-    if not _finite(latents, sources):
-        return float("nan")
-    return _assigned(_standardise(latents, coefficient), _standardise(sources, coefficient))
+    return _assigned(*_standardised(latents, sources, coefficient))
 
 
+@_one_thread()
 def chance_correlation(latents: Floats, sources: Floats, coefficient: Coefficient, draws: int, seed: int) -> float:
     """Chance floor of `mean_correlation`: its mean over `draws` random re-pairings of all the rows.
 
-    The floor depends on the number of rows, so no rows are left out. Ranks are taken once, since permuting rows
-    permutes ranks. Arguments and errors are those of `mean_correlation`; `seed` seeds the re-pairings.
+    The floor depends on the number of rows, so no rows are left out. Arguments and errors are those of
+    `mean_correlation`; `seed` seeds the re-pairings.
     """
-    check_pair(latents, sources, rows=2)
-    if not _finite(latents, sources):
-        return float("nan")
-    a, b = _standardise(latents, coefficient), _standardise(sources, coefficient)
-    return float(np.mean([_assigned(a, b[order]) for order in shuffles(len(b), draws, seed)]))
+    return _chance(*_standardised(latents, sources, coefficient), draws, seed)
 
 
+@_one_thread()
 def match(latents: Floats, sources: Floats, coefficient: Coefficient = "pearson") -> Matching:
     """Find the matching whose mean of |correlation| is the strong MCC, for drawing latents beside their sources.
 
     Arguments and errors are those of `mean_correlation`. Where a value is not finite nothing is matched.
     """
-    check_pair(latents, sources, rows=2)
+    a, b = _standardised(latents, sources, coefficient)
     columns, correlations = np.full(sources.shape[1], -1), np.full(sources.shape[1], np.nan)
-    if _finite(latents, sources):
-        signed = _standardise(latents, coefficient).T @ _standardise(sources, coefficient)  # (n, k)
+    signed = a.T @ b  # (n, k)
+    if _finite(signed):
         rows, matched = linear_sum_assignment(np.abs(signed), maximize=True)
         columns[matched], correlations[matched] = rows, signed[rows, matched]
     return Matching(columns, correlations)
 
 
+@_one_thread()
 def weak_mean_correlation(
     latents: Floats, sources: Floats, coefficient: Coefficient, rank: int | None, half_seed: int
 ) -> dict[Scored, float]:
@@ -134,16 +153,11 @@ def weak_mean_correlation(
     rank = _checked_rank(rank, latents, sources)
     if not _finite(latents, sources):
         return {"in": float("nan"), "out": float("nan")}
-    fitted, held_out = halves(len(latents), half_seed)
-    a, b = _scaled_by(latents, fitted), _scaled_by(sources, fitted)
-    a_weights, b_weights = canonical_weights(a[fitted], b[fitted], rank)
-    a, b = a @ a_weights, b @ b_weights  # (N, rank) canonical variates
-    return {
-        "in": mean_correlation(a[fitted], b[fitted], coefficient),
-        "out": mean_correlation(a[held_out], b[held_out], coefficient),
-    }
+    rows = halves(len(latents), half_seed)
+    return _aligned(_Side.of(latents, *rows), _Side.of(sources, *rows), coefficient, rank)
 
 
+@_one_thread()
 def weak_chance_correlation(
     latents: Floats, sources: Floats, coefficient: Coefficient, rank: int | None, half_seed: int, draws: int, seed: int
 ) -> dict[Scored, float]:
@@ -151,19 +165,26 @@ def weak_chance_correlation(
 
     Arguments and errors are those of `weak_mean_correlation`; `seed` seeds the re-pairings.
     """
+    check_pair(latents, sources, rows=4)
+    rank = _checked_rank(rank, latents, sources)
+    if not _finite(latents, sources):
+        return {"in": float("nan"), "out": float("nan")}
+    rows = halves(len(latents), half_seed)
+    fixed = _Side.of(latents, *rows)  # the same in every re-pairing
     scores = [
-        weak_mean_correlation(latents, sources[order], coefficient, rank, half_seed)
+        _aligned(fixed, _Side.of(sources[order], *rows), coefficient, rank)
         for order in shuffles(len(sources), draws, seed)
     ]
     return {"in": float(np.mean([s["in"] for s in scores])), "out": float(np.mean([s["out"] for s in scores]))}
 
 
+@_one_thread()
 def canonical_weights(a: Floats, b: Floats, rank: int) -> tuple[Array, Array]:
-    """Weights of the first `rank` pairs of canonical variates of two centred tables (Hotelling, 1936).
+    """Weights of the first `rank` pairs of canonical variates of two centred tables.
 
-    The weights of pair j maximise corr(a @ w, b @ v) among variates uncorrelated with the pairs before. CCA sees the
-    data only through their second moments, and the triangular factor R of the joint QR decomposition has the same
-    ones: fitting on R stacked over -R (centred by construction) gives the weights at a cost that does not grow with N.
+    The weights of pair j maximise corr(a @ w, b @ v) among variates uncorrelated with the pairs before (Hotelling,
+    1936). With orthonormal bases Q = table @ W of both tables they are `w = W_a U`, `v = W_b V` of the singular value
+    decomposition `Q_a.T @ Q_b = U diag(correlations) V.T` (Björck and Golub, 1973): exact, without iterations.
 
     Parameters
     ----------
@@ -175,23 +196,10 @@ def canonical_weights(a: Floats, b: Floats, rank: int) -> tuple[Array, Array]:
     Returns
     -------
     tuple
-        Shapes (n, rank) and (k, rank); columns of zeros beyond the number of directions in which the data vary.
+        Shapes (n, rank) and (k, rank), so that variates have length 1 and a correlation >= 0 with their partner;
+        columns of zeros beyond the number of directions in which the data vary.
     """
-    from sklearn.cross_decomposition import CCA
-    from threadpoolctl import threadpool_limits
-
-    triangular = np.linalg.qr(np.hstack((a, b)), mode="r")  # (min(N, n + k), n + k)
-    a_root, b_root = np.split(triangular, [a.shape[1]], axis=1)
-    varying = min(rank, *(int(np.linalg.matrix_rank(root, rtol=COLLAPSED)) for root in (a_root, b_root)))
-    a_weights, b_weights = (np.zeros((root.shape[1], rank)) for root in (a_root, b_root))
-    if varying:
-        # The defaults (500, 1e-6) stop short where canonical correlations are close to each other, as in chance.
-        cca = CCA(n_components=varying, scale=False, max_iter=20_000, tol=1e-10)
-        # Its many small decompositions are slowed down by BLAS threads, up to a hundredfold beside other work.
-        with threadpool_limits(1):
-            cca.fit(np.vstack((a_root, -a_root)), np.vstack((b_root, -b_root)))
-        a_weights[:, :varying], b_weights[:, :varying] = cca.x_rotations_, cca.y_rotations_
-    return a_weights, b_weights
+    return _paired(_Whitened.of(a), _Whitened.of(b), rank)
 
 
 class MCC:
@@ -236,6 +244,7 @@ class MCC:
         self.alignment, self.rank = alignment, rank
         self.chance_draws, self.half_seed, self.chance_seed = chance_draws, half_seed, chance_seed
 
+    @_one_thread()
     def __call__(self, estimate: Estimate) -> list[dict[str, Any]]:
         """Rows of this seed and split; none where the sources are unknown."""
         if estimate.sources is None:
@@ -252,8 +261,8 @@ class MCC:
         self, estimate: Estimate, sources: Floats, latents: LatentName, coefficient: Coefficient
     ) -> list[dict[str, Any]]:
         z = getattr(estimate, latents)  # (N, n)
-        value = mean_correlation(z, sources, coefficient)
-        chance = chance_correlation(z, sources, coefficient, self.chance_draws, self.chance_seed)
+        a, b = _standardised(z, sources, coefficient)  # once for both: taking ranks is the dear part
+        value, chance = _assigned(a, b), _chance(a, b, self.chance_draws, self.chance_seed)
         choices = {"latents": latents, "coefficient": coefficient, "alignment": "strong", "scored": "all"}
         return [estimate.row("mcc", value, chance=chance, **choices)]
 
@@ -278,11 +287,19 @@ def _finite(*tables: Floats) -> bool:
     return all(bool(np.isfinite(table).all()) for table in tables)
 
 
+def _standardised(latents: Floats, sources: Floats, coefficient: Coefficient) -> tuple[Array, Array]:
+    """Both tables standardised, or as NaN where a value is not finite."""
+    check_pair(latents, sources, rows=2)
+    if not _finite(latents, sources):
+        return np.full(latents.shape, np.nan), np.full(sources.shape, np.nan)
+    return _standardise(latents, coefficient), _standardise(sources, coefficient)
+
+
 def _standardise(table: Floats, coefficient: Coefficient) -> Array:
     """Columns (of ranks, for Spearman) with mean 0 and length 1, so that a.T @ b holds correlations; constant: 0."""
     values = rankdata(table, axis=0) if coefficient == "spearman" else table.astype(np.float64)
     centred = values - values.mean(axis=0)
-    centred[:, np.ptp(table, axis=0) == 0] = 0.0  # their mean may be off by rounding, which would be noise of length 1
+    centred[:, _constant(table)] = 0.0  # their mean may be off by rounding, which would be noise of length 1
     centred /= _or_one(np.abs(centred).max(axis=0))  # so that squares of tiny or huge columns stay in range
     return np.asarray(centred / _or_one(np.sqrt((centred**2).sum(axis=0))))
 
@@ -291,16 +308,78 @@ def _or_one(sizes: Array) -> Array:
     return np.where(sizes > 0, sizes, 1.0)
 
 
+def _constant(table: Floats) -> NDArray[np.bool_]:
+    """Which columns have one value only."""
+    return np.asarray((table == table[0]).all(axis=0))
+
+
 def _assigned(a: Array, b: Array) -> float:
-    """Strong MCC of standardised columns."""
+    """Strong MCC of standardised columns, NaN if they are."""
     strength = np.minimum(np.abs(a.T @ b), 1.0)  # (n, k)
+    if not _finite(strength):
+        return float("nan")
     return float(strength[linear_sum_assignment(strength, maximize=True)].mean())
+
+
+def _chance(a: Array, b: Array, draws: int, seed: int) -> float:
+    """Mean strong MCC of standardised columns over re-pairings of their rows; re-pairing rows re-pairs ranks."""
+    return float(np.mean([_assigned(a, b[order]) for order in shuffles(len(b), draws, seed)]))
+
+
+@dataclass(frozen=True)
+class _Whitened:
+    """An orthonormal basis of the columns of a centred table, without its collapsed directions."""
+
+    basis: Array  # (N, r), the table @ weights
+    weights: Array  # (n, r)
+
+    @classmethod
+    def of(cls, table: Floats) -> _Whitened:
+        """From the thin singular value decomposition: U, and V / sizes."""
+        basis, sizes, axes = np.linalg.svd(table, full_matrices=False)  # (N, m), (m,), (m, n), m = min(N, n)
+        varying = sizes > COLLAPSED * sizes[0]
+        return cls(basis[:, varying], axes[varying].T / sizes[varying])
+
+
+@dataclass(frozen=True)
+class _Side:
+    """Latents or sources as the weak alignment takes them: scaled as the fitted rows say, and these whitened."""
+
+    fitted: Array  # (F, n)
+    held_out: Array  # (N - F, n)
+    whitened: _Whitened  # of the fitted rows
+
+    @classmethod
+    def of(cls, table: Floats, fitted: Integers, held_out: Integers) -> _Side:
+        """Scale, cut in two and whiten the rows of a table."""
+        scaled = _scaled_by(table, fitted)
+        return cls(scaled[fitted], scaled[held_out], _Whitened.of(scaled[fitted]))
+
+
+def _aligned(a: _Side, b: _Side, coefficient: Coefficient, rank: int) -> dict[Scored, float]:
+    """Weak MCC of two sides that were cut in the same rows."""
+    a_weights, b_weights = _paired(a.whitened, b.whitened, rank)
+    return {
+        "in": mean_correlation(a.fitted @ a_weights, b.fitted @ b_weights, coefficient),
+        "out": mean_correlation(a.held_out @ a_weights, b.held_out @ b_weights, coefficient),
+    }
+
+
+def _paired(a: _Whitened, b: _Whitened, rank: int) -> tuple[Array, Array]:
+    """Canonical weights of whitened tables."""
+    left, _, right = np.linalg.svd(a.basis.T @ b.basis, full_matrices=False)  # (r, m), (m,), (m, s)
+    return _filled(a.weights @ left, rank), _filled(b.weights @ right.T, rank)
+
+
+def _filled(weights: Array, rank: int) -> Array:
+    """The first `rank` columns, (n, rank), zeros where there are fewer."""
+    return np.pad(weights[:, :rank], ((0, 0), (0, max(0, rank - weights.shape[1]))))
 
 
 def _scaled_by(table: Floats, rows: Integers) -> Array:
     """Centre and scale the columns of the whole table as `rows` say; a column that is constant there becomes 0."""
     chosen = table[rows].astype(np.float64)
-    constant = np.ptp(chosen, axis=0) == 0
+    constant = _constant(chosen)
     scaled = (table - chosen.mean(axis=0)) / np.where(constant, 1.0, chosen.std(axis=0))
     scaled[:, constant] = 0.0
     return np.asarray(scaled, dtype=np.float64)

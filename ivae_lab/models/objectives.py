@@ -51,11 +51,11 @@ class ELBO:
     warmup: Fraction = 0.0
     kl: Literal["closed", "sampled"] = "closed"
 
-    def __call__(self, evidence: Evidence, beta: float, progress: Tensor) -> Tensor:
+    def __call__(self, evidence: Evidence, beta: float | Tensor, progress: Tensor) -> Tensor:
         """The loss, a scalar."""
         kl = evidence.kl() if self.kl == "closed" else evidence.sampled_kl()
         if self.warmup:
-            beta = beta * (progress / self.warmup).clamp(max=1)  # type: ignore[assignment]
+            beta = beta * (progress / self.warmup).clamp(max=1)
         return -(evidence.log_likelihood - beta * kl).mean()
 
 
@@ -89,12 +89,11 @@ class FourTerms:
                 f"expected both or neither of end_weights and end_at, got {self.end_weights} and {self.end_at}"
             )
 
-    def __call__(self, evidence: Evidence, beta: float, progress: Tensor) -> Tensor:
+    def __call__(self, evidence: Evidence, beta: float | Tensor, progress: Tensor) -> Tensor:
         """The loss, a scalar."""
         a, b, c, d = self._current(progress)
-        if self.beta_scales == "kl":
-            b, d = b * beta, d * beta
-        c = c * beta
+        others = beta if self.beta_scales == "kl" else 1.0
+        b, c, d = b * others, c * beta, d * others
         log_q_given_x = evidence.posterior.log_prob(evidence.z)
         log_q, log_q_product = aggregate_posterior(evidence.posterior, evidence.z, evidence.train_rows)
         kept = a * evidence.log_likelihood

@@ -55,7 +55,8 @@ class VAE(Model):
                 raise ValueError("expected latent_dim for data without known sources, got none")
             latent_dim = spec.source_dim
         self.latent_dim = self.noise_dim = latent_dim
-        self.train_rows, self.beta, self.pretrain_steps = spec.train_rows, beta, pretrain_steps
+        self.train_rows, self.pretrain_steps = spec.train_rows, pretrain_steps
+        self.register_buffer("beta", torch.tensor(float(beta)))  # a number of its own for each model of a stack
         self.encoder = encoder(spec.x_dim, latent_dim, spec.u_dim)
         self.decoder = decoder(latent_dim, spec.x_dim)
         self.likelihood = likelihood(spec)
@@ -73,7 +74,7 @@ class VAE(Model):
         evidence = self._evidence(batch, noise, progress)
         kl = evidence.kl()
         return {
-            "loss": self.objective(evidence, self.beta, progress),
+            "loss": self.objective(evidence, self.get_buffer("beta"), progress),
             "elbo": (evidence.log_likelihood - kl).mean(),
             "log_likelihood": evidence.log_likelihood.mean(),
             "kl": kl.mean(),

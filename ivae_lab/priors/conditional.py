@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ivae_lab.distributions import Laplace, Normal
-from ivae_lab.nets import MLP, Activation, Init, initialise
+from ivae_lab.nets import MLP, Activation, Init, initialise, look_up
 from ivae_lab.types import PositiveFloat, PositiveInt
 
 Family = Literal["gaussian", "laplace"]
@@ -54,7 +54,7 @@ class ConditionalPrior(nn.Module):
             )
         self.family = family
         self.learned = [name for name, kind in (("mean", mean), ("scale", scale)) if kind == "learned"]
-        self.register_buffer("zero", torch.zeros(u_dim, latent_dim))
+        self.register_buffer("zero", torch.zeros(latent_dim))
 
     def tables(self) -> dict[str, Tensor]:
         """The learned tables by name, each (M, n)."""
@@ -65,7 +65,8 @@ class ConditionalPrior(nn.Module):
         if u is None:
             raise ValueError("expected u for a conditional prior, got none")
         tables = self.tables()
-        mean, scale = (tables.get(name, self.get_buffer("zero"))[u] for name in ("mean", "scale"))
+        zero = self.get_buffer("zero")
+        mean, scale = (look_up(tables[name], u) if name in tables else zero for name in ("mean", "scale"))
         return Normal(mean, scale) if self.family == "gaussian" else Laplace(mean, scale)
 
 

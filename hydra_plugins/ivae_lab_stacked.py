@@ -1,0 +1,34 @@
+"""The launcher of our sweeps. Hydra takes launchers from the package `hydra_plugins` only, hence this place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+from hydra.core.utils import JobReturn
+from omegaconf import DictConfig, OmegaConf
+
+
+class StackedLauncher(BasicLauncher):
+    """Hydra's own launcher, one job after another in this process; but the first run of a shape takes the others along.
+
+    `conf/hydra/launcher/stacked.yaml`; `hydra/launcher=basic` trains every run by itself.
+    """
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Say which runs are to come, then do the jobs."""
+        from ivae_lab.engine.job import expect
+
+        expect([self._composed(overrides) for overrides in job_overrides])
+        try:
+            return super().launch(job_overrides, initial_job_idx)
+        finally:
+            expect([])
+
+    def _composed(self, overrides: Sequence[str]) -> tuple[DictConfig, dict[str, Any]]:
+        """The configuration of a job without Hydra's own part, and its choices."""
+        loader = self.hydra_context.config_loader  # type: ignore[union-attr]
+        config = loader.load_sweep_config(self.config, list(overrides))  # type: ignore[arg-type]
+        own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+        return own, dict(config.hydra.runtime.choices)

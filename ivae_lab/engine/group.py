@@ -1,0 +1,148 @@
+"""Runs trained together: one stack of all their models, and a complete folder for each, whatever interrupts."""
+
+from __future__ import annotations
+
+import signal
+import warnings
+from collections.abc import Iterable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.pytorch.loggers import Logger
+from rich.console import Console
+
+from ivae_lab.engine import folder as folders
+from ivae_lab.engine.callbacks import Checkpoints, History, ProgressBar, StopOnSignal
+from ivae_lab.engine.datamodule import DataModule
+from ivae_lab.engine.memory import models_at_once
+from ivae_lab.engine.module import SeedsModule, Share
+from ivae_lab.engine.run import Run, State
+
+Snapshot = dict[str, Any]
+
+
+class StoppedError(RuntimeError):
+    """A signal stopped the training; its checkpoint is written.
+
+    Attributes
+    ----------
+    signal
+        The signal's number.
+    """
+
+    def __init__(self, folder: Path, number: int, step: int, total: int, forced: bool) -> None:
+        without = " without force=true" if forced else ""
+        super().__init__(
+            f"stopped by {signal.Signals(number).name} after step {step} of {total}; "
+            f"the same command{without} continues from {folder}"
+        )
+        self.signal = number
+
+
+def execute(runs: list[Run], console: Console) -> list[State]:
+    """Train the runs together, or continue them, and leave a complete folder of each; the states they ended in.
+
+    Runs whose checkpoints lie at different steps are continued one lot after another.
+
+    Raises
+    ------
+    BusyError
+        If another process holds a folder.
+    StoppedError
+        On Ctrl-C or SIGTERM, with the checkpoints written.
+    """
+    states: dict[Path, State] = {}
+    with ExitStack() as locks:
+        for run in runs:
+            run.settings.folder.mkdir(parents=True, exist_ok=True)
+            locks.enter_context(folders.locked(run.settings.folder))
+        try:
+            for lot in _by_step([(run, run.begin()) for run in runs]):
+                states |= _train(lot, console)
+        except StoppedError:
+            raise
+        except (Exception, KeyboardInterrupt) as error:
+            for run in runs:
+                if run.settings.folder not in states:
+                    run.write_status("failed", error=f"{type(error).__name__}: {error}")
+            raise
+    return [states[run.settings.folder] for run in runs]
+
+
+def _by_step(runs: Iterable[tuple[Run, Snapshot | None]]) -> list[list[tuple[Run, Snapshot | None]]]:
+    lots: dict[int, list[tuple[Run, Snapshot | None]]] = {}
+    for run, snapshot in runs:
+        lots.setdefault(snapshot["step"] if snapshot else 0, []).append((run, snapshot))
+    return list(lots.values())
+
+
+def _train(lot: list[tuple[Run, Snapshot | None]], console: Console) -> dict[Path, State]:
+    runs = [run for run, _ in lot]
+    module = prepared(runs, runs[0].settings.compute.compiles(runs[0].plan.total))
+    shares = module.shares
+    before = [0.0] * len(runs)
+    for place, (share, (_, snapshot)) in enumerate(zip(shares, lot, strict=True)):
+        if snapshot is not None:
+            module.restore(share, snapshot)
+            before[place] = float(snapshot["seconds"])
+    total, models = runs[0].plan.total, len(module.stack.seeds)
+    if len(module.parts) > 1:
+        console.print(f"{models} models take turns in {len(module.parts)} parts")
+    if module.step:
+        console.print(f"continuing at step {module.step} of {total}")
+    targets = [
+        (share, run.checkpoint, run.settings.fingerprint, seconds)
+        for share, run, seconds in zip(shares, runs, before, strict=True)
+    ]
+    checkpoints = Checkpoints(targets, runs[0].settings.compute.checkpoint_seconds)
+    if module.step < total:
+        _fit(runs, module, [checkpoints], console)
+    console.print("encoding and scoring")
+    return {
+        run.settings.folder: run.finish(share, checkpoints.seconds(share, models), module.compiled, models)
+        for run, share in zip(runs, shares, strict=True)
+    }
+
+
+def prepared(runs: list[Run], compiled: bool) -> SeedsModule:
+    """One training of the runs, at step 0."""
+    first = runs[0]
+    compute, training = first.settings.compute, first.settings.training
+    data = DataModule([run.splits for run in runs], first.plan, training.batch_size, compute.torch_device())
+    shares = [Share(run.stack, run.splits, run.settings.training.lr) for run in runs]
+    models = sum(len(share.stack.seeds) for share in shares)
+    at_once = models_at_once(first.stack, data, training, models, compute)
+    return SeedsModule(shares, data, training, compiled, at_once)
+
+
+def _fit(runs: list[Run], module: SeedsModule, more: list[lightning.Callback], console: Console) -> None:
+    stop = StopOnSignal()
+    callbacks = [stop, History(), ProgressBar(console), *more]
+    loggers = [logger for run in runs for logger in run.loggers()]
+    _trainer(module.data.device, callbacks, loggers).fit(module, datamodule=module.data)
+    total = module.data.plan.total
+    if stop.received is not None and module.step < total:
+        settings = runs[0].settings
+        raise StoppedError(settings.folder, stop.received, module.step, total, settings.config.force)
+
+
+def _trainer(device: torch.device, callbacks: list[lightning.Callback], loggers: list[Logger]) -> lightning.Trainer:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*srun.*")  # one process, on whatever machine
+        return lightning.Trainer(
+            accelerator="gpu" if device.type == "cuda" else "cpu",
+            devices=1,
+            max_epochs=1,
+            callbacks=callbacks,
+            logger=loggers or False,
+            log_every_n_steps=1,  # the history logs by itself; a larger one warns of short runs
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            # One process: requeueing in a Slurm job is the launcher's business, not Lightning's.
+            plugins=[LightningEnvironment()],
+        )

@@ -1,0 +1,108 @@
+"""How many models one call trains: as many as fit in memory, and no more than train fast."""
+
+from __future__ import annotations
+
+import operator
+import os
+from math import prod
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Node
+
+from ivae_lab.engine.compiler import traced
+from ivae_lab.engine.datamodule import DataModule, Shuffled
+from ivae_lab.engine.part import Part, new_state, update_of
+from ivae_lab.engine.stack import Stack
+from ivae_lab.engine.training import Compute, Training
+
+_SURELY_FIT = 8  # as many models are not worth a look at the memory
+_SHARE = 0.5  # of the free memory: other processes are there too
+# Above some 25 models of the papers' sizes the numbers of a step leave the cache of a CPU, and cost more each
+# (scripts/benchmark.py prints it).
+_FAST_ON_CPU = 25
+
+
+def models_at_once(stack: Stack, data: DataModule, training: Training, models: int, compute: Compute) -> int:
+    """How many of `models` models, of the kind in `stack`, to train by one call."""
+    if compute.at_once != "auto":
+        return min(compute.at_once, models)
+    most = min(models, _FAST_ON_CPU) if data.device.type == "cpu" else models
+    if most > _SURELY_FIT:
+        free = free_bytes(data.device) * _SHARE - state_bytes(stack) * models
+        most = max(1, min(most, int(free / step_bytes(stack, data, training))))
+    # Parts of one size are one program: better somewhat smaller than two programs.
+    return next((size for size in range(most, most // 2, -1) if models % size == 0), most)
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that is free on a device."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def state_bytes(stack: Stack) -> int:
+    """What one model keeps from step to step: parameters and Adam's two moments."""
+    return 3 * sum(value[0].nbytes for value in stack.parameters.values())
+
+
+def step_bytes(stack: Stack, data: DataModule, training: Training) -> int:
+    """What one model needs while a step is done, beside its state, if no two operations are made one."""
+    return peak_bytes(step_graph(stack.part(slice(1)), data, training))
+
+
+def step_graph(stack: Stack, data: DataModule, training: Training) -> GraphModule:
+    """The operations of one optimiser step of these models."""
+    models, device = len(stack.seeds), data.device
+    shuffled = Shuffled(stack.seeds, torch.zeros(models, dtype=torch.int64), data.rows, data.batch_size)
+    part = Part(stack, new_state(stack, torch.zeros(models)), shuffled, data, training, None)
+    noise = torch.zeros(models, data.batch_size, stack.template.noise_dim, device=device)
+    changing = (
+        shuffled.at(0).to(device),
+        noise,
+        torch.tensor(0.5, device=device),
+        torch.zeros(6, models, device=device),
+    )
+    return traced(update_of(stack, "loss", training.clip_norm), (*part.fixed(), *changing))
+
+
+def peak_bytes(graph: GraphModule) -> int:
+    """The most that the results of a graph's operations take at any time, each freed after its last use."""
+    nodes = [node for node in graph.graph.nodes if node.op == "call_function"]
+    last = {_owner(used): place for place, node in enumerate(nodes) for used in node.all_input_nodes}
+    freed: dict[int, int] = {}
+    held = peak = 0
+    for place, node in enumerate(nodes):
+        if makes_something(node):
+            held += size(node)
+            end = last.get(node, place)
+            freed[end] = freed.get(end, 0) + size(node)
+        peak = max(peak, held)
+        held -= freed.pop(place, 0)
+    return peak
+
+
+def makes_something(node: Node) -> bool:
+    """Whether an operation's result is new, and not a view of, or the same as, one of its inputs."""
+    return not _is_alias(node) and isinstance(node.meta.get("val"), Tensor)
+
+
+def size(node: Node) -> int:
+    """Bytes of an operation's result."""
+    value: Tensor = node.meta["val"]
+    return prod(value.shape) * value.element_size()
+
+
+def _is_alias(node: Node) -> bool:
+    if node.target is operator.getitem:  # one of several results
+        return _is_alias(node.all_input_nodes[0])
+    schema = getattr(node.target, "_schema", None)
+    return schema is not None and any(result.alias_info is not None for result in schema.returns)
+
+
+def _owner(node: Node) -> Node:
+    """The operation whose memory a view looks at."""
+    while node.op == "call_function" and _is_alias(node) and node.all_input_nodes:
+        node = node.all_input_nodes[0]
+    return node

@@ -1,0 +1,161 @@
+"""The optimiser steps: some models of a stack, trained together by one call a step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ivae_lab.engine.compiler import Recorded, compiled
+from ivae_lab.engine.datamodule import DataModule, Shuffled
+from ivae_lab.engine.optim import Rates, adam_, clip, pace_at, paces
+from ivae_lab.engine.stack import Parameters, Stack
+from ivae_lab.engine.streams import normals
+from ivae_lab.engine.training import Chunk, Training
+
+TERMS = ("loss", "elbo", "log_likelihood", "kl")
+State = dict[str, Parameters]  # all that training changes; every tensor is (S, ...)
+Step = Callable[..., Tensor]
+# The steps of parts of one size are one program: (method, models) to what was compiled.
+Programs = dict[tuple[str, int], Step]
+
+
+def new_state(stack: Stack, rate: Tensor) -> State:
+    """The state at step 0: the stack's own parameters, Adam's moments, the rates (S,) and running sums."""
+    return {
+        "parameters": stack.parameters,
+        "first": {name: torch.zeros_like(value) for name, value in stack.parameters.items()},
+        "second": {name: torch.zeros_like(value) for name, value in stack.parameters.items()},
+        "rates": Rates.state_at_start(rate),
+        "sums": {
+            "terms": torch.zeros(len(rate), len(TERMS), device=rate.device),  # since the last point of the history
+            "epoch_loss": torch.zeros_like(rate),
+        },
+    }
+
+
+def sliced(state: State, positions: slice) -> State:
+    """The state of some of the models, as views."""
+    return {kind: {name: value[positions] for name, value in each.items()} for kind, each in state.items()}
+
+
+class Part:
+    """The models at some positions of a stack. Its state is a view of the whole stack's.
+
+    Parameters
+    ----------
+    stack, state
+        These models, and their part of the state.
+    shuffled
+        The rows they see.
+    data, training
+        The training data, and how to optimise.
+    programs
+        Compiled steps, shared by parts of one size; None: plain PyTorch.
+    """
+
+    def __init__(
+        self,
+        stack: Stack,
+        state: State,
+        shuffled: Shuffled,
+        data: DataModule,
+        training: Training,
+        programs: Programs | None,
+    ) -> None:
+        self.stack, self.state, self.shuffled, self.data, self.config = stack, state, shuffled, data, training
+        self.rates, self.programs = Rates(training, **state["rates"]), programs
+        self._steps: dict[str, Step] = {}
+
+    def advance(self, chunk: Chunk) -> None:
+        """Do the steps of a chunk."""
+        plan, config, device = self.data.plan, self.config, self.data.device
+        begin = 0 if chunk.pretraining else plan.pretrain_steps
+        counts = range(chunk.start - begin + 1, chunk.stop - begin + 1)
+        done = [0.0 if chunk.pretraining else (count - 1) / plan.steps for count in counts]
+        shape = (len(counts), self.data.batch_size, self.stack.template.noise_dim)
+        noise = normals(self.stack.seeds, "training noise", chunk.start, shape)  # (S, T, B, noise_dim)
+        noise = noise.transpose(0, 1).contiguous().to(device)  # a program wants a step's numbers in one layout always
+        pace, progress = paces(counts, config.betas, config.eps, device), torch.tensor(done).to(device)
+        for offset, step in enumerate(range(chunk.start, chunk.stop)):
+            changing = (
+                self.shuffled.at(step),
+                noise[offset],
+                progress[offset],
+                pace_at(pace[offset], self.rates.at(done[offset])),
+            )
+            self._note(step, self._step("pretraining_loss" if chunk.pretraining else "loss", changing))
+
+    def _note(self, step: int, terms: Tensor) -> None:
+        """Keep the sums, and end the epoch where it ends; terms are (S, terms)."""
+        sums, plan, per_epoch = self.state["sums"], self.data.plan, self.data.steps_per_epoch
+        sums["terms"] += terms
+        sums["epoch_loss"] += terms[:, 0]
+        if (step + 1) % per_epoch == 0:
+            if step >= plan.pretrain_steps:
+                # The first epoch of the main objective may begin in the middle of one of the pretraining.
+                self.rates.end_epoch(sums["epoch_loss"] / min(per_epoch, step + 1 - plan.pretrain_steps))
+            sums["epoch_loss"].zero_()
+
+    def _step(self, method: str, changing: tuple[Tensor, ...]) -> Tensor:
+        if method not in self._steps:
+            self._steps[method] = self._prepared(method, changing)
+        return self._steps[method](*changing)
+
+    def _prepared(self, method: str, changing: tuple[Tensor, ...]) -> Step:
+        """One step as a function of what changes from step to step: compiled and recorded where that is asked for."""
+        fixed, update = self.fixed(), update_of(self.stack, method, self.config.clip_norm)
+        if self.programs is not None:
+            key = (method, len(self.stack.seeds))
+            if key not in self.programs:
+                self.programs[key] = compiled(update, (*fixed, *changing))
+            update = self.programs[key]
+        if self.data.device.type == "cuda":
+            state = [value for kind in ("parameters", "first", "second") for value in self.state[kind].values()]
+            return Recorded(lambda *inputs: update(*fixed, *inputs), state, changing)
+        return lambda *inputs: update(*fixed, *inputs)
+
+    def fixed(self) -> tuple[Any, ...]:
+        """What a step takes that stays in its place: the state that it changes, and the data."""
+        table, state = self.data.table, self.state
+        seen = {"x": table.x, "u": table.u, "index": table.index}
+        return (
+            state["parameters"],
+            self.stack.buffers,
+            state["first"],
+            state["second"],
+            {name: value for name, value in seen.items() if value is not None},
+        )
+
+
+def update_of(stack: Stack, method: str, clip_norm: float | None) -> Step:
+    """One optimiser step as a function of tensors alone: it changes parameters and moments, and returns the terms.
+
+    The function takes what `Part.fixed` gives, then rows (S, B), noise (S, B, noise_dim), progress () and Adam's pace
+    (6, S); the terms are (S, terms).
+    """
+    gradients_of = stack.gradients(method)
+
+    def update(
+        parameters: Parameters,
+        buffers: Parameters,
+        first: Parameters,
+        second: Parameters,
+        table: dict[str, Tensor],
+        rows: Tensor,
+        noise: Tensor,
+        progress: Tensor,
+        pace: Tensor,
+    ) -> Tensor:
+        u = table["u"][rows] if "u" in table else None
+        gradients, (_, terms) = gradients_of(
+            parameters, buffers, table["x"][rows], u, table["index"][rows], noise, progress
+        )
+        if clip_norm is not None:
+            gradients = clip(gradients, clip_norm)
+        adam_(parameters, gradients, first, second, pace)
+        return torch.stack([terms[name] for name in TERMS], 1)
+
+    return update

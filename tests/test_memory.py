@@ -1,0 +1,168 @@
+"""How much memory a step takes, and how many models are trained by one call."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from ivae_lab.engine import memory
+from ivae_lab.engine.compiler import traced
+from ivae_lab.engine.memory import free_bytes, models_at_once, peak_bytes, state_bytes, step_bytes
+from ivae_lab.engine.module import SeedsModule
+from ivae_lab.engine.training import Compute
+from tests.commands import SMALL, make_module, make_run, settings
+
+ROWS = 100  # of four bytes
+
+
+def peak(function: Callable[[Tensor], Tensor]) -> int:
+    return peak_bytes(traced(function, [torch.zeros(ROWS)]))
+
+
+@hypothesis_settings(max_examples=20, deadline=None)
+@given(length=st.integers(2, 30), rows=st.integers(1, 50))
+def test_a_chain_holds_a_result_and_the_one_before(length: int, rows: int) -> None:
+    def chain(x: Tensor) -> Tensor:
+        for _ in range(length):
+            x = x.sin()
+        return x
+
+    assert peak_bytes(traced(chain, [torch.zeros(rows)])) == 2 * 4 * rows
+
+
+def test_what_is_used_again_is_held_until_then() -> None:
+    def again(x: Tensor) -> Tensor:
+        first = x.exp()
+        return first + first.sin().cos().tan()
+
+    assert peak(again) == 3 * 4 * ROWS
+
+
+def test_arguments_are_not_counted() -> None:
+    assert peak(lambda x: x.sum()) == 4
+
+
+def test_a_view_takes_nothing_and_keeps_what_it_looks_at() -> None:
+    def viewed(x: Tensor) -> Tensor:
+        view = x.exp().view(2, -1).mT
+        return view + view.sin().cos()
+
+    assert peak(viewed) == 3 * 4 * ROWS
+    assert peak(lambda x: x.view(2, -1).mT) == 0
+
+
+def test_a_change_in_place_takes_nothing() -> None:
+    def in_place(x: Tensor) -> Tensor:
+        return x.exp().add_(1).mul_(2).sqrt_()
+
+    assert peak(in_place) == 4 * ROWS
+
+
+def test_parts_of_a_result_are_views() -> None:
+    def halves(x: Tensor) -> Tensor:
+        one, other = x.exp().chunk(2)
+        return one.sum() + other.sum()
+
+    assert peak(halves) == 4 * ROWS + 8
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        2,
+        20,
+    ],
+)
+def test_a_product_takes_its_result(columns: int) -> None:
+    graph = traced(torch.bmm, [torch.zeros(3, 20, 5), torch.zeros(3, 5, columns)])
+    assert peak_bytes(graph) == 4 * 3 * 20 * columns
+
+
+def test_the_type_of_a_number_decides() -> None:
+    assert peak(lambda x: x.double()) == 8 * ROWS
+    assert peak(lambda x: x > 0) == ROWS
+
+
+@cache
+def module() -> SeedsModule:
+    return make_module(make_run(*SMALL, "model=ivae", "seed=[0,1,2,3,4,5,6,7,8,9]", "model.encoder.hidden=8"))
+
+
+@cache
+def compute() -> Compute:
+    return settings().compute
+
+
+def at_once(models: int, setting: str | int = "auto") -> int:
+    own, how = module(), replace(compute(), at_once=setting)  # type: ignore[arg-type]
+    return models_at_once(own.stack, own.data, own.parts[0].config, models, how)
+
+
+def test_a_model_keeps_its_parameters_and_two_moments() -> None:
+    weights = sum(parameter.numel() for parameter in module().stack.model(0).parameters())
+    assert state_bytes(module().stack) == 3 * 4 * weights
+
+
+def test_a_step_needs_more_memory_for_more_rows_and_not_for_more_models() -> None:
+    def needs(batch_size: int, seed: str) -> int:
+        own = make_module(make_run(*SMALL, "model=ivae", f"trainer.batch_size={batch_size}", f"seed={seed}"))
+        return step_bytes(own.stack, own.data, own.parts[0].config)
+
+    small, large = needs(64, "0"), needs(512, "0")
+    assert 4 * small < large < 8 * small
+    assert needs(64, "[0,1,2]") == small
+
+
+def test_asking_what_a_step_needs_computes_nothing() -> None:
+    own = make_module(make_run(*SMALL, "model=ivae", "seed=[0,1]"))
+    before = {name: value.clone() for name, value in own.stack.parameters.items()}
+    step_bytes(own.stack, own.data, own.parts[0].config)
+    assert all(torch.equal(value, before[name]) for name, value in own.stack.parameters.items())
+
+
+def test_a_number_is_taken_as_it_is() -> None:
+    assert [at_once(models, 3) for models in (1, 3, 100)] == [1, 3, 3]
+
+
+def test_few_models_are_trained_at_once_without_a_look_at_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def look(device: torch.device) -> int:
+        raise AssertionError("expected no look at the memory")
+
+    monkeypatch.setattr(memory, "free_bytes", look)
+    assert [at_once(models) for models in (1, 8)] == [1, 8]
+    with pytest.raises(AssertionError, match="no look"):
+        at_once(9)
+
+
+@pytest.mark.parametrize(("fit", "expected"), [(0, 1), (1, 1), (4, 4), (12, 10), (50, 20)])
+def test_many_models_are_as_many_as_fit_in_equal_parts(
+    fit: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models, each = 20, 10**7
+    needed = (fit + 0.5) * each + models * state_bytes(module().stack)
+    monkeypatch.setattr(memory, "step_bytes", lambda *arguments: each)
+    monkeypatch.setattr(memory, "free_bytes", lambda device: int(2 * needed))  # half of what is free
+    assert at_once(models) == expected
+
+
+def test_a_cpu_trains_no_more_than_are_fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 2**50)
+    monkeypatch.setattr(memory, "step_bytes", lambda *arguments: 1)
+    for models in range(1, 5 * memory._FAST_ON_CPU):
+        most, taken = min(models, memory._FAST_ON_CPU), at_once(models)
+        assert most / 2 < taken <= most
+        equal = [size for size in range(1, most + 1) if models % size == 0 and size > most / 2]
+        assert taken == max(equal, default=most)
+
+
+def test_the_free_memory_is_part_of_all() -> None:
+    assert 0 < free_bytes(torch.device("cpu")) <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
