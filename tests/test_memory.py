@@ -148,17 +148,19 @@ def test_many_models_are_as_many_as_fit_in_equal_parts(
     fit: int, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     models, each = 20, 10**7
+    monkeypatch.setattr(memory, "_CACHED_BYTES", 2**50)
     needed = (fit + 0.5) * each + models * state_bytes(module().stack)
     monkeypatch.setattr(memory, "step_bytes", lambda *arguments: each)
     monkeypatch.setattr(memory, "free_bytes", lambda device: int(2 * needed))  # half of what is free
     assert at_once(models) == expected
 
 
-def test_a_cpu_trains_no_more_than_are_fast(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cpu_trains_no_more_than_its_cache_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "free_bytes", lambda device: 2**50)
-    monkeypatch.setattr(memory, "step_bytes", lambda *arguments: 1)
-    for models in range(1, 5 * memory._FAST_ON_CPU):
-        most, taken = min(models, memory._FAST_ON_CPU), at_once(models)
+    monkeypatch.setattr(memory, "step_bytes", lambda *arguments: 1000)
+    monkeypatch.setattr(memory, "_CACHED_BYTES", 25 * (1000 + state_bytes(module().stack)))
+    for models in range(9, 100):
+        most, taken = min(models, 25), at_once(models)
         assert most / 2 < taken <= most
         equal = [size for size in range(1, most + 1) if models % size == 0 and size > most / 2]
         assert taken == max(equal, default=most)

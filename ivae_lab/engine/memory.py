@@ -18,21 +18,22 @@ from ivae_lab.engine.training import Compute, Training
 
 _SURELY_FIT = 8  # as many models are not worth a look at the memory
 _SHARE = 0.5  # of the free memory: other processes are there too
-# Above some 25 models of the papers' sizes the numbers of a step leave the cache of a CPU, and cost more each
-# (scripts/benchmark.py prints it).
-_FAST_ON_CPU = 25
+# What the models of one call may take together on a CPU, so that it stays in the processor's cache from step to step.
+_CACHED_BYTES = 12_000_000
 
 
 def models_at_once(stack: Stack, data: DataModule, training: Training, models: int, compute: Compute) -> int:
     """How many of `models` models, of the kind in `stack`, to train by one call."""
     if compute.at_once != "auto":
         return min(compute.at_once, models)
-    most = min(models, _FAST_ON_CPU) if data.device.type == "cpu" else models
-    if most > _SURELY_FIT:
-        free = free_bytes(data.device) * _SHARE - state_bytes(stack) * models
-        most = max(1, min(most, int(free / step_bytes(stack, data, training))))
+    if models <= _SURELY_FIT:
+        return models
+    own, step = state_bytes(stack), step_bytes(stack, data, training)
+    most = min(models, int((free_bytes(data.device) * _SHARE - own * models) / step))
+    if data.device.type == "cpu":
+        most = min(most, _CACHED_BYTES // (own + step))
     # Parts of one size are one program: better somewhat smaller than two programs.
-    return next((size for size in range(most, most // 2, -1) if models % size == 0), most)
+    return next((size for size in range(most, most // 2, -1) if models % size == 0), max(1, most))
 
 
 def free_bytes(device: torch.device) -> int:

@@ -120,7 +120,7 @@ class Compute:
         Seconds between checkpoints; 0: after every chunk.
     at_once
         How many models one call trains; the parts of a larger stack take turns. `auto`: as many as fit in half of
-        the free memory, and on a CPU no more than train fast.
+        the free memory, and on a CPU in its cache.
     """
 
     device: Literal["auto", "cpu", "cuda"]
