@@ -13,7 +13,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ivae_lab.engine.optim import Rates, adam_, clip, pace_at, paces
+from ivae_lab.engine.optim import Rates, adam_, clip, paces, paces_at
 from ivae_lab.engine.training import Training
 
 SEEDS = 3
@@ -61,8 +61,8 @@ def test_adam_is_torchs_for_every_seed(betas: tuple[float, float]) -> None:
     ]
     for step in range(1, 31):
         gradients = stacked(torch.tensor([1e-9, 1.0, 1e4]), step)
-        (pace,) = paces(range(step, step + 1), betas, eps, CPU)
-        adam_(parameters, gradients, first, second, pace_at(pace, rates))
+        (pace,) = paces_at(paces(range(step, step + 1), [1.0], betas, eps, CPU), rates)
+        adam_(parameters, gradients, first, second, pace)
         for seed, (own, optimiser) in enumerate(zip(alone, optimisers, strict=True)):
             for name, value in own.items():
                 value.grad = gradients[name][seed]
@@ -81,8 +81,8 @@ def test_adam_lets_no_nan_into_other_seeds() -> None:
             gradients["matrix"][1, 0, 0] = torch.nan
         first, second = ({name: torch.zeros_like(value) for name, value in parameters.items()} for _ in range(2))
         gradients = clip(gradients, 0.1)
-        (pace,) = paces(range(1, 2), (0.9, 0.9), 1e-8, CPU)
-        adam_(parameters, gradients, first, second, pace_at(pace, torch.ones(SEEDS)))
+        (pace,) = paces_at(paces(range(1, 2), [1.0], (0.9, 0.9), 1e-8, CPU), torch.ones(SEEDS))
+        adam_(parameters, gradients, first, second, pace)
         return parameters
 
     clean, poisoned = after(False), after(True)

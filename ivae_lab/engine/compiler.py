@@ -24,28 +24,29 @@ _aten = torch.ops.aten
 _CPU = {"cpp_wrapper": True, "cpp.use_decompose_tanh": True}
 
 
+def leaves(arguments: Any) -> list[Tensor]:
+    """The tensors in nested tuples and dictionaries, in order."""
+    return pytree.tree_leaves(arguments)
+
+
 def traced(function: Callable[..., Tensor], arguments: Sequence[Any]) -> GraphModule:
     """What a function of nested dictionaries of tensors does, as a graph over their leaves. Nothing is computed."""
-    leaves, tree = pytree.tree_flatten(tuple(arguments))
+    given, tree = pytree.tree_flatten(tuple(arguments))
 
-    def flat(*given: Tensor) -> Tensor:
-        return function(*pytree.tree_unflatten(list(given), tree))
+    def flat(*tensors: Tensor) -> Tensor:
+        return function(*pytree.tree_unflatten(list(tensors), tree))
 
-    graph = make_fx(flat, tracing_mode="fake")(*leaves)
+    graph = make_fx(flat, tracing_mode="fake")(*given)
     turn_narrow_products(graph)
     return graph
 
 
 def compiled(function: Callable[..., Tensor], arguments: Sequence[Any]) -> Callable[..., Tensor]:
-    """Compile a function for arguments of these shapes; it may change tensors in place."""
-    leaves = pytree.tree_leaves(tuple(arguments))
-    on_cpu = leaves[0].device.type == "cpu"
-    run = torch._inductor.compile(traced(function, arguments), leaves, options=_CPU if on_cpu else {})
-
-    def call(*given: Any) -> Tensor:
-        return run(*pytree.tree_leaves(given))  # type: ignore[no-any-return]
-
-    return call
+    """Compile a function for arguments of these shapes: a function of their `leaves`, which it may change in place."""
+    given: list[Any] = leaves(tuple(arguments))
+    options = _CPU if given[0].device.type == "cpu" else {}
+    program: Callable[..., Tensor] = torch._inductor.compile(traced(function, arguments), given, options=options)
+    return program
 
 
 def turn_narrow_products(graph: GraphModule) -> None:

@@ -44,15 +44,19 @@ class Shuffled:
 
     def __init__(self, seeds: list[int], first_rows: Tensor, rows: int, batch_size: int) -> None:
         self.seeds, self.first_rows, self.rows, self.batch_size = seeds, first_rows, rows, batch_size
-        self._epoch, self._order = -1, torch.empty(0)
+        self._epoch = -1
+        self._order: tuple[Tensor, ...] = ()
 
     def at(self, step: int) -> Tensor:
         """Rows of the table: (S, B)."""
-        epoch, position = divmod(step, self.rows // self.batch_size)
+        steps = self.rows // self.batch_size
+        epoch, position = divmod(step, steps)
         if epoch != self._epoch:
-            order = permutations(self.seeds, "shuffling", epoch, self.rows).to(self.first_rows.device)
-            self._epoch, self._order = epoch, order + self.first_rows.unsqueeze(1)
-        return self._order[:, position * self.batch_size : (position + 1) * self.batch_size].contiguous()
+            order = permutations(self.seeds, "shuffling", epoch, self.rows)[:, : steps * self.batch_size]
+            order = order.to(self.first_rows.device) + self.first_rows.unsqueeze(1)
+            by_step = order.reshape(len(self.seeds), steps, self.batch_size).transpose(0, 1)  # (steps, S, B)
+            self._epoch, self._order = epoch, by_step.contiguous().unbind()
+        return self._order[position]
 
 
 class DataModule(lightning.LightningDataModule):

@@ -33,21 +33,24 @@ def adam_(parameters: Parameters, gradients: Parameters, first: Parameters, seco
         parameter.sub_(size * (first[name] / (second[name].sqrt() + eps)))
 
 
-def paces(counts: range, betas: Sequence[float], eps: float, device: torch.device) -> Tensor:
-    """What Adam's steps of these numbers (from 1) need, for a rate of 1: (T, 6).
+def paces(counts: range, factors: Sequence[float], betas: Sequence[float], eps: float, device: torch.device) -> Tensor:
+    """What Adam's steps of these numbers (from 1) need, for a rate of 1 times the schedule's factors: (T, 6).
 
-    With c_i = 1 - beta_i^count: beta_1, 1 - beta_1, beta_2, 1 - beta_2, sqrt(c_2) / c_1 and eps sqrt(c_2).
+    With c_i = 1 - beta_i^count: beta_1, 1 - beta_1, beta_2, 1 - beta_2, factor sqrt(c_2) / c_1 and eps sqrt(c_2).
     """
     fixed = [betas[0], 1 - betas[0], betas[1], 1 - betas[1]]
     corrections = [(1 - betas[0] ** count, math.sqrt(1 - betas[1] ** count)) for count in counts]
-    return torch.tensor([[*fixed, root / first, eps * root] for first, root in corrections]).to(device)
+    rows = [
+        [*fixed, factor * root / first, eps * root] for factor, (first, root) in zip(factors, corrections, strict=True)
+    ]
+    return torch.tensor(rows).to(device)
 
 
-def pace_at(pace: Tensor, rate: Tensor) -> Tensor:
-    """A row of `paces` at the seeds' rates, (S,): (6, S)."""
-    each = pace.unsqueeze(1).repeat(1, len(rate))
-    each[4] *= rate
-    return each
+def paces_at(pace: Tensor, rate: Tensor) -> tuple[Tensor, ...]:
+    """The rows of `paces` at the seeds' rates, (S,): T times (6, S)."""
+    each = pace.unsqueeze(-1).repeat(1, 1, len(rate))  # (T, 6, S)
+    each[:, 4] *= rate
+    return each.unbind()
 
 
 def clip(gradients: Parameters, norm: float) -> Parameters:
@@ -75,9 +78,11 @@ class Rates:
 
     def at(self, progress: float) -> Tensor:
         """The rates at a point of the training: (S,)."""
-        if self.training.schedule == "cosine":
-            return self.rate * (0.5 * (1 + math.cos(math.pi * progress)))
-        return self.rate
+        return self.rate * self.factor(progress)
+
+    def factor(self, progress: float) -> float:
+        """What the schedule multiplies every rate by at a point of the training."""
+        return 0.5 * (1 + math.cos(math.pi * progress)) if self.training.schedule == "cosine" else 1.0
 
     def end_epoch(self, loss: Tensor) -> None:
         """Lower the rates whose epochs, of mean loss (S,), do not improve (PyTorch's ReduceLROnPlateau, mode min)."""

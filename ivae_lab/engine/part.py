@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ivae_lab.engine.compiler import Recorded, compiled
+from ivae_lab.engine.compiler import Recorded, compiled, leaves
 from ivae_lab.engine.datamodule import DataModule, Shuffled
-from ivae_lab.engine.optim import Rates, adam_, clip, pace_at, paces
+from ivae_lab.engine.optim import Rates, adam_, clip, paces, paces_at
 from ivae_lab.engine.stack import Parameters, Stack
 from ivae_lab.engine.streams import normals
 from ivae_lab.engine.training import Chunk, Training
@@ -77,45 +78,42 @@ class Part:
         done = [0.0 if chunk.pretraining else (count - 1) / plan.steps for count in counts]
         shape = (len(counts), self.data.batch_size, self.stack.template.noise_dim)
         noise = normals(self.stack.seeds, "training noise", chunk.start, shape)  # (S, T, B, noise_dim)
-        noise = noise.transpose(0, 1).contiguous().to(device)  # a program wants a step's numbers in one layout always
-        pace, progress = paces(counts, config.betas, config.eps, device), torch.tensor(done).to(device)
+        # Cut into steps in one go: launching an operation costs as much as some of a step's kernels take.
+        noises = noise.transpose(0, 1).contiguous().to(device).unbind()
+        progress = torch.tensor(done).to(device).unbind()
+        pace = paces(counts, [self.rates.factor(each) for each in done], config.betas, config.eps, device)
+        at_rates = paces_at(pace, self.rates.rate)
+        method = "pretraining_loss" if chunk.pretraining else "loss"
         for offset, step in enumerate(range(chunk.start, chunk.stop)):
-            changing = (
-                self.shuffled.at(step),
-                noise[offset],
-                progress[offset],
-                pace_at(pace[offset], self.rates.at(done[offset])),
-            )
-            self._note(step, self._step("pretraining_loss" if chunk.pretraining else "loss", changing))
+            self._step(method, (self.shuffled.at(step), noises[offset], progress[offset], at_rates[offset]))
+            if (step + 1) % self.data.steps_per_epoch == 0:
+                self._end_epoch(step)
+                at_rates = paces_at(pace, self.rates.rate)
 
-    def _note(self, step: int, terms: Tensor) -> None:
-        """Keep the sums, and end the epoch where it ends; terms are (S, terms)."""
-        sums, plan, per_epoch = self.state["sums"], self.data.plan, self.data.steps_per_epoch
-        sums["terms"] += terms
-        sums["epoch_loss"] += terms[:, 0]
-        if (step + 1) % per_epoch == 0:
-            if step >= plan.pretrain_steps:
-                # The first epoch of the main objective may begin in the middle of one of the pretraining.
-                self.rates.end_epoch(sums["epoch_loss"] / min(per_epoch, step + 1 - plan.pretrain_steps))
-            sums["epoch_loss"].zero_()
+    def _end_epoch(self, step: int) -> None:
+        loss, plan, per_epoch = self.state["sums"]["epoch_loss"], self.data.plan, self.data.steps_per_epoch
+        if step >= plan.pretrain_steps:
+            # The first epoch of the main objective may begin in the middle of one of the pretraining.
+            self.rates.end_epoch(loss / min(per_epoch, step + 1 - plan.pretrain_steps))
+        loss.zero_()
 
-    def _step(self, method: str, changing: tuple[Tensor, ...]) -> Tensor:
+    def _step(self, method: str, changing: tuple[Tensor, ...]) -> None:
         if method not in self._steps:
             self._steps[method] = self._prepared(method, changing)
-        return self._steps[method](*changing)
+        self._steps[method](*changing)
 
     def _prepared(self, method: str, changing: tuple[Tensor, ...]) -> Step:
         """One step as a function of what changes from step to step: compiled and recorded where that is asked for."""
         fixed, update = self.fixed(), update_of(self.stack, method, self.config.clip_norm)
+        step: Step = partial(update, *fixed)
         if self.programs is not None:
             key = (method, len(self.stack.seeds))
             if key not in self.programs:
                 self.programs[key] = compiled(update, (*fixed, *changing))
-            update = self.programs[key]
+            step = partial(self.programs[key], *leaves(fixed))
         if self.data.device.type == "cuda":
-            state = [value for kind in ("parameters", "first", "second") for value in self.state[kind].values()]
-            return Recorded(lambda *inputs: update(*fixed, *inputs), state, changing)
-        return lambda *inputs: update(*fixed, *inputs)
+            return Recorded(step, leaves(self.state), changing)
+        return step
 
     def fixed(self) -> tuple[Any, ...]:
         """What a step takes that stays in its place: the state that it changes, and the data."""
@@ -126,15 +124,16 @@ class Part:
             self.stack.buffers,
             state["first"],
             state["second"],
+            state["sums"],
             {name: value for name, value in seen.items() if value is not None},
         )
 
 
 def update_of(stack: Stack, method: str, clip_norm: float | None) -> Step:
-    """One optimiser step as a function of tensors alone: it changes parameters and moments, and returns the terms.
+    """One optimiser step as a function of tensors alone: it changes parameters, moments and sums.
 
     The function takes what `Part.fixed` gives, then rows (S, B), noise (S, B, noise_dim), progress () and Adam's pace
-    (6, S); the terms are (S, terms).
+    (6, S). It returns the loss, (S,).
     """
     gradients_of = stack.gradients(method)
 
@@ -143,6 +142,7 @@ def update_of(stack: Stack, method: str, clip_norm: float | None) -> Step:
         buffers: Parameters,
         first: Parameters,
         second: Parameters,
+        sums: Parameters,
         table: dict[str, Tensor],
         rows: Tensor,
         noise: Tensor,
@@ -150,12 +150,14 @@ def update_of(stack: Stack, method: str, clip_norm: float | None) -> Step:
         pace: Tensor,
     ) -> Tensor:
         u = table["u"][rows] if "u" in table else None
-        gradients, (_, terms) = gradients_of(
+        gradients, (loss, terms) = gradients_of(
             parameters, buffers, table["x"][rows], u, table["index"][rows], noise, progress
         )
         if clip_norm is not None:
             gradients = clip(gradients, clip_norm)
         adam_(parameters, gradients, first, second, pace)
-        return torch.stack([terms[name] for name in TERMS], 1)
+        sums["terms"] += torch.stack([terms[name] for name in TERMS], 1)
+        sums["epoch_loss"] += loss
+        return loss
 
     return update
