@@ -335,12 +335,13 @@ def draw(rows: list[Timing], path: Path) -> None:
                 own = [row for row in rows if (row.setting, row.way, row.axis) == (setting, way, "")]
                 if own:
                     _band(shares, own, f"C{number}", line, f"{setting}: {way.partition(',')[0]}{way[5:]}")
-        shares.set(xscale="log", xlabel="seeds S", ylabel="share of the matrix-product rate (%)")
+        shares.set(xlabel="seeds S", ylabel="share of the matrix-product rate (%)")
         for axis in dict.fromkeys(row.axis for row in rows if row.axis):
             own = [row for row in rows if row.axis == axis]
             named = f"{axis} ({own[0].setting})"
             growth.plot([row.at for row in own], [row.ms_per_model_step for row in own], marker="o", label=named)
         growth.set(xscale="log", yscale="log", xlabel="value", ylabel="ms per model-step, compiled")
+        shares.minorticks_off()
         for panel in (shares, growth):
             panel.legend(fontsize=6, loc="upper left", bbox_to_anchor=(1, 1)) if panel.lines else panel.set_axis_off()
         save(figure, path.with_suffix(""))
@@ -352,7 +353,12 @@ def _band(panel: Axes, rows: list[Timing], colour: str, line: str, label: str) -
         [100 * getattr(row, name) for row in rows]
         for name in ("lowest_share", "share_of_product_rate", "highest_share")
     )
+    if len(seeds) == 1:  # the plain way takes as long for each of them
+        panel.axhline(middle[0], linestyle=line, color=colour, label=label)
+        return
     panel.plot(seeds, middle, line, marker="o", color=colour, label=label)
+    panel.set_xscale("log")
+    panel.set_xticks(seeds, [str(seed) for seed in seeds])
     panel.fill_between(seeds, low, high, color=colour, alpha=0.15)
 
 
