@@ -6,8 +6,11 @@ Exit codes: 0 done (or found finished), 1 a run that failed or in which a seed d
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from pathlib import Path
+from types import FrameType
 
 import hydra
 from omegaconf import DictConfig
@@ -16,24 +19,33 @@ _PACKAGE = Path(__file__).resolve().parent
 # In an installed wheel the configuration lies in the package, in a clone beside it.
 CONFIG = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
 
+_INTERRUPTED = "ivae_lab.train: interrupted before the run began"
 _exit_codes = [0]  # of the runs of this process: a sweep goes on after a run that fails, and says so at its end
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIG), config_name="config")
 def main(config: DictConfig) -> None:
     """Do one run of the composed configuration."""
+    before = signal.signal(signal.SIGINT, _leave)
     from ivae_lab.engine.job import do
 
+    signal.signal(signal.SIGINT, before)
     code = do(config)
     _exit_codes.append(code)
     if code > 128:  # told to stop: a sweep does not go on either
         sys.exit(code)
 
 
+def _leave(number: int, frame: FrameType | None) -> None:
+    """End at once: an exception in the midst of a library's import may be swallowed there, and the run go on."""
+    print(_INTERRUPTED, file=sys.stderr, flush=True)
+    os._exit(130)
+
+
 if __name__ == "__main__":
     try:
         main()
     except KeyboardInterrupt:
-        print("ivae_lab.train: interrupted before the run began", file=sys.stderr)
+        print(_INTERRUPTED, file=sys.stderr)
         sys.exit(130)
     sys.exit(max(_exit_codes))
