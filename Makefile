@@ -24,7 +24,7 @@ test: lint ## All that the CI runs: style, types, a look at the speed, then ever
 	$(BIN)/python scripts/benchmark.py --settings 'khemakhem2020 iVAE' 'ICE-BeeM iVAE' --seeds 10 --blocks 3
 	$(PYTEST)
 
-test-fast: $(READY) ## The tests that are not marked slow (at most 90 s)
+test-fast: $(READY) ## The tests that are not marked slow (about 90 s)
 	$(PYTEST) -m "not slow"
 
 lint: $(READY) ## Check style and types
