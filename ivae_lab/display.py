@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,23 +10,22 @@ from rich.console import Console
 from rich.table import Table
 
 from ivae_lab.results import interval, read_results, read_status
+from ivae_lab.scores import headlines
 
-# What the table shows of the many rows of results.csv, where it is there.
-HEADLINES: dict[str, dict[str, Any]] = {
-    "MCC\nmean": {"metric": "mcc", "latents": "mean", "coefficient": "pearson", "alignment": "strong"},
-    "MCC\nsample": {"metric": "mcc", "latents": "sample", "coefficient": "pearson", "alignment": "strong"},
-    "weak MCC\nmean, out": {"metric": "mcc", "latents": "mean", "alignment": "weak", "scored": "out"},
-    "linear R2\nmean, out": {"metric": "linear_r2", "latents": "mean"},
-    "ELBO\nnats": {"metric": "elbo"},
+TITLES = {
+    "mcc_mean": "MCC\nmean",
+    "mcc_sample": "MCC\nsample",
+    "mcc_weak": "weak MCC\nmean, out",
+    "linear_r2": "linear R2\nmean, out",
+    "elbo": "ELBO\nnats",
 }
 
 
 def show(folder: Path, console: Console) -> None:
     """Print the table of a finished run folder."""
     rows, status = read_results(folder), read_status(folder)
-    split = "test" if (rows["split"] == "test").any() else "train"
-    chosen = {name: _pick(rows[rows["split"] == split], where) for name, where in HEADLINES.items()}
-    console.print(_table({name: part for name, part in chosen.items() if len(part)}, split))
+    chosen, split = headlines(rows)
+    console.print(_table({TITLES[name]: part for name, part in chosen.items()}, split))
     if status["state"] == "diverged":
         console.print(f"diverged: {status['error']}; not in the means", style="bold red", soft_wrap=True)
     console.print(
@@ -37,12 +35,6 @@ def show(folder: Path, console: Console) -> None:
     for name in ("recovered.png", "results.csv"):
         if (folder / name).exists():
             console.print(f"{name:14} {folder / name}", soft_wrap=True, highlight=False)
-
-
-def _pick(rows: pd.DataFrame, where: dict[str, Any]) -> pd.DataFrame:
-    for column, value in where.items():
-        rows = rows[rows[column] == value]
-    return rows
 
 
 def _table(columns: dict[str, pd.DataFrame], split: str) -> Table:

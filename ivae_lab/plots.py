@@ -6,7 +6,8 @@ Figures are drawn on `matplotlib.figure.Figure` objects, without pyplot: no glob
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from ivae_lab.results import atomic, read_latents
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -37,7 +39,18 @@ PALETTE = {
     "vqvae": "#AA4499",
     "rvqvae": "#117733",
     "autoencoder": "#4D4D4D",
+    "pca": "#999933",
+    "fastica": "#AA7744",
     "chance": "#BBBBBB",
+}
+NAMES = {
+    "ivae": "iVAE",
+    "vae": "VAE",
+    "beta_vae": "β-VAE",
+    "beta_tcvae": "β-TC-VAE",
+    "vade": "VaDE",
+    "pca": "PCA on x",
+    "fastica": "FastICA on x",
 }
 SEQUENTIAL = "viridis"
 STYLE: dict[str, Any] = {
@@ -55,6 +68,8 @@ STYLE: dict[str, Any] = {
     "lines.linewidth": 1.2,
     "legend.frameon": False,
     "savefig.dpi": 200,
+    "svg.hashsalt": "ivae_lab",
+    "svg.fonttype": "none",
     "figure.constrained_layout.use": True,
 }
 SEEDS, SOURCES, POINTS = 5, 6, 1000  # most rows and columns of panels, and points in each
@@ -62,13 +77,75 @@ SEEDS, SOURCES, POINTS = 5, 6, 1000  # most rows and columns of panels, and poin
 Arrays = Mapping[str, NDArray[Any]]
 
 
-def save(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG and as PDF under `path`, which has no suffix; without dates, so equal figures are equal."""
+# Suffix -> metadata: without dates, so equal figures are equal files.
+FORMATS: dict[str, dict[str, Any] | None] = {".png": None, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
+
+
+def save(figure: Figure, path: Path, suffixes: Sequence[str] = (".png", ".pdf")) -> None:
+    """Write a figure under `path`, which has no suffix, in each of the formats."""
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # laid out once, not again for each file
-    for suffix, metadata in ((".png", None), (".pdf", {"CreationDate": None})):
+    for suffix in suffixes:
+        metadata = FORMATS[suffix]
         with atomic(path.with_name(path.name + suffix)) as temporary:
             figure.savefig(temporary, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A drawn figure with its file name, and in words what it shows, for those who do not see it."""
+
+    stem: str
+    figure: Figure
+    alt: str
+    caption: str
+
+
+def method_of(model: str) -> str:
+    """The method that a choice of `model` belongs to, a key of PALETTE.
+
+    Examples
+    --------
+    >>> method_of("beta_vae_released")
+    'beta_vae'
+    """
+    fitting = [method for method in PALETTE if model == method or model.startswith(f"{method}_")]
+    return max(fitting, key=len, default=model)
+
+
+def name_of(model: str) -> str:
+    """The name of a model's method for legends."""
+    return NAMES.get(method_of(model), model)
+
+
+def colours(rows: pd.DataFrame) -> dict[str, str]:
+    """A colour for each label of the rows: its method's, paler for the second, third, ... label of one method."""
+    from matplotlib.colors import to_hex, to_rgb
+
+    chosen: dict[str, str] = {}
+    used: dict[str, int] = {}
+    for label, method in rows[["label", "method"]].drop_duplicates().itertuples(index=False):
+        rank = used[method] = used.get(method, -1) + 1
+        pale = 1 - 0.6**rank
+        red, green, blue = (part + (1 - part) * pale for part in to_rgb(PALETTE.get(method, "#333333")))
+        chosen[label] = to_hex((red, green, blue))
+    return chosen
+
+
+def boxes(axis: Axes, rows: pd.DataFrame, x: str, score: str) -> None:
+    """A box per label at each value of x with every seed as a point on it, and the chance floor as a dotted line."""
+    import seaborn
+
+    palette = colours(rows)
+    labels = list(palette)
+    order = sorted(rows[x].dropna().unique())
+    shared = {"data": rows, "x": x, "y": score, "hue": "label", "hue_order": labels, "order": order, "ax": axis}
+    seaborn.boxplot(**shared, palette=palette, fliersize=0, linewidth=0.6, saturation=1, legend="full")
+    seaborn.stripplot(**shared, palette=dict.fromkeys(labels, "#222222"), dodge=True, size=1.6, legend=False)
+    for place, value in enumerate(order):
+        floor = rows.loc[rows[x] == value, "chance"].mean()
+        axis.plot([place - 0.45, place + 0.45], [floor, floor], ":", color=PALETTE["chance"])
+    axis.set_ylim(0, 1)
 
 
 def recovered(

@@ -9,15 +9,12 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from pathlib import Path
 from types import FrameType
 
 import hydra
 from omegaconf import DictConfig
 
-_PACKAGE = Path(__file__).resolve().parent
-# In an installed wheel the configuration lies in the package, in a clone beside it.
-CONFIG = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
+from ivae_lab.places import CONFIG
 
 _INTERRUPTED = "ivae_lab.train: interrupted before the run began"
 _exit_codes = [0]  # of the runs of this process: a sweep goes on after a run that fails, and says so at its end

@@ -46,7 +46,7 @@ from ivae_lab.metrics.mcc import (
     weak_mean_correlation,
 )
 from ivae_lab.results import atomic
-from ivae_lab.train import CONFIG
+from ivae_lab.places import CONFIG
 
 PROCESSES = {
     "python -m ivae_lab.train --help": ["-m", "ivae_lab.train", "--help"],

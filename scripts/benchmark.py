@@ -46,7 +46,7 @@ from ivae_lab.engine.run import build_model, draw_data, prepare
 from ivae_lab.engine.stack import Stack
 from ivae_lab.engine.training import Chunk, Compute, Plan, Training
 from ivae_lab.models.model import Model
-from ivae_lab.train import CONFIG
+from ivae_lab.places import CONFIG
 from ivae_lab.types import Batch, Splits
 
 if TYPE_CHECKING:

@@ -21,6 +21,7 @@ from ivae_lab.engine.job import read_settings
 from ivae_lab.engine.module import SeedsModule
 from ivae_lab.engine.run import Run, Settings
 from ivae_lab.engine.stack import Parameters
+from ivae_lab.places import CONFIG
 from ivae_lab.results import COLUMNS, read_latents
 
 SMALL = ("data.segments=8", "data.samples_per_segment=100", "trainer.batch_size=64", "trainer.chunk=20")
@@ -108,7 +109,7 @@ def settings(*overrides: str) -> Settings:
     """The checked settings of a configuration."""
     from hydra import compose, initialize_config_dir
 
-    with initialize_config_dir(config_dir=str(train.CONFIG), version_base="1.3"):
+    with initialize_config_dir(config_dir=str(CONFIG), version_base="1.3"):
         config = compose("config", list(overrides), return_hydra_config=True)
     choices = dict(config.hydra.runtime.choices)
     return read_settings(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]), choices)

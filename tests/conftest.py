@@ -14,7 +14,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from ivae_lab.train import CONFIG
+from ivae_lab.places import CONFIG
 
 # Keys that say how large something is. A component that has one of them gets the small value.
 TINY: dict[str, dict[str, Any]] = {

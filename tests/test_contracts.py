@@ -19,8 +19,8 @@ from ivae_lab.engine.stack import Stack
 from ivae_lab.engine.streams import generator
 from ivae_lab.metrics.estimate import Estimate
 from ivae_lab.models.model import Model
+from ivae_lab.places import CONFIG
 from ivae_lab.results import COLUMNS, read_results, write_results
-from ivae_lab.train import CONFIG
 from ivae_lab.types import Batch, DataSpec, Splits
 
 Compose = Callable[..., DictConfig]

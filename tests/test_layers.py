@@ -36,9 +36,10 @@ LAYERS = (
     _layer(-1, "__init__", third_party="", light=True),
     _layer(0, "types nets distributions transforms", third_party="torch numpy annotated_types pydantic"),
     _layer(0, "build"),
+    _layer(0, "identity places", third_party="", light=True),
     _layer(1, "data priors models", siblings=False),
     _layer(1, "metrics", light=True),
-    _layer(2, "results plots display aggregate report sweep", light=True),
+    _layer(2, "results scores tables experiment cells claims present plots display aggregate report sweep", light=True),
     _layer(3, "engine"),
     _layer(4, "train reproduce"),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from ivae_lab.train import CONFIG
+from ivae_lab.places import CONFIG
 from scripts.released_table import table
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -17,8 +17,8 @@ from ivae_lab.engine.module import SeedsModule
 from ivae_lab.engine.run import Run, build_model, prepare
 from ivae_lab.engine.stack import Parameters, Stack
 from ivae_lab.engine.training import Compute, Plan
+from ivae_lab.places import CONFIG
 from ivae_lab.results import COLUMNS, read_latents, read_results, read_status
-from ivae_lab.train import CONFIG
 from ivae_lab.types import Splits
 from tests.commands import SMALL, advance, difference, make_module, make_run, scores, trained
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 import platform
@@ -17,29 +16,11 @@ from typing import Any
 
 from ivae_lab.results import atomic
 
-# What changes the numbers of a run, and so its name; everything else (outputs, logger, compute) does not.
-NUMBERS = ("data", "model", "prior", "trainer", "metric")
 _LIBRARIES = ("torch", "lightning", "hydra-core", "numpy", "scipy", "scikit-learn", "pandas")
 
 
 class BusyError(RuntimeError):
     """Another process holds the run folder."""
-
-
-def digest(config: dict[str, Any]) -> str:
-    """Ten hexadecimal digits that stand for a plain configuration tree."""
-    canonical = json.dumps(config, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()[:10]
-
-
-def cell_digest(config: dict[str, Any]) -> str:
-    """Stands for what a seed's numbers depend on, besides the seed: the same cell has it in every run."""
-    return digest({name: config[name] for name in NUMBERS})
-
-
-def run_digest(config: dict[str, Any], seeds: list[int]) -> str:
-    """Stands for what a run's numbers depend on."""
-    return digest({**{name: config[name] for name in NUMBERS}, "seed": seeds})
 
 
 @contextmanager

@@ -17,14 +17,15 @@ from rich.console import Console
 
 from ivae_lab.build import ConfigError, build, check_value, unknown_key
 from ivae_lab.display import show
-from ivae_lab.engine.folder import NUMBERS, BusyError, run_digest
+from ivae_lab.engine.folder import BusyError
 from ivae_lab.engine.group import StoppedError, execute
 from ivae_lab.engine.planner import together
 from ivae_lab.engine.run import Run, Settings, prepare
+from ivae_lab.identity import NUMBERS, run_digest
 from ivae_lab.results import is_finished, read_status
 
 OK, FAILED, BAD_INPUT = 0, 1, 2
-_SETTINGS = ("seed", "outputs", "force", "logger", "compute")
+_SETTINGS = ("seed", "outputs", "force", "logger", "show", "compute")
 _Seed = Annotated[int, Ge(0), Le(2**32 - 1)]
 _sweep: list[Settings] = []  # the runs of a sweep that have not been trained by this process
 _trained: set[Path] = set()  # folders of those that were trained beside another, and have not had their turn
@@ -62,7 +63,8 @@ def _do(config: DictConfig, console: Console) -> int:
         _announce(runs, console)
         _sweep[:] = [each for each in _sweep if each.folder not in {run.settings.folder for run in runs}]
         _execute(runs, console)
-    show(settings.folder, console)
+    if config.show:
+        show(settings.folder, console)
     return OK if read_status(settings.folder)["state"] == "done" else FAILED
 
 
@@ -105,7 +107,7 @@ def read_settings(config: DictConfig, choices: Mapping[str, Any]) -> Settings:
     if unknown:
         raise ConfigError(f"{unknown[0]}: {unknown_key(unknown[0], [*NUMBERS, *_SETTINGS])}")
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    for name, annotation in (("outputs", str), ("force", bool), ("logger", Literal["csv", "wandb"])):
+    for name, annotation in (("outputs", str), ("force", bool), ("show", bool), ("logger", Literal["csv", "wandb"])):
         check_value(plain[name], annotation, name)
     seeds = _seeds(plain["seed"])
     check_value(plain["data"].get("seed"), _Seed, "data.seed")

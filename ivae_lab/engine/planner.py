@@ -15,9 +15,10 @@ import torch
 from rich.console import Console
 
 from ivae_lab.build import ConfigError
-from ivae_lab.engine.folder import NUMBERS, digest, is_free
+from ivae_lab.engine.folder import is_free
 from ivae_lab.engine.memory import free_bytes, state_bytes
 from ivae_lab.engine.run import Run, Settings
+from ivae_lab.identity import NUMBERS, digest
 from ivae_lab.results import is_finished
 
 # What may differ within a stack: each model has its own data, weight of the KL term, learning rate and seed.

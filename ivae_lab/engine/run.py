@@ -26,6 +26,7 @@ from ivae_lab.engine.evaluate import Encoded, encode
 from ivae_lab.engine.module import Share
 from ivae_lab.engine.stack import Stack
 from ivae_lab.engine.training import Compute, Plan, Training
+from ivae_lab.identity import cell_digest, digest, run_digest
 from ivae_lab.metrics.estimate import Estimate
 from ivae_lab.models.model import Model
 from ivae_lab.results import Row, atomic, write_results
@@ -56,7 +57,7 @@ class Settings:
     @property
     def fingerprint(self) -> str:
         """Stands for everything that changes numbers."""
-        return folders.run_digest(self.plain(), self.seeds)
+        return run_digest(self.plain(), self.seeds)
 
 
 def draw_data(config: DictConfig) -> Splits:
@@ -89,7 +90,7 @@ class Run:
 
     def __post_init__(self) -> None:
         settings, training = self.settings, self.settings.training
-        data = folders.digest(settings.plain()["data"])
+        data = digest(settings.plain()["data"])
         if data not in self.drawn:
             self.drawn[data] = draw_data(settings.config)
         self.splits = self.drawn[data]
@@ -191,7 +192,7 @@ class Run:
             "seeds": settings.seeds,
             "data_seed": settings.data_seed,
             "run": settings.fingerprint,
-            "cell": folders.cell_digest(plain),
+            "cell": cell_digest(plain),
             "device": str(settings.compute.torch_device()),
             "threads": torch.get_num_threads(),
             "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

@@ -1,0 +1,161 @@
+"""Cells of a figure: every configuration that is to be trained, with its seeds, and where each seed was computed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field
+from functools import cache
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from ivae_lab.experiment import Figure, Line, Scale
+from ivae_lab.identity import NUMBERS, cell_digest
+from ivae_lab.places import CONFIG
+from ivae_lab.plots import method_of, name_of
+from ivae_lab.results import is_finished, read_status
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One configuration of a figure, without its seeds' numbers."""
+
+    line: Line
+    overrides: tuple[str, ...]  # of one run, without `seed`
+    seeds: tuple[int, ...]
+    config: dict[str, Any]  # the groups that change numbers, resolved
+    data: str
+    model: str
+
+    @property
+    def digest(self) -> str:
+        """Stands for all that a seed's numbers depend on, beside the seed."""
+        return cell_digest(self.config)
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps, for an estimate of the work."""
+        trainer, data = self.config["trainer"], self.config["data"]
+        if trainer["steps"] is not None:
+            return int(trainer["steps"])
+        rows = data.get("segments", 1) * data.get("samples_per_segment", 1) * data.get("split", [1])[0]
+        return int(trainer["epochs"] * (rows // trainer["batch_size"]))
+
+    def describe(self, columns: Sequence[str] = ()) -> dict[str, Any]:
+        """What tells its rows from others' in the figure's table."""
+        fixed = {
+            "variant": self.line.variant,
+            "label": self.line.label or name_of(self.model),
+            "method": method_of(self.model),
+            "model": self.model,
+            "data": self.data,
+            "data_seed": self.config["data"]["seed"],
+        }
+        return fixed | {column: _at(self.config, column) for column in columns}
+
+
+def expand(figure: Figure, scale: Scale, overrides: Sequence[str] = ()) -> list[Cell]:
+    """All cells of a figure in a scale; `overrides` are added to every line.
+
+    Two lines may ask for the same cell: it is then trained once.
+    """
+    cells = []
+    for line in figure.cells:
+        if scale not in line.scales:
+            continue
+        count = (line.seeds or figure.seeds)[scale]
+        own = [*line.overrides, *(line.quick if scale == "quick" else []), *overrides]
+        for job in _product(own):
+            config, choices = _composed(job)
+            cells.append(Cell(line, job, tuple(range(count)), config, choices["data"], choices["model"]))
+    return cells
+
+
+def _product(overrides: Iterable[str]) -> list[tuple[str, ...]]:
+    """Every combination of the values; of two overrides of one key the later stands."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    parsed = {each.key_or_group: each for each in OverridesParser.create().parse_overrides(list(overrides))}
+    values = [
+        [f"{key}={value}" for value in each.sweep_string_iterator()] if each.is_sweep_override() else [each.input_line]
+        for key, each in parsed.items()
+    ]
+    return list(product(*values))  # type: ignore[arg-type]
+
+
+def _composed(job: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, str]]:
+    """The resolved configuration of a run, and its choices.
+
+    Composing takes a tenth of a second, so configurations that differ in values only share it.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    groups = tuple(each for each in job if _is_group(each))
+    config, choices = _composed_groups(groups)
+    config = deepcopy(config)
+    for each in OverridesParser.create().parse_overrides([each for each in job if each not in groups]):
+        OmegaConf.update(config, each.key_or_group, each.value(), force_add=False)
+    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    return {name: plain[name] for name in NUMBERS}, choices
+
+
+def _is_group(override: str) -> bool:
+    key = override.partition("=")[0]
+    return "/" in key or key in NUMBERS
+
+
+@cache
+def _composed_groups(overrides: tuple[str, ...]) -> tuple[DictConfig, dict[str, str]]:
+    from hydra import compose, initialize_config_dir
+
+    with initialize_config_dir(config_dir=str(CONFIG), version_base="1.3"):
+        whole = compose("config", list(overrides), return_hydra_config=True)
+    choices = {key: str(value) for key, value in whole.hydra.runtime.choices.items()}
+    own = OmegaConf.masked_copy(whole, [*NUMBERS])
+    OmegaConf.set_struct(own, True)  # an unknown key is an error
+    return own, choices
+
+
+def _at(config: dict[str, Any], key: str) -> Any:
+    value: Any = config
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return str(value) if isinstance(value, list | dict) else value
+
+
+@dataclass
+class Found:
+    """Where cells were computed, of all run folders under the outputs."""
+
+    finished: dict[tuple[str, int], tuple[Path, dict[str, Any]]] = field(default_factory=dict)
+    unfinished: dict[tuple[str, int], tuple[Path, dict[str, Any]]] = field(default_factory=dict)
+
+    def missing(self, cell: Cell) -> list[int]:
+        """Seeds that are still to be trained."""
+        return [seed for seed in cell.seeds if (cell.digest, seed) not in self.finished]
+
+
+def find(outputs: Path) -> Found:
+    """Look through the run folders for cells; of two that hold the same, done stands before diverged, then the newest.
+
+    A folder whose status cannot be read holds nothing: the aggregator names it.
+    """
+    found = Found()
+    for path in sorted(outputs.glob("*/status.json")):
+        try:
+            status = read_status(path.parent)
+            keys = [(str(status["cell"]), int(seed)) for seed in status["seeds"]]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        where = found.finished if is_finished(path.parent) else found.unfinished
+        for key in keys:
+            if key not in where or _rank(status) > _rank(where[key][1]):
+                where[key] = (path.parent, status)
+    return found
+
+
+def _rank(status: dict[str, Any]) -> tuple[bool, str]:
+    return status["state"] == "done", str(status.get("written", ""))

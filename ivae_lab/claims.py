@@ -1,0 +1,267 @@
+"""Whether a paper's claims hold on our rows: tests in words and numbers, never by hand.
+
+=============  ====================================================================================================
+test           holds when, of the score's mean over seeds (a bootstrap interval of 95% goes with every mean)
+=============  ====================================================================================================
+at_least       it is at or above the paper's value
+at_most        it is at or below the paper's value
+within         it is no farther from the paper's value than the tolerance
+above          it is above the other method's, and the interval of the difference lies above 0
+not_below      the other method's is not above it: the interval of the difference does not lie below 0
+correlated     Pearson's correlation of two columns is positive, and its interval lies above 0
+=============  ====================================================================================================
+
+Verdicts: `reproduced`, where every comparison holds; `partly`, where some do, or where the mean misses the paper's
+value (or 0) but its interval reaches it; `not reproduced`; `not run`, where there are no rows. The interval is over
+data seeds where there are several (each seed's models averaged first), else over model seeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ivae_lab.experiment import Claim, ExperimentError, Figure, Reported, Selector, reported
+from ivae_lab.results import interval
+
+Verdict = Literal["reproduced", "partly", "not reproduced", "not run"]
+Degree = Literal["holds", "nearly", "fails"]
+Values = NDArray[np.float64]
+DRAWS = 9999
+WORDS = {
+    "at_least": "mean at or above the paper's value",
+    "at_most": "mean at or below the paper's value",
+    "within": "mean within the tolerance of the paper's value",
+    "above": "mean above each other method's, the 95% interval of the difference above 0",
+    "not_below": "the 95% interval of the difference to each other method's mean not below 0",
+    "correlated": "Pearson correlation positive, its 95% interval above 0",
+}
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """One claim, tested on the rows of one variant."""
+
+    claim: str
+    statement: str
+    where: str
+    theirs: str
+    variant: str
+    ours: str
+    seeds: int  # model seeds per setting, the fewest
+    data_seeds: int
+    test: str
+    verdict: Verdict
+    reason: str
+
+    def record(self) -> dict[str, Any]:
+        """As a row of a table."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    degree: Degree
+    said: str  # ours, in numbers
+    why: str
+
+
+def judge(figure: Figure, tables: Mapping[str, pd.DataFrame]) -> list[Judgement]:
+    """Test all claims of a figure, for each variant of its rows."""
+    return [each for claim in figure.claims for each in _judge(figure, claim, tables.get(claim.table))]
+
+
+def _judge(figure: Figure, claim: Claim, rows: pd.DataFrame | None) -> Iterator[Judgement]:
+    if rows is None or rows.empty:
+        yield _judgement(figure, claim, "-", pd.DataFrame(), [])
+        return
+    for variant, own in rows.groupby("variant", sort=False):
+        if len(picked(own, claim.of)):
+            yield _judgement(figure, claim, str(variant), own, list(_compare(figure, claim, own)))
+
+
+def _judgement(
+    figure: Figure, claim: Claim, variant: str, rows: pd.DataFrame, comparisons: list[_Comparison]
+) -> Judgement:
+    states = _states(figure, claim)
+    degrees = [each.degree for each in comparisons]
+    verdict: Verdict = (
+        "not run"
+        if not degrees
+        else "reproduced"
+        if all(degree == "holds" for degree in degrees)
+        else "not reproduced"
+        if all(degree == "fails" for degree in degrees)
+        else "partly"
+    )
+    used = picked(rows, claim.of) if len(rows) else rows
+    return Judgement(
+        claim=claim.claim,
+        statement=states.statement,
+        where=states.where,
+        theirs=_theirs(states),
+        variant=variant,
+        ours="; ".join(each.said for each in comparisons) or "-",
+        seeds=_seeds_per_setting(used),
+        data_seeds=int(used["data_seed"].nunique()) if len(used) else 0,
+        test=WORDS[claim.test],
+        verdict=verdict,
+        reason="; ".join(each.why for each in comparisons) or "no finished runs to compare",
+    )
+
+
+def _states(figure: Figure, claim: Claim) -> Reported:
+    stated = reported(figure.paper)
+    if claim.claim not in stated:
+        raise ExperimentError(f"{figure.full_name}: expected a claim of {figure.paper}/reported.csv, got {claim.claim}")
+    return stated[claim.claim]
+
+
+def _theirs(states: Reported) -> str:
+    if states.value is None:
+        return "ordering"
+    return f"{states.value:g}" if states.tolerance is None else f"{states.value:g} ± {states.tolerance:g}"
+
+
+def _seeds_per_setting(rows: pd.DataFrame) -> int:
+    if rows.empty:
+        return 0
+    return int(rows.groupby(["data_seed", "label"], dropna=False)["seed"].nunique().min())
+
+
+def _compare(figure: Figure, claim: Claim, rows: pd.DataFrame) -> Iterator[_Comparison]:
+    """Every comparison that the claim makes on the rows of one variant."""
+    score = claim.score or figure.score
+    for name, part in _parts(rows, claim.per):
+        own = picked(part, claim.of)
+        if own.empty:
+            continue
+        if claim.test == "correlated":
+            yield _correlated(own, claim.against or "elbo", score, name)
+        elif claim.than:
+            for other in claim.than:
+                against = picked(part, other)
+                if len(against):
+                    yield _ordered(claim, own, against, score, name)
+        else:
+            yield _valued(claim, units(own, score), _states(figure, claim), name)
+
+
+def _parts(rows: pd.DataFrame, per: str | None) -> Iterator[tuple[str, pd.DataFrame]]:
+    if per is None:
+        yield "", rows
+        return
+    short = per.rpartition(".")[2]
+    for value, part in rows.groupby(per, sort=True):
+        yield f"{short} {value}: ", part
+
+
+def picked(rows: pd.DataFrame, selector: Selector) -> pd.DataFrame:
+    """Rows that have the selector's values."""
+    for column, value in selector.items():
+        values = value if isinstance(value, list) else [value]
+        rows = rows[rows[column].isin(values)]
+    return rows
+
+
+def units(rows: pd.DataFrame, score: str) -> pd.Series[float]:
+    """The independent values that an interval is taken over.
+
+    Means of data seeds where there are several, else the values of the model seeds; of finite scores only.
+    """
+    finite = rows[np.isfinite(rows[score].astype(float))]
+    if rows["data_seed"].nunique() > 1:
+        return finite.groupby("data_seed")[score].mean()
+    return finite.groupby("seed")[score].mean()
+
+
+def _valued(claim: Claim, values: pd.Series[float], states: Reported, name: str) -> _Comparison:
+    if states.value is None or (claim.test == "within" and states.tolerance is None):
+        raise ExperimentError(
+            f"{claim.claim}: expected a value (and tolerance) in reported.csv for {claim.test}, got none"
+        )
+    value = states.value
+    if values.empty:
+        return _Comparison("fails", f"{name}diverged", f"{name}every seed diverged")
+    mean, (low, high) = float(values.mean()), interval(values)
+    slack = states.tolerance or 0.0
+    lowest = value - slack if claim.test == "within" else value if claim.test == "at_least" else -np.inf
+    highest = value + slack if claim.test == "within" else value if claim.test == "at_most" else np.inf
+    holds, reaches = lowest <= mean <= highest, high >= lowest and low <= highest
+    bounds = f"{lowest:g} to {highest:g}" if claim.test == "within" else f"{claim.test.replace('_', ' ')} {value:g}"
+    said = f"{name}{_mean(mean, low, high)}"
+    return _Comparison("holds" if holds else "nearly" if reaches else "fails", said, f"{said}, asked {bounds}")
+
+
+def _ordered(claim: Claim, own: pd.DataFrame, other: pd.DataFrame, score: str, name: str) -> _Comparison:
+    a, b = units(own, score), units(other, score)
+    who, whom = _called(own), _called(other)
+    if a.empty or b.empty:
+        return _Comparison("fails", f"{name}{who if a.empty else whom} diverged", f"{name}every seed diverged")
+    difference = float(a.mean() - b.mean())
+    low, high = difference_interval(a, b, paired=own["data_seed"].nunique() > 1)
+    said = f"{name}{who} {a.mean():.3f}, {whom} {b.mean():.3f}"
+    why = f"{name}{who} - {whom} = {_mean(difference, low, high)}"
+    if claim.test == "above":
+        degree: Degree = "holds" if low > 0 else "nearly" if difference > 0 else "fails"
+    else:
+        degree = "fails" if high < 0 else "holds" if difference >= 0 or high >= 0 else "nearly"
+    return _Comparison(degree, said, why)
+
+
+def difference_interval(a: pd.Series[float], b: pd.Series[float], paired: bool) -> tuple[float, float]:
+    """95% bootstrap interval of mean(a) - mean(b): paired by index (data seeds), or of two groups of seeds."""
+    from scipy.stats import bootstrap
+
+    if paired:
+        return interval((a - b).dropna())
+    if len(a) < 2 or len(b) < 2:
+        return float("nan"), float("nan")
+    result = bootstrap(
+        (a.to_numpy(float), b.to_numpy(float)),
+        lambda x, y, axis: np.mean(x, axis) - np.mean(y, axis),
+        n_resamples=DRAWS,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    )
+    return float(result.confidence_interval.low), float(result.confidence_interval.high)
+
+
+def _correlated(rows: pd.DataFrame, x: str, y: str, name: str) -> _Comparison:
+    r, low, high = correlation(rows[x].to_numpy(float), rows[y].to_numpy(float))
+    said = f"{name}r = {_mean(r, low, high)}"
+    degree: Degree = "holds" if low > 0 else "nearly" if r > 0 else "fails"
+    return _Comparison(degree, said, said)
+
+
+def correlation(x: Values, y: Values) -> tuple[float, float, float]:
+    """Pearson's correlation of the finite pairs, with its 95% bootstrap interval; NaN for fewer than three pairs."""
+    from scipy.stats import bootstrap, pearsonr
+
+    finite = np.isfinite(x) & np.isfinite(y)
+    x, y = x[finite], y[finite]
+    if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
+        return float("nan"), float("nan"), float("nan")
+    result = bootstrap(
+        (x, y),
+        lambda a, b: float(np.corrcoef(a, b)[0, 1]),
+        n_resamples=1999,
+        paired=True,
+        vectorized=False,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    )
+    return float(pearsonr(x, y)[0]), float(result.confidence_interval.low), float(result.confidence_interval.high)
+
+
+def _called(rows: pd.DataFrame) -> str:
+    return ", ".join(map(str, rows["label"].unique()))
+
+
+def _mean(value: float, low: float, high: float) -> str:
+    return f"{value:.3f} [{low:.3f}, {high:.3f}]" if np.isfinite(low) else f"{value:.3f}"

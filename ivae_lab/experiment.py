@@ -1,0 +1,189 @@
+"""A figure of a paper as data: which cells are trained, what is drawn of them, and what the paper claims.
+
+`experiments/<paper>/<figure>.yaml` holds a `Figure`, `experiments/<paper>/reported.csv` what the paper states, and
+`experiments/<paper>/figures.py` the functions that draw. Nothing here trains or draws.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+from collections.abc import Callable
+from functools import cache
+from types import ModuleType
+from typing import Any, Literal
+
+import pandas as pd
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ivae_lab.places import EXPERIMENTS
+
+Scale = Literal["quick", "paper"]
+SCALES: tuple[Scale, ...] = ("quick", "paper")
+Selector = dict[str, Any]  # column of the figure's rows -> the value, or a list of values, that a row must have
+
+
+class ExperimentError(ValueError):
+    """A figure that does not exist or is not written as it must be: one line."""
+
+
+class _Strict(BaseModel):
+    """An unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Line(_Strict):
+    """A sweep, as `python -m ivae_lab.train -m` takes it: its overrides, without `seed`."""
+
+    variant: str  # paper, released, ours, ... : claims are tested for each variant by itself
+    overrides: list[str]
+    quick: list[str] = []  # further overrides in the quick scale; one of the same key replaces
+    label: str | None = None  # in legends and tables; by default the method's name
+    seeds: dict[Scale, int] | None = None  # number of model seeds, where it is not the figure's
+    scales: list[Scale] = list(SCALES)  # where it belongs
+
+
+class Choice(_Strict):
+    """Of several values of a configuration key one is kept, in every group of runs by itself."""
+
+    over: str
+    by: str  # the column whose mean over seeds is largest: elbo; anything with the true sources is an oracle
+
+
+class Claim(_Strict):
+    """How a claim of `reported.csv` is tested on rows; each selector picks rows, `per` tests each of its values."""
+
+    claim: str  # its id in reported.csv
+    test: Literal["at_least", "at_most", "within", "above", "not_below", "correlated"]
+    of: Selector = {}
+    than: list[Selector] = []
+    per: str | None = None
+    score: str | None = None  # a column of the rows; by default the figure's
+    against: str | None = None  # the other column of a correlation
+    table: str = "rows"
+
+
+class Reported(_Strict):
+    """A row of `reported.csv`: a number or an ordering that the paper states."""
+
+    claim: str
+    figure: str
+    where: str
+    statement: str
+    value: float | None  # None for an ordering
+    tolerance: float | None
+
+
+class Figure(_Strict):
+    """Everything that `python -m ivae_lab.reproduce <paper>/<figure>` needs to know.
+
+    Attributes
+    ----------
+    title, where, claim
+        What it is, where it stands in the paper, and what the paper says with it, in a sentence.
+    cells
+        The sweeps that are trained.
+    seeds
+        Model seeds 0, 1, ... in each scale.
+    score
+        The column of the rows that it is about.
+    columns
+        Keys of the configuration that become columns of the rows.
+    choose
+        Settings that the paper chose among; done in this order before anything is drawn or tested.
+    table
+        The columns that the summary table has a line for each combination of.
+    tables
+        Further tables, made by functions of `figures.py` from the run folders: name -> function.
+    draw
+        Functions of `figures.py` from the tables to pictures.
+    claims, deviations
+        What is tested, and in what this differs from the paper.
+    """
+
+    title: str
+    where: str
+    claim: str
+    cells: list[Line] = Field(min_length=1)
+    seeds: dict[Scale, int]
+    score: str = "mcc_mean"
+    columns: list[str] = []
+    choose: list[Choice] = []
+    table: list[str] = ["variant", "label"]
+    tables: dict[str, str] = {}
+    draw: list[str] = Field(min_length=1)
+    claims: list[Claim] = []
+    deviations: list[str] = []
+    paper: str = ""
+    name: str = ""
+
+    @property
+    def full_name(self) -> str:
+        """`<paper>/<figure>`."""
+        return f"{self.paper}/{self.name}"
+
+
+def names() -> list[str]:
+    """All figures, as `<paper>/<figure>`, in the order of papers and of names."""
+    return [f"{path.parent.name}/{path.stem}" for path in sorted(EXPERIMENTS.glob("*/*.yaml"))]
+
+
+def load(name: str) -> Figure:
+    """Read a figure.
+
+    Raises
+    ------
+    ExperimentError
+        If there is none of this name (with the nearest names), or its file is not right.
+    """
+    path = EXPERIMENTS / f"{name}.yaml"
+    if name not in names():
+        raise ExperimentError(f"expected a figure, got {name!r}; {_nearest(name)}")
+    paper, figure = name.split("/")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return Figure(**content, paper=paper, name=figure)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ExperimentError(f"{path.name}: {where}: {first['msg']}, got {first['input']!r}") from None
+
+
+def _nearest(name: str) -> str:
+    known = names()
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+    near += [full for full in known if full not in near and name and name.split("/")[-1] == full.split("/")[1]]
+    return f"nearest: {', '.join(near)}" if near else f"there are: {', '.join(known)}"
+
+
+@cache
+def reported(paper: str) -> dict[str, Reported]:
+    """What a paper states, by the claim's id."""
+    table = pd.read_csv(EXPERIMENTS / paper / "reported.csv").astype(object)
+    rows = table.where(table.notna(), None).to_dict("records")
+    try:
+        stated = [Reported.model_validate(row) for row in rows]
+    except ValidationError as error:
+        raise ExperimentError(f"{paper}/reported.csv: {' '.join(str(error).split())}") from None
+    return {each.claim: each for each in stated}
+
+
+@cache
+def _functions(paper: str) -> ModuleType:
+    path = EXPERIMENTS / paper / "figures.py"
+    spec = importlib.util.spec_from_file_location(f"ivae_lab_experiments_{paper}", path)
+    if spec is None or spec.loader is None:
+        raise ExperimentError(f"expected {path}, got none")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def function(paper: str, name: str) -> Callable[..., Any]:
+    """A function of the paper's `figures.py`."""
+    found = getattr(_functions(paper), name, None)
+    if found is None:
+        raise ExperimentError(f"expected a function of {paper}/figures.py, got {name!r}")
+    return found  # type: ignore[no-any-return]

@@ -1,0 +1,346 @@
+"""From the run folders of a figure's cells to its rows, tables, pictures and verdicts: no training, no torch.
+
+What is left of a figure in a folder (`outputs/figures/<paper>/<figure>/<scale>/`):
+
+==================  ====================================================================================
+about.json          what it is, the commands, configurations, runs and their environment, what is missing
+rows.csv            one row per run and seed: what was trained, its scores, where they come from
+<table>.csv         further tables, of latents or of the training
+summary.csv .md     the table that goes with the figure, also as LaTeX (.tex, booktabs)
+verdicts.csv .md    the claims, and whether they hold
+<picture>           as .png, .svg and .pdf
+==================  ====================================================================================
+
+`rows.csv`, the further tables and the first part of about.json are all that drawing needs: of the paper scale they are
+kept in `experiments/<paper>/results/`, so that pictures, verdicts and report can be made where nothing was trained.
+"""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ivae_lab.cells import Cell, Found
+from ivae_lab.claims import Judgement, judge, units
+from ivae_lab.experiment import Figure, Scale, function
+from ivae_lab.places import EXPERIMENTS
+from ivae_lab.plots import STYLE, Picture, save
+from ivae_lab.results import atomic, interval
+from ivae_lab.scores import per_seed
+from ivae_lab.tables import latex, markdown
+
+Tables = dict[str, pd.DataFrame]
+
+
+@dataclass
+class Evidence:
+    """All that a figure is drawn and judged from.
+
+    Attributes
+    ----------
+    tables
+        `rows`, one row per run and seed that has finished, and the figure's further tables.
+    total
+        How many (cell, seed) the figure asks for.
+    missing
+        One entry per cell that lacks seeds: overrides, seeds, state, error, folder.
+    lines
+        The sweeps: variant, label, command, resolved configuration of the first cell.
+    runs
+        Run folders by name: state, seeds, seconds, commit, written, device, threads, versions, error.
+    """
+
+    figure: Figure
+    scale: Scale
+    changed: list[str]  # overrides of the user that change numbers
+    command: str
+    total: int = 0
+    tables: Tables = field(default_factory=dict)
+    missing: list[dict[str, Any]] = field(default_factory=list)
+    lines: list[dict[str, Any]] = field(default_factory=list)
+    runs: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def done(self) -> int:
+        """How many (cell, seed) have finished."""
+        return self.total - sum(len(each["seeds"]) for each in self.missing)
+
+    @property
+    def seconds(self) -> float:
+        """Training time of all runs."""
+        return float(sum(run["seconds"] or 0 for run in self.runs.values()))
+
+    @property
+    def chosen(self) -> Tables:
+        """The tables with the rows of chosen settings only: what is drawn and judged."""
+        return {**self.tables, "rows": choose(self.figure, self.tables["rows"])}
+
+    def plain(self) -> dict[str, Any]:
+        """Everything but the tables, as JSON takes it."""
+        head = {"paper": self.figure.paper, "figure": self.figure.name, "scale": self.scale, "changed": self.changed}
+        own = {name: getattr(self, name) for name in ("command", "total", "done", "seconds")}
+        return head | own | {name: getattr(self, name) for name in ("missing", "lines", "runs")}
+
+
+def gather(figure: Figure, cells: Sequence[Cell], found: Found, evidence: Evidence) -> Evidence:
+    """Fill in rows, tables, runs and what is missing from the run folders where the cells were found."""
+    rows: list[dict[str, Any]] = []
+    folders: dict[Path, tuple[dict[str, Any], pd.DataFrame]] = {}
+    seen: set[tuple[str, int, str, str | None]] = set()
+    for cell in cells:
+        keys = [(cell.digest, seed) for seed in cell.seeds]
+        evidence.total += len(keys)
+        for key in keys:
+            apart = (*key, cell.line.variant, cell.line.label)
+            if key in found.finished and apart not in seen:
+                seen.add(apart)
+                path, status = found.finished[key]
+                folders.setdefault(path, (status, per_seed(path)))
+                scores = folders[path][1].loc[key[1]]
+                origin = {"run": path.name, "commit": status.get("commit"), "written": status.get("written")}
+                rows.append({**cell.describe(figure.columns), "seed": key[1], **scores, **origin})
+        if lacking := found.missing(cell):
+            evidence.missing.append(_lacking(cell, lacking, found))
+    evidence.runs = {path.name: _provenance(status) for path, (status, _) in folders.items()}
+    evidence.lines = _lines(cells)
+    evidence.tables["rows"] = pd.DataFrame(rows)
+    if rows:
+        paths, chosen = {path.name: path for path in folders}, evidence.chosen["rows"]
+        for name, maker in figure.tables.items():
+            evidence.tables[name] = function(figure.paper, maker)(chosen, paths)
+    return evidence
+
+
+def _lacking(cell: Cell, seeds: list[int], found: Found) -> dict[str, Any]:
+    path, status = found.unfinished.get((cell.digest, seeds[0]), (None, {"state": "not run"}))
+    return {
+        "overrides": list(cell.overrides),
+        "variant": cell.line.variant,
+        "seeds": seeds,
+        "state": status["state"],
+        "error": status.get("error"),
+        "folder": path.name if path else None,
+    }
+
+
+def _provenance(status: Mapping[str, Any]) -> dict[str, Any]:
+    kept = ("state", "seeds", "seconds", "trained_together", "commit", "written", "device", "threads", "versions")
+    return {name: status.get(name) for name in (*kept, "error")}
+
+
+def _lines(cells: Sequence[Cell]) -> list[dict[str, Any]]:
+    """The sweeps of the cells, each with the configuration of its first cell."""
+    first = {id(cell.line): cell for cell in reversed(cells)}
+    counted = {id(cell.line): sum(each.line is cell.line for each in cells) for cell in cells}
+    return [
+        {
+            "variant": cell.line.variant,
+            "label": cell.describe()["label"],
+            "cells": counted[key],
+            "seeds": list(cell.seeds),
+            "first": list(cell.overrides),
+            "config": cell.config,
+        }
+        for key, cell in reversed(first.items())
+    ]
+
+
+def choose(figure: Figure, rows: pd.DataFrame) -> pd.DataFrame:
+    """Keep, of the settings that the paper chose among, the best in each group of runs by itself (`figure.choose`)."""
+    for choice in figure.choose:
+        if rows.empty:
+            break
+        others = [column for column in figure.columns if column not in [each.over for each in figure.choose]]
+        later = [each.over for each in figure.choose[figure.choose.index(choice) + 1 :]]
+        groups = ["variant", "label", "model", "data_seed", *others, *later]
+        means = rows.groupby([*groups, choice.over], dropna=False)[choice.by].mean().reset_index()
+        best = means.sort_values(choice.by, ascending=False, kind="stable").drop_duplicates(groups)
+        rows = rows.merge(best[[*groups, choice.over]], on=[*groups, choice.over], how="inner")
+    return rows
+
+
+def summary(figure: Figure, rows: pd.DataFrame) -> pd.DataFrame:
+    """One line per combination of the figure's table columns: the score's mean, interval, spread, and what it rests on.
+
+    `by_elbo` is the score of the model seed with the best ELBO, averaged over data seeds: what one who does not know
+    the sources would report of as many restarts. `oracle` is that of the best score: an upper bound, no result.
+    """
+    if rows.empty:
+        return pd.DataFrame()
+    columns = [*figure.table]
+    records = []
+    for key, part in rows.groupby(columns, sort=False, dropna=False):
+        records.append(dict(zip(columns, key, strict=True)) | _over_seeds(part, figure.score))
+    return pd.DataFrame(records)
+
+
+def _over_seeds(rows: pd.DataFrame, score: str) -> dict[str, Any]:
+    values = units(rows, score)
+    low, high = interval(values)
+    finite = rows[np.isfinite(rows[score].astype(float))]
+    across = finite.groupby("data_seed")
+    best = {
+        name: float(np.mean([_at_largest(part, score, by) for _, part in across])) if len(finite) else float("nan")
+        for name, by in (("by_elbo", "elbo"), ("oracle", score))
+    }
+    data, model = spread(rows, score)
+    return {
+        "mean": float(values.mean()),
+        "low": low,
+        "high": high,
+        "median": float(values.median()),
+        "sd_data": data,
+        "sd_model": model,
+        **best,
+        "chance": float(rows["chance"].mean()),
+        "data_seeds": int(rows["data_seed"].nunique()),
+        "seeds": int(rows.groupby("data_seed")["seed"].nunique().min()),
+        "diverged": int(len(rows) - len(finite)),
+    }
+
+
+def _at_largest(rows: pd.DataFrame, score: str, by: str) -> float:
+    """The score in the row where `by` is largest."""
+    return float(rows[score].to_numpy(float)[np.nanargmax(rows[by].to_numpy(float))])
+
+
+def spread(rows: pd.DataFrame, score: str) -> tuple[float, float]:
+    """Standard deviations between data seeds and between the model seeds of a data seed (one-way random effects).
+
+    Between data seeds: the variance of their means less what the model seeds explain of it, 0 at the least; NaN with
+    one data seed.
+    """
+    finite = rows[np.isfinite(rows[score].astype(float))]
+    groups = finite.groupby("data_seed")[score]
+    within = groups.var().mean()
+    if finite["data_seed"].nunique() < 2:
+        return float("nan"), float(np.sqrt(within))
+    explained = (groups.var() / groups.size()).mean()
+    between = groups.mean().var() - (0.0 if np.isnan(explained) else explained)
+    return float(np.sqrt(max(between, 0.0))), float(np.sqrt(within))
+
+
+@dataclass(frozen=True)
+class Presented:
+    """A figure as it was written: its folder, summary, judgements and pictures."""
+
+    folder: Path
+    summary: pd.DataFrame
+    judgements: list[Judgement]
+    about: dict[str, Any]
+
+
+def present(evidence: Evidence, folder: Path) -> Presented:
+    """Draw, judge, and write everything of a figure into `folder`."""
+    figure = evidence.figure
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, table in evidence.tables.items():
+        write_table(folder / f"{name}.csv", table)
+    chosen = evidence.chosen
+    judgements = judge(figure, chosen)
+    verdicts = pd.DataFrame([each.record() for each in judgements])
+    table = summary(figure, chosen["rows"])
+    for stem, content in (("summary", table), ("verdicts", verdicts)):
+        write_table(folder / f"{stem}.csv", content)
+        _write_text(folder / f"{stem}.md", markdown(content))
+        _write_text(folder / f"{stem}.tex", latex(content))
+    pictures = _draw(evidence, chosen, folder) if len(chosen["rows"]) else []
+    about = {
+        "title": figure.title,
+        "where": figure.where,
+        "claim": figure.claim,
+        "score": figure.score,
+        **evidence.plain(),
+        "pictures": pictures,
+        "tables": list(evidence.tables),
+        "deviations": figure.deviations,
+        "verdicts": [each.record() for each in judgements],
+    }
+    _write_text(folder / "about.json", _json(about))
+    return Presented(folder, table, judgements, about)
+
+
+def _draw(evidence: Evidence, tables: Tables, folder: Path) -> list[dict[str, str]]:
+    from matplotlib import rc_context
+
+    drawn = []
+    with rc_context(STYLE):
+        for name in evidence.figure.draw:
+            picture: Picture = function(evidence.figure.paper, name)(tables)
+            across = int(16 * picture.figure.get_figwidth())  # characters
+            lines = [textwrap.fill(line, across) for line in heading(evidence)]
+            picture.figure.suptitle("\n".join(lines), fontsize=8)
+            save(picture.figure, folder / picture.stem, (".png", ".svg", ".pdf"))
+            drawn.append({"stem": picture.stem, "alt": picture.alt, "caption": picture.caption})
+    return drawn
+
+
+def heading(evidence: Evidence) -> list[str]:
+    """What stands over every picture: where it belongs, its scale, and how much of it is there."""
+    figure = evidence.figure
+    scale = "" if evidence.scale == "paper" else "QUICK scale, not the paper's sizes; "
+    changed = f"changed: {' '.join(evidence.changed)}; " if evidence.changed else ""
+    return (
+        f"{figure.full_name} ({figure.where}): {figure.title}\n{scale}{changed}{evidence.done} of {evidence.total} runs"
+    )
+
+
+def record(evidence: Evidence) -> list[Path]:
+    """Keep the tables and the provenance of a figure with the project, under experiments/<paper>/results/."""
+    about, paths = _kept(evidence.figure, evidence.tables)
+    about.parent.mkdir(parents=True, exist_ok=True)
+    for key, path in paths.items():
+        write_table(path, evidence.tables[key])
+    _write_text(about, _json(evidence.plain()))
+    return [*paths.values(), about]
+
+
+def recorded(figure: Figure) -> Evidence | None:
+    """What the project keeps of a figure; None where it keeps nothing."""
+    about, paths = _kept(figure, ("rows", *figure.tables))
+    if not about.exists():
+        return None
+    kept = json.loads(about.read_text(encoding="utf-8"))
+    tables = {key: pd.read_csv(path) for key, path in paths.items()}
+    own = {name: kept[name] for name in ("scale", "changed", "command", "total", "missing", "lines", "runs")}
+    return Evidence(figure, tables=tables, **own)
+
+
+def _kept(figure: Figure, tables: Iterable[str]) -> tuple[Path, dict[str, Path]]:
+    """Where the project keeps a figure's provenance, and each of its tables."""
+    folder, name = EXPERIMENTS / figure.paper / "results", figure.name
+    return folder / f"{name}.json", {
+        key: folder / (f"{name}.csv" if key == "rows" else f"{name}.{key}.csv") for key in tables
+    }
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write a table as CSV, whole or not at all; numbers to six digits, which is more than seeds agree to."""
+    with atomic(path) as temporary:
+        table.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+
+
+def _json(content: Mapping[str, Any]) -> str:
+    """JSON with a line for each entry of the top level, and for each run, so that a difference can be read."""
+    parts = [f"{json.dumps(key)}: {_entry(value)}" for key, value in content.items()]
+    return "{\n" + ",\n".join(parts) + "\n}\n"
+
+
+def _entry(value: Any) -> str:
+    if isinstance(value, dict) and value:
+        return "{\n" + ",\n".join(f"  {json.dumps(k)}: {json.dumps(v, default=str)}" for k, v in value.items()) + "\n }"
+    if isinstance(value, list) and value:
+        return "[\n" + ",\n".join(f"  {json.dumps(each, default=str)}" for each in value) + "\n ]"
+    return json.dumps(value, default=str)
+
+
+def _write_text(path: Path, text: str) -> None:
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

@@ -1,0 +1,47 @@
+"""The few numbers of a run that tables and figures are about, out of the many rows of `results.csv`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ivae_lab.results import read_results
+
+# Name of a score -> what picks its rows; results.csv has every other variant.
+HEADLINES: dict[str, dict[str, Any]] = {
+    "mcc_mean": {"metric": "mcc", "latents": "mean", "coefficient": "pearson", "alignment": "strong"},
+    "mcc_sample": {"metric": "mcc", "latents": "sample", "coefficient": "pearson", "alignment": "strong"},
+    "mcc_weak": {"metric": "mcc", "latents": "mean", "alignment": "weak", "scored": "out"},
+    "linear_r2": {"metric": "linear_r2", "latents": "mean"},
+    "elbo": {"metric": "elbo"},
+}
+
+
+def headlines(rows: pd.DataFrame) -> tuple[dict[str, pd.DataFrame], str]:
+    """Rows of each score that is there, on the test rows, or the training rows where nothing was held out.
+
+    The name of the split goes with them.
+    """
+    split = "test" if (rows["split"] == "test").any() else "train"
+    chosen = {name: _pick(rows[rows["split"] == split], where) for name, where in HEADLINES.items()}
+    return {name: part for name, part in chosen.items() if len(part)}, split
+
+
+def per_seed(folder: Path) -> pd.DataFrame:
+    """One row per seed of a run folder, by seed: its scores, the chance floor of `mcc_mean`, points and state."""
+    rows = read_results(folder)
+    chosen, split = headlines(rows)
+    table = pd.DataFrame({name: part.set_index("seed")["value"] for name, part in chosen.items()})
+    table = table.reindex(columns=[*HEADLINES])
+    states = rows.groupby("seed")["state"].agg(lambda each: "diverged" if (each == "diverged").any() else "done")
+    chance = chosen["mcc_mean"].set_index("seed")["chance"] if "mcc_mean" in chosen else float("nan")
+    points = rows.groupby("seed")["points"].max()
+    return table.assign(chance=chance, split=split, points=points, state=states)
+
+
+def _pick(rows: pd.DataFrame, where: dict[str, Any]) -> pd.DataFrame:
+    for column, value in where.items():
+        rows = rows[rows[column] == value]
+    return rows

@@ -1,0 +1,69 @@
+"""Tables for README, papers and terminals: Markdown, LaTeX (booktabs) and rich."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+# Column of a summary (`present.summary`), under its name for readers.
+SPREAD = {
+    "median": "median",
+    "sd data": "sd_data",
+    "sd model": "sd_model",
+    "best ELBO": "by_elbo",
+    "oracle": "oracle",
+    "chance": "chance",
+}
+_NUMBERS = ("mean", "low", "high", "data_seeds", "seeds", "diverged", *SPREAD.values())
+
+
+def text(value: Any) -> str:
+    """A cell: numbers that are not whole to three digits, nothing where there is none."""
+    if value is None or (isinstance(value, float) and value != value) or value is pd.NA:
+        return "-"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def brief(summary: pd.DataFrame) -> pd.DataFrame:
+    """A summary (`present.summary`) with fewer columns, under names for readers."""
+    named = summary[[column for column in summary if column not in _NUMBERS]]
+    named = named.rename(columns=lambda column: str(column).rpartition(".")[2].replace("_", " "))
+    several = bool((summary["data_seeds"] > 1).any())
+    named["mean [95%]"] = summary.apply(_interval, axis=1)
+    for name, column in SPREAD.items():
+        if several or column != "sd_data":
+            named[name] = summary[column]
+    data_seeds = summary["data_seeds"].astype(str) + " x " if several else ""
+    named["seeds"] = data_seeds + summary["seeds"].astype(str)
+    named["diverged"] = summary["diverged"]
+    return named
+
+
+def _interval(row: pd.Series[Any]) -> str:
+    mean, low, high = (f"{row[name]:.3f}" for name in ("mean", "low", "high"))
+    return mean if low == "nan" else f"{mean} [{low}, {high}]"
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """A Markdown table, with a newline at its end."""
+    lines = [[str(column) for column in table.columns], ["---"] * len(table.columns)]
+    lines += [[text(value).replace("|", "\\|") for value in row] for row in table.itertuples(index=False, name=None)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def latex(table: pd.DataFrame) -> str:
+    """A LaTeX table in the style of booktabs."""
+    return table.map(text).to_latex(index=False, escape=True)
+
+
+def show(table: pd.DataFrame, title: str) -> Any:
+    """A table for the terminal (`rich.table.Table`)."""
+    from rich.table import Table
+
+    shown = Table(title=title, title_justify="left")
+    for column in table.columns:
+        shown.add_column(str(column), overflow="fold")
+    for row in table.itertuples(index=False, name=None):
+        shown.add_row(*map(text, row))
+    return shown
