@@ -287,9 +287,8 @@ def heading(evidence: Evidence) -> list[str]:
     figure = evidence.figure
     scale = "" if evidence.scale == "paper" else "QUICK scale, not the paper's sizes; "
     changed = f"changed: {' '.join(evidence.changed)}; " if evidence.changed else ""
-    return (
-        f"{figure.full_name} ({figure.where}): {figure.title}\n{scale}{changed}{evidence.done} of {evidence.total} runs"
-    )
+    named = f"{figure.full_name} ({figure.where}): {figure.title}"
+    return [named, f"{scale}{changed}{evidence.done} of {evidence.total} runs"]
 
 
 def record(evidence: Evidence) -> list[Path]:
