@@ -20,6 +20,16 @@ _LOG_2PI = math.log(2 * math.pi)
 class Distribution(Protocol):
     """A density over latent vectors; its parameters may differ from row to row."""
 
+    @property
+    def mean(self) -> Tensor:
+        """Means, of a mixture those of its components: (B, n) or (K, n), or anything that broadcasts to it."""
+        ...
+
+    @property
+    def std(self) -> Tensor:
+        """Standard deviations, as `mean`."""
+        ...
+
     def log_prob(self, z: Tensor) -> Tensor:
         """Log-density in nats: (B, n) to (B,)."""
         ...
@@ -35,6 +45,11 @@ class Normal:
 
     mean: Tensor  # (B, n), or anything that broadcasts to it
     log_var: Tensor  # (B, n), log s^2
+
+    @property
+    def std(self) -> Tensor:
+        """Standard deviations s: (B, n)."""
+        return torch.exp(0.5 * self.log_var)
 
     def log_prob_each(self, z: Tensor) -> Tensor:
         """Log-density of each dimension: (B, n)."""
@@ -60,6 +75,11 @@ class Laplace:
     mean: Tensor  # (B, n), or anything that broadcasts to it
     log_scale: Tensor  # (B, n), log b
 
+    @property
+    def std(self) -> Tensor:
+        """Standard deviations sqrt(2) b: (B, n)."""
+        return math.sqrt(2) * torch.exp(self.log_scale)
+
     def log_prob(self, z: Tensor) -> Tensor:
         """Log-density: (B,)."""
         distance = (z - self.mean).abs() * torch.exp(-self.log_scale)
@@ -80,6 +100,11 @@ class NormalMixture:
     log_weights: Tensor  # (K,), normalised
     mean: Tensor  # (K, n)
     log_var: Tensor  # (K, n)
+
+    @property
+    def std(self) -> Tensor:
+        """Standard deviations of the components: (K, n)."""
+        return torch.exp(0.5 * self.log_var)
 
     def log_joint(self, z: Tensor) -> Tensor:
         """The joint log-density of z and k, log w_k + log N(z; m_k, s_k^2): (B, n) to (B, K)."""

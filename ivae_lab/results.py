@@ -1,7 +1,7 @@
 """The row schema, and everything that reads or writes a run folder without training: no torch here.
 
-A run folder holds `config.yaml` (resolved), `status.json`, `results.csv`, `history.csv`, `latents.npz` and
-`checkpoints/`. Its files are written to a temporary name and renamed, so a file that is there is whole.
+A run folder holds `config.yaml` (resolved), `status.json`, `results.csv`, `history.csv`, `latents.npz`,
+`examples.npz` and `checkpoints/`. Its files are written to a temporary name and renamed, so a file that is there is whole.
 
 `results.csv` is in long form, one row per seed x split x metric variant; a cell is empty where the column does not
 apply or the number is not one (`state` then says why):
@@ -154,7 +154,25 @@ def read_latents(path: Path) -> dict[str, NDArray[Any]]:
     FileNotFoundError
         If there is none.
     """
-    with np.load(path / "latents.npz" if path.is_dir() else path) as arrays:
+    return _arrays(path / "latents.npz" if path.is_dir() else path)
+
+
+def read_examples(folder: Path) -> dict[str, NDArray[Any]]:
+    """Arrays of `examples.npz`: R rows, S seeds, d observed dimensions, M values of u (or components, or 1).
+
+    `index` (R,), `x` (R, d), `reconstruction` (S, R, d), `prior_mean` and `prior_std` (S, M, n), `seed` (S,), and where
+    known `sources` (R, k), `u` (R,).
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none: a run of before this file was written.
+    """
+    return _arrays(folder / "examples.npz")
+
+
+def _arrays(path: Path) -> dict[str, NDArray[Any]]:
+    with np.load(path, allow_pickle=False) as arrays:
         return dict(arrays)
 
 

@@ -13,6 +13,8 @@ from ivae_lab.engine.streams import normals
 from ivae_lab.metrics.estimate import Estimate
 from ivae_lab.types import Batch, Splits
 
+EXAMPLES = 1000  # rows in examples.npz
+
 
 @dataclass(frozen=True)
 class Encoded:
@@ -38,6 +40,15 @@ class Encoded:
 def encode(stack: Stack, splits: Splits, device: torch.device) -> list[Encoded]:
     """Encode every split that has rows, with one posterior sample per row from each seed's own stream."""
     return [_encode(stack, name, rows.to(device)) for name, rows in splits.items()]
+
+
+def examples(stack: Stack, rows: Batch, device: torch.device) -> dict[str, np.ndarray[Any, Any]]:
+    """At most `EXAMPLES` evenly spaced rows as every seed reconstructs them, and the priors: arrays of examples.npz."""
+    chosen = torch.linspace(0, len(rows) - 1, min(EXAMPLES, len(rows))).long()
+    batch = rows[chosen].to(device)
+    said = {name: value.cpu().numpy() for name, value in stack.map("examples", batch).items()}  # (S, ...)
+    arrays = {"index": batch.index, "x": batch.x, "u": batch.u, "sources": batch.z}
+    return said | {name: part.cpu().numpy() for name, part in arrays.items() if part is not None}
 
 
 def posterior_means(stack: Stack, data: Batch, rows: torch.Tensor) -> torch.Tensor:

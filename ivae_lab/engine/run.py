@@ -22,7 +22,7 @@ from rich.console import Console
 from ivae_lab.build import ConfigError, build
 from ivae_lab.engine import folder as folders
 from ivae_lab.engine.callbacks import load_checkpoint
-from ivae_lab.engine.evaluate import Encoded, encode
+from ivae_lab.engine.evaluate import Encoded, encode, examples
 from ivae_lab.engine.module import Share
 from ivae_lab.engine.stack import Stack
 from ivae_lab.engine.training import Compute, Plan, Training
@@ -152,7 +152,9 @@ class Run:
         for position, seed in enumerate(seeds):
             if not all(np.isfinite(part.latents["mean"][position]).all() for part in encoded):
                 share.diverged.setdefault(seed, self.plan.total)
-        _write_latents(path / "latents.npz", encoded, seeds)
+        _write_arrays(path / "latents.npz", _latents(encoded, seeds))
+        shown = examples(self.stack, encoded[-1].rows, self.settings.compute.torch_device())
+        _write_arrays(path / "examples.npz", {"seed": np.array(seeds), **shown})
         with atomic(path / "history.csv") as temporary:
             pd.DataFrame(share.history).to_csv(temporary, index=False)
         write_results(path / "results.csv", self._score(encoded, share.diverged))
@@ -218,7 +220,7 @@ def _divergence(diverged: dict[int, int]) -> str:
     return f"not finite any more: {named}"
 
 
-def _write_latents(path: Path, encoded: list[Encoded], seeds: list[int]) -> None:
+def _latents(encoded: list[Encoded], seeds: list[int]) -> dict[str, np.ndarray[Any, Any]]:
     arrays = {
         name: np.concatenate([part.latents[name] for part in encoded], 1) for name in ("mean", "sample")
     }  # (S, N, n)
@@ -227,7 +229,10 @@ def _write_latents(path: Path, encoded: list[Encoded], seeds: list[int]) -> None
         if values[0] is not None:
             arrays[name] = torch.cat(values).cpu().numpy()
     arrays["split"] = np.concatenate([np.full(len(part.rows), part.split) for part in encoded])
-    arrays["seed"] = np.array(seeds)
+    return arrays | {"seed": np.array(seeds)}
+
+
+def _write_arrays(path: Path, arrays: dict[str, np.ndarray[Any, Any]]) -> None:
     with atomic(path) as temporary, temporary.open("wb") as handle:
         np.savez(handle, **arrays)  # type: ignore[arg-type]
 

@@ -60,6 +60,10 @@ class GaussianLikelihood(nn.Module):
             log_variance = log_variance + self.start * (1 - progress / self.anneal_fraction).clamp(min=0)
         return Normal(output, log_variance).log_prob(x)
 
+    def mean(self, output: Tensor) -> Tensor:
+        """Expected x given the decoder's output: (B, d)."""
+        return output
+
     def sample(self, output: Tensor, generator: torch.Generator) -> Tensor:
         """Draw x given the decoder's output: (B, d)."""
         return Normal(output, self.log_variance).sample(len(output), generator)
@@ -76,6 +80,10 @@ class BernoulliLikelihood(nn.Module):
     def log_prob(self, x: Tensor, output: Tensor, progress: Tensor) -> Tensor:
         """Log p(x given z) in nats: (B,)."""
         return (x * output - nn.functional.softplus(output)).sum(-1)
+
+    def mean(self, output: Tensor) -> Tensor:
+        """Probabilities of a 1: (B, d)."""
+        return torch.sigmoid(output)
 
     def sample(self, output: Tensor, generator: torch.Generator) -> Tensor:
         """Draw x given the decoder's output: (B, d)."""

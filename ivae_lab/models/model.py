@@ -60,6 +60,14 @@ class Model(nn.Module):
         """
         raise NotImplementedError
 
+    def examples(self, batch: Batch) -> dict[str, Tensor]:
+        """What is worth a look beside the latents.
+
+        "reconstruction" (B, d), the x expected at the posterior's mean; "prior_mean" and "prior_std" (M, n), of the
+        prior at each u, or of each component of a mixture, or of one row.
+        """
+        raise NotImplementedError
+
     def start(self, z: Tensor, seed: int) -> None:
         """Set parameters from the encoded training data z, (N, n), once, when the main objective begins."""
         raise NotImplementedError

@@ -55,7 +55,7 @@ class VAE(Model):
                 raise ValueError("expected latent_dim for data without known sources, got none")
             latent_dim = spec.source_dim
         self.latent_dim = self.noise_dim = latent_dim
-        self.train_rows, self.pretrain_steps = spec.train_rows, pretrain_steps
+        self.train_rows, self.u_dim, self.pretrain_steps = spec.train_rows, spec.u_dim, pretrain_steps
         self.register_buffer("beta", torch.tensor(float(beta)))  # a number of its own for each model of a stack
         self.encoder = encoder(spec.x_dim, latent_dim, spec.u_dim)
         self.decoder = decoder(latent_dim, spec.x_dim)
@@ -112,6 +112,17 @@ class VAE(Model):
     def encode(self, batch: Batch) -> Normal:
         """q(z given x [, u])."""
         return self.encoder(batch.x, batch.u)  # type: ignore[no-any-return]
+
+    def examples(self, batch: Batch) -> dict[str, Tensor]:
+        """Reconstructions from the posterior's mean, and the prior's parameters."""
+        every_u = torch.arange(self.u_dim, device=batch.x.device) if self.u_dim else None
+        prior = self.prior(every_u)
+        mean, std = prior.mean + 0 * prior.std, prior.std + 0 * prior.mean  # of one shape
+        return {
+            "reconstruction": self.likelihood.mean(self.decoder(self.posterior_mean(batch))),
+            "prior_mean": mean.reshape(-1, self.latent_dim),
+            "prior_std": std.reshape(-1, self.latent_dim),
+        }
 
     def start(self, z: Tensor, seed: int) -> None:
         """Fit the prior to encoded data."""
