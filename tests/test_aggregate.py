@@ -2,128 +2,498 @@
 
 from __future__ import annotations
 
+import io
 import json
-import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
 
-from ivae_lab.aggregate import flatten, main
-from ivae_lab.results import COLUMNS, read_table, write_results
+from ivae_lab import aggregate
+from ivae_lab.aggregate import ABOUT, CACHE, RULE, collect, flatten, main, read_config, run_folders, table
+from ivae_lab.results import COLUMNS, DTYPES, read_results, read_table, summarise, write_results
+from tests.commands import Outcome, command
 
 ROOT = Path(__file__).parents[1]
+NAN = float("nan")
 
 
-def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
-    command = [sys.executable, "-m", "ivae_lab.aggregate", *arguments]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=60, check=False)
+def run(*arguments: str, cwd: Path) -> Outcome:
+    return command(*arguments, cwd=cwd, module="ivae_lab.aggregate", PYTHONWARNINGS="error")
 
 
-def make_run(folder: Path, state: str = "done", values: tuple[float, ...] = (0.5, 0.25), **config: Any) -> Path:
+def make_run(folder: Path, state: str = "done", values: tuple[float, ...] = (0.5, 0.25), **more: Any) -> Path:
+    """A folder with one MCC and one ELBO per seed."""
     folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text(yaml.safe_dump({"seed": [0, 1], "data": {"_target_": "TCL"}} | config))
-    (folder / "status.json").write_text(json.dumps({"state": state, "error": "ValueError: [x] too big"}))
-    rows = [dict.fromkeys(COLUMNS) | {"seed": s, "value": v, "metric": "mcc"} for s, v in enumerate(values)]
+    config = {"seed": list(range(len(values))), "data": {"_target_": "TCL"}, **more.pop("config", {})}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    status = {"error": None, "seeds": config["seed"], "cell": f"of {folder.name}", **more}
+    (folder / "status.json").write_text(json.dumps({"state": state, **status}))
+    rows = [
+        dict.fromkeys(COLUMNS)
+        | {"seed": seed, "value": value * scale, "metric": metric, "rank": rank}
+        | {"state": "done" if np.isfinite(value) else "diverged"}
+        for seed, value in enumerate(values)
+        for metric, rank, scale in (("mcc", 5, 1), ("elbo", None, -10))
+    ]
     write_results(folder / "results.csv", rows)
     return folder
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+def said(capsys: pytest.CaptureFixture[str], *roots: Path) -> list[str]:
+    """What the command says, in this process."""
+    assert main([f"outputs={','.join(map(str, roots))}"]) == 0
+    return capsys.readouterr().out.splitlines()
+
+
+def written(outputs: Path) -> dict[str, bytes]:
+    return {name: (outputs / name).read_bytes() for name in ("results.parquet", "results.csv")}
+
+
+def unreadable(outputs: Path) -> dict[str, str]:
+    return collect(run_folders(outputs)).unreadable
 
 
 @pytest.fixture
 def outputs(tmp_path: Path) -> Path:
     """Two finished runs, and one of each kind that gives no rows."""
     outputs = tmp_path / "outputs"
-    make_run(outputs / "tcl-ivae-1", model={"beta": 4, "sizes": [50, 50], "last": None})
-    make_run(outputs / "tcl-vae-2", "diverged", (float("nan"), 0.1 + 0.2), model={"name": "vae, plain"})
+    about: dict[str, Any] = {"commit": "0123456789ab", "written": "2026-01-02T03:04:05Z", "seconds": 12.5}
+    make_run(outputs / "tcl-ivae-1", **about, config={"model": {"beta": 4, "sizes": [50, 50], "last": None}})
+    make_run(outputs / "tcl-vae-2", "diverged", (NAN, 0.1 + 0.2), config={"model": {"name": 'vae, "plain"'}})
     make_run(outputs / "tcl-vade-3", "running")
-    make_run(outputs / "tcl-vade-4", "failed")
-    (make_run(outputs / "broken-a") / "results.csv").unlink()
-    (make_run(outputs / "broken-b") / "results.csv").write_text("seed,value\n0,1\n")
-    (make_run(outputs / "broken-c") / "config.yaml").write_text("a: [")
-    (make_run(outputs / "broken-d") / "config.yaml").write_text("- 1")
-    (make_run(outputs / "broken-e") / "status.json").write_text('{"sta')
-    make_run(outputs / "broken-f", "asleep")
-    (make_run(outputs / "broken-g") / "status.json").unlink()
+    make_run(outputs / "tcl-vade-4", "failed", error="ValueError: [x]\ntoo big")
     (outputs / "figures").mkdir()
     return outputs
 
 
-def test_joins_the_runs_and_names_the_others(outputs: Path) -> None:
-    done = run(cwd=outputs.parent)
-    assert (done.returncode, done.stderr) == (0, "")
-    lines = done.stdout.splitlines()
-    assert lines[0] == f"{Path('outputs/results.csv')}: 4 rows of 2 run folders"
-    assert "in progress: tcl-vade-3" in lines
-    assert "failed: tcl-vade-4: ValueError: [x] too big" in lines
-    reasons = {line.split(": ")[1]: line for line in lines if line.startswith("unreadable")}
-    expected = {
-        "broken-a": "results.csv",
-        "broken-b": "expected the columns",
-        "broken-c": "ParserError",
-        "broken-d": "expected config.yaml to hold keys, got list",
-        "broken-e": "JSONDecodeError",
-        "broken-f": "expected state running, done, failed or diverged, got 'asleep'",
-        "broken-g": "status.json",
-    }
-    assert set(reasons) == set(expected)
-    assert all(words in reasons[name] for name, words in expected.items())
-
-
-def test_table_is_tidy(outputs: Path) -> None:
-    assert main([f"outputs={outputs}"]) == 0
-    table = read_table(outputs / "results.csv")
-    configured = ["data._target_", "model.beta", "model.last", "model.name", "model.sizes"]
-    assert list(table.columns) == ["folder", "run_state", *COLUMNS, *configured]
-    assert table["folder"].tolist() == ["tcl-ivae-1"] * 2 + ["tcl-vae-2"] * 2
-    assert table["run_state"].tolist() == ["done"] * 2 + ["diverged"] * 2
-    assert table["seed"].tolist() == [0, 1, 0, 1]  # the row's own, not the list of the configuration
-    assert table["value"].tolist()[:2] + table["value"].tolist()[3:] == [0.5, 0.25, 0.1 + 0.2]
-    assert table["model.beta"].tolist()[:2] == [4, 4]
-    assert pd.isna(table["model.beta"][2])
-    assert table["model.name"][2] == "vae, plain"
-    assert json.loads(table["model.sizes"][0]) == [50, 50]
-
-
-def test_again_gives_the_same_table(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    said = []
-    for _ in range(2):
+class TestTable:
+    def test_columns(self, outputs: Path) -> None:
         assert main([f"outputs={outputs}"]) == 0
-        said.append((capsys.readouterr().out, (outputs / "results.csv").read_bytes()))
-    assert said[0] == said[1]
-    assert not list(outputs.glob(".*"))
+        configured = ["data._target_", "model.beta", "model.last", "model.name", "model.sizes"]
+        expected = ["folder", "run_state", *COLUMNS, "cell", "commit", "written", "seconds", *configured]
+        assert list(read_table(outputs / "results.csv")) == expected
+        assert list(pd.read_parquet(outputs / "results.parquet")) == expected
+
+    @pytest.mark.parametrize("name", ["results.parquet", "results.csv"])
+    def test_values(self, outputs: Path, name: str) -> None:
+        assert main([f"outputs={outputs}"]) == 0
+        rows = (read_table if name.endswith("csv") else pd.read_parquet)(outputs / name)
+        assert rows["folder"].tolist() == ["tcl-ivae-1"] * 4 + ["tcl-vae-2"] * 4
+        assert rows["run_state"].tolist() == ["done"] * 4 + ["diverged"] * 4
+        assert rows["seed"].tolist() == [0, 0, 1, 1] * 2  # the row's own, not the list of the configuration
+        assert rows["metric"].tolist() == ["mcc", "elbo"] * 4
+        assert rows["value"].tolist()[:4] + rows["value"].tolist()[6:] == [
+            0.5,
+            -5,
+            0.25,
+            -2.5,
+            0.1 + 0.2,
+            -10 * (0.1 + 0.2),
+        ]
+        assert rows["value"].isna().tolist() == [False] * 4 + [True] * 2 + [False] * 2
+        assert rows["state"].tolist() == ["done"] * 4 + ["diverged"] * 2 + ["done"] * 2
+        assert rows["rank"].isna().tolist() == [False, True] * 4
+        assert rows["latents"].tolist() == [""] * 8
+        assert rows["cell"].tolist() == ["of tcl-ivae-1"] * 4 + ["of tcl-vae-2"] * 4
+        assert rows["commit"].tolist()[:4] == ["0123456789ab"] * 4
+        assert rows["written"].tolist()[:4] == ["2026-01-02T03:04:05Z"] * 4
+        assert rows["seconds"].tolist()[:4] == [12.5] * 4
+        assert rows[["commit", "written", "seconds"]][4:].isna().all(axis=None)
+        assert [float(beta) for beta in rows["model.beta"][:4]] == [4] * 4
+        assert rows["model.beta"][4:].isna().all()
+        assert rows["model.last"].isna().all()
+        assert rows["model.name"].tolist()[4:] == ['vae, "plain"'] * 4
+        assert json.loads(rows["model.sizes"][0]) == [50, 50]
+
+    def test_types(self, outputs: Path) -> None:
+        assert main([f"outputs={outputs}"]) == 0
+        for rows in (pd.read_parquet(outputs / "results.parquet"), table(collect(run_folders(outputs)))):
+            types = {name: str(dtype) for name, dtype in rows.dtypes.items()}
+            assert types["seconds"] == "float64"
+            assert {name: types[name] for name in COLUMNS} == {
+                name: "category" if dtype == "str" else dtype for name, dtype in DTYPES.items()
+            }
+            assert {types[name] for name in rows if name not in (*COLUMNS, "seconds")} == {"category"}
+
+    def test_is_what_the_summary_over_seeds_takes(self, outputs: Path) -> None:
+        rows = table(collect(run_folders(outputs)))
+        over = summarise(rows, by=["folder"])
+        assert over["mean"].tolist() == pytest.approx([0.375, -3.75, 0.3, -3.0])
+        assert over["diverged"].tolist() == [0, 0, 1, 1]
+
+    def test_only_unfinished_runs_make_an_empty_one(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        make_run(tmp_path / "a", "running")
+        assert said(capsys, tmp_path)[0].endswith("0 rows of 0 run folders")
+        assert len(read_table(tmp_path / "results.csv")) == 0
+        assert list(pd.read_parquet(tmp_path / "results.parquet")) == ["folder", "run_state", *COLUMNS, *ABOUT]
+
+    def test_rows_are_those_of_the_run(self, outputs: Path) -> None:
+        rows = table(collect(run_folders(outputs)))
+        own = rows.loc[rows["folder"] == "tcl-vae-2", list(COLUMNS)].reset_index(drop=True)
+        pd.testing.assert_frame_equal(own.astype(DTYPES), read_results(outputs / "tcl-vae-2"))
 
 
-def test_only_unfinished_runs_make_an_empty_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    make_run(tmp_path / "a", "running")
-    assert main([f"outputs={tmp_path}"]) == 0
-    assert "0 rows of 0 run folders\nin progress: a\n" in capsys.readouterr().out
-    assert len(read_table(tmp_path / "results.csv")) == 0
+class TestSummary:
+    def test_names_what_has_no_rows(self, outputs: Path) -> None:
+        done = run(cwd=outputs.parent)
+        assert (done.code, done.err) == (0, "")
+        assert done.out.splitlines() == [
+            f"{Path('outputs/results.parquet')}, results.csv: 8 rows of 2 run folders",
+            "in progress: tcl-vade-3",
+            "failed: tcl-vade-4: ValueError: [x] too big",
+        ]
+
+    def test_findings(self, outputs: Path) -> None:
+        (outputs / "broken").mkdir()
+        (outputs / "broken" / "config.yaml").touch()
+        found = collect(run_folders(outputs))
+        assert list(found.runs) == ["tcl-ivae-1", "tcl-vae-2"]
+        assert found.in_progress == ["tcl-vade-3"]
+        assert found.failed == {"tcl-vade-4": "ValueError: [x] too big"}
+        assert list(found.unreadable) == ["broken"]
+        assert found.duplicates == []
 
 
-@pytest.mark.parametrize("arguments", [["out=x"], ["outputs"], ["outputs="], ["outputs=a", "outputs=b"], ["--help"]])
-def test_wrong_arguments_are_one_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(arguments) == 2
-    error = capsys.readouterr().err
-    assert error == f"expected at most one argument, outputs=FOLDER, got {' '.join(arguments)}\n"
+class TestUnreadable:
+    """A folder that is not right is named with the reason; the others give their rows."""
+
+    @pytest.mark.parametrize(
+        ("name", "old", "new", "reason"),
+        [
+            (
+                "results.csv",
+                "0.25",
+                "high",
+                "numbers in column value of results.csv, got: Failed to parse string",
+            ),
+            ("results.csv", "\n1,", "\none,", "expected numbers in column seed of results.csv, got"),
+            ("results.csv", "\n1,", "\n1.5,", "expected numbers in column seed of results.csv, got"),
+            ("results.csv", "\n1,", "\n99999999999999999999,", "expected numbers in column seed of results.csv, got"),
+            ("results.csv", "\n1,", "\n,", "expected rows of the seeds [0, 1] in results.csv, got [0, None, 1]"),
+            ("results.csv", ",done", ",fine", "expected state done or diverged in results.csv, got 'fine'"),
+            ("results.csv", ",done", ",", "expected state done or diverged in results.csv, got ''"),
+            (
+                "results.csv",
+                "elbo,,,,,",
+                "mcc,,,,5,",
+                "one row per seed and metric variant in results.csv, got 1 more",
+            ),
+            ("results.csv", "chance,", "", "got no chance"),
+            ("results.csv", "chance", "luck", "got no chance, also luck"),
+            ("results.csv", "chance", "value", "got no chance, also value"),
+            ("results.csv", "mcc", "mcc,mcc", "expected 15 values in line 2 of results.csv, got 16"),
+            ("results.csv", "mcc", '"mcc', "Error: "),
+            ("config.yaml", "data:", "data: [", "ParserError"),
+            ("status.json", '"done"', '"asleep"', "expected state running, done, failed or diverged, got 'asleep'"),
+            ("status.json", '"done"', '["done"]', "expected state running, done, failed or diverged, got ['done']"),
+            ("status.json", '{"state": "done",', "{", "expected status.json to hold an object with a state"),
+            ("status.json", '"of b"', "7", "expected cell in status.json to be str, got 7"),
+            (
+                "status.json",
+                "null",
+                'null, "seconds": "long"',
+                "seconds in status.json to be float, got 'long'",
+            ),
+            ("status.json", "[0, 1]", "[0, 1, 2]", "expected rows of the seeds [0, 1, 2] in results.csv, got [0, 1]"),
+            ("status.json", "[0, 1]", "2", "TypeError"),
+        ],
+    )
+    def test_edited(self, tmp_path: Path, name: str, old: str, new: str, reason: str) -> None:
+        make_run(tmp_path / "a")
+        edit(make_run(tmp_path / "b") / name, old, new)
+        found = collect(run_folders(tmp_path))
+        assert list(found.unreadable) == ["b"]
+        assert reason in found.unreadable["b"]
+        assert "\n" not in found.unreadable["b"]
+        assert set(table(found)["folder"]) == {"a"}
+
+    @pytest.mark.parametrize("name", ["config.yaml", "status.json", "results.csv"])
+    def test_missing_file(self, tmp_path: Path, name: str) -> None:
+        (make_run(tmp_path / "a") / name).unlink()
+        assert name in unreadable(tmp_path)["a"]
+
+    @pytest.mark.parametrize(
+        ("content", "reason"),
+        [
+            ("- 1", "expected config.yaml to hold keys, got list"),
+            ("", "expected config.yaml to hold keys, got NoneType"),
+            ("a: &a {b: *a}", "RecursionError"),
+            ("a: [{2020-01-01: b}]", "TypeError"),
+        ],
+    )
+    def test_configuration(self, tmp_path: Path, content: str, reason: str) -> None:
+        (make_run(tmp_path / "a") / "config.yaml").write_text(content)
+        assert reason in unreadable(tmp_path)["a"]
+
+    @pytest.mark.parametrize("name", ["config.yaml", "status.json", "results.csv"])
+    def test_not_even_text(self, tmp_path: Path, name: str) -> None:
+        (make_run(tmp_path / "a") / name).write_bytes(b"\xff\xfe\x00")
+        assert list(unreadable(tmp_path)) == ["a"]
+
+    def test_truncated_results_are_noticed_wherever_they_end(self, tmp_path: Path) -> None:
+        path = make_run(tmp_path / "a", values=(0.5, 0.25, 0.75)) / "results.csv"
+        whole = path.read_bytes()
+        assert unreadable(tmp_path) == {}
+        for end in range(len(whole) - 1):  # without the last line feed nothing is lost
+            path.write_bytes(whole[:end])
+            assert list(unreadable(tmp_path)) == ["a"], whole[:end]
+
+    def test_the_command_goes_on(self, outputs: Path) -> None:
+        edit(make_run(outputs / "older") / "results.csv", "chance", "luck")
+        done = run(cwd=outputs.parent)
+        assert (done.code, done.err) == (0, "")
+        assert "8 rows of 2 run folders" in done.out
+        assert "unreadable: older: ValueError: expected the columns of this version in results.csv, got no" in done.out
 
 
-def test_no_runs_say_how_to_make_one(tmp_path: Path) -> None:
-    done = run(f"outputs={tmp_path / 'none'}", cwd=tmp_path)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.count("\n") == 1
-    assert "`python -m ivae_lab.train model=ivae data=tcl` makes one" in done.stderr
-    assert list(tmp_path.iterdir()) == []
+class TestCache:
+    def test_again_gives_the_same(self, outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        first = said(capsys, outputs), written(outputs)
+        assert (said(capsys, outputs), written(outputs)) == first
+        (outputs / CACHE).unlink()
+        assert (said(capsys, outputs), written(outputs)) == first
+        assert {path.name for path in outputs.glob(".*")} == {CACHE}  # nothing temporary is left
+
+    def test_unchanged_folders_are_not_read_again(self, outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        read: list[str] = []
+        original = aggregate._read_rows
+
+        def spied(text: str) -> Any:
+            read.append(text)
+            return original(text)
+
+        monkeypatch.setattr(aggregate, "_read_rows", spied)
+        for expected in (2, 2, 3):
+            if expected == 3:
+                make_run(outputs / "further")
+            assert main([f"outputs={outputs}"]) == 0
+            assert len(read) == expected
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda outputs: make_run(outputs / "further", values=(0.125,), config={"model": {"gamma": 1}}),
+            lambda outputs: shutil.rmtree(outputs / "tcl-ivae-1"),
+            lambda outputs: edit(outputs / "tcl-ivae-1" / "results.csv", "0.25", "0.75"),
+            lambda outputs: edit(outputs / "tcl-ivae-1" / "results.csv", "0.25", "high"),
+            lambda outputs: edit(outputs / "tcl-ivae-1" / "config.yaml", "beta: 4", "beta: 5"),
+            lambda outputs: edit(outputs / "tcl-ivae-1" / "status.json", "12.5", "13.5"),
+            lambda outputs: edit(outputs / "tcl-ivae-1" / "status.json", '"done"', '"running"'),
+            lambda outputs: edit(outputs / "tcl-vade-3" / "status.json", '"running"', '"done"'),
+        ],
+    )
+    def test_a_change_gives_what_a_fresh_start_gives(
+        self, outputs: Path, change: Callable[[Path], object], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        before = said(capsys, outputs), written(outputs)
+        change(outputs)
+        incremental = said(capsys, outputs), written(outputs)
+        assert incremental != before
+        (outputs / CACHE).unlink()
+        assert (said(capsys, outputs), written(outputs)) == incremental
+
+    def test_damage_is_mended(self, outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        first = said(capsys, outputs), written(outputs)
+        whole = (outputs / CACHE).read_bytes()
+        flipped = bytearray(whole)
+        flipped[len(whole) // 4] ^= 0xFF
+        for damaged in (b"", b"PAR1", whole[:-20], whole[len(whole) // 2 :], bytes(flipped)):
+            (outputs / CACHE).write_bytes(damaged)
+            assert aggregate._load(outputs / CACHE) == {}
+            assert (said(capsys, outputs), written(outputs)) == first
+            assert len(aggregate._load(outputs / CACHE)) == 2
+        shutil.copy(outputs / "results.parquet", outputs / CACHE)  # sound, but another table
+        assert aggregate._load(outputs / CACHE) == {}
+
+    def test_another_version_reads_again(self, outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        collect(run_folders(outputs), outputs / CACHE)
+        assert len(aggregate._load(outputs / CACHE)) == 2
+        monkeypatch.setattr(aggregate, "_made_by", lambda: b"a later version")
+        assert aggregate._load(outputs / CACHE) == {}
 
 
-def test_flatten() -> None:
-    nested = {"a": {"b": {"c": 1e-5}, "d": True, "e": [1, "x"]}, "f": None, "g": "text", "h": {}}
-    expected = {"a.b.c": "1e-05", "a.d": "true", "a.e": '[1, "x"]', "f": None, "g": "text"}
-    assert flatten(nested) == expected
+class TestDuplicates:
+    @pytest.mark.parametrize(
+        ("one", "other"),
+        [
+            ({"written": "2026-01-02T00:00:00Z"}, {"written": "2026-01-01T00:00:00Z"}),
+            ({"written": "2026-01-01T00:00:00Z"}, {}),
+            ({}, {}),  # the first by name
+        ],
+    )
+    def test_the_later_is_kept(self, tmp_path: Path, one: dict[str, Any], other: dict[str, Any]) -> None:
+        make_run(tmp_path / "a", cell="c", **one)
+        make_run(tmp_path / "b", cell="c", **other)
+        found = collect(run_folders(tmp_path))
+        assert table(found)["folder"].tolist() == ["a"] * 4
+        assert [tuple(each) for each in found.duplicates] == [("c", 0, "a", "b", 0.0), ("c", 1, "a", "b", 0.0)]
+
+    def test_done_comes_before_diverged(self, tmp_path: Path) -> None:
+        make_run(tmp_path / "a", "diverged", (0.5, NAN), cell="c", written="2026-01-02T00:00:00Z")
+        make_run(tmp_path / "b", "done", (0.5, 0.25), cell="c", written="2026-01-01T00:00:00Z")
+        found = collect(run_folders(tmp_path))
+        assert table(found)[["folder", "seed"]].values.tolist() == [["a", 0], ["a", 0], ["b", 1], ["b", 1]]
+        assert [(each.seed, each.kept, each.difference) for each in found.duplicates] == [(1, "b", np.inf), (0, "a", 0)]
+
+    def test_seeds_and_cells_of_their_own_are_none(self, tmp_path: Path) -> None:
+        make_run(tmp_path / "a", cell="c", values=(0.5,))
+        make_run(tmp_path / "b", cell="c", values=(0.5, 0.25))
+        make_run(tmp_path / "c", cell="d")
+        found = collect(run_folders(tmp_path))
+        assert [each.seed for each in found.duplicates] == [0]
+        assert table(found)["folder"].tolist() == ["a"] * 2 + ["b"] * 2 + ["c"] * 4
+
+    def test_three_of_a_kind(self, tmp_path: Path) -> None:
+        for number, value in enumerate((0.5, 0.25, 0.125)):
+            make_run(tmp_path / f"{number}", cell="c", values=(value,), written=f"2026-01-0{number + 1}")
+        found = collect(run_folders(tmp_path))
+        assert [each[2:] for each in found.duplicates] == [("2", "0", 3.75), ("2", "1", 1.25)]
+        assert table(found)["folder"].tolist() == ["2", "2"]
+
+    def test_rows_that_one_lacks(self, tmp_path: Path) -> None:
+        make_run(tmp_path / "a", cell="c", values=(0.5,))
+        edit(make_run(tmp_path / "b", cell="c", values=(0.5,)) / "results.csv", "elbo", "kl")
+        assert "one has numbers that the other lacks" in str(collect(run_folders(tmp_path)).duplicates[0])
+
+    def test_without_a_cell_nothing_is_left_out(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        for name in ("a", "b"):
+            make_run(tmp_path / name, cell=None)
+        lines = said(capsys, tmp_path)
+        assert lines[0].endswith("8 rows of 2 run folders")
+        assert lines[1:] == ["not compared, because status.json has no cell: 2 run folders, such as a"]
+
+    def test_are_named(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        make_run(tmp_path / "a", cell="c", values=(0.5,) * 30)
+        make_run(tmp_path / "b", cell="c", values=(*(0.5,) * 29, 0.25))
+        lines = said(capsys, tmp_path)
+        assert lines[1] == f"30 seeds are in several folders; {RULE}"
+        assert lines[2] == "duplicate: cell c seed 29: kept a, not b; their numbers differ by at most 2.5"
+        assert lines[3] == "duplicate: cell c seed 0: kept a, not b; their numbers are equal"
+        assert lines[22:] == ["and 10 more duplicates, with no larger difference"]
+
+
+class TestWhere:
+    def test_several_roots(self, tmp_path: Path) -> None:
+        for root in ("here", "there"):
+            make_run(tmp_path / root / "same", cell="c", written="2026-01-01" if root == "here" else "2026-01-02")
+        make_run(tmp_path / "there" / "own")
+        (tmp_path / "empty").mkdir()
+        done = run("outputs=here,there,empty,here", cwd=tmp_path)
+        assert (done.code, done.err) == (0, "")
+        assert done.out.splitlines() == [
+            f"{Path('here/results.parquet')}, results.csv: 8 rows of 2 run folders",
+            "no runs under empty",
+            f"2 seeds are in several folders; {RULE}",
+            "duplicate: cell c seed 0: kept there/same, not here/same; their numbers are equal",
+            "duplicate: cell c seed 1: kept there/same, not here/same; their numbers are equal",
+        ]
+        assert set(read_table(tmp_path / "here" / "results.csv")["folder"]) == {"there/own", "there/same"}
+        assert not (tmp_path / "there" / "results.csv").exists()
+
+    def test_one_level_below(self, tmp_path: Path) -> None:
+        make_run(tmp_path / "a")
+        make_run(tmp_path / "a" / "checkpoints" / "no run of its own")
+        make_run(tmp_path / "sweep" / "b")
+        make_run(tmp_path / "sweep" / "too" / "deep")
+        assert run_folders(tmp_path) == [tmp_path / "a", tmp_path / "sweep" / "b"]
+        assert list(collect(run_folders(tmp_path)).runs) == ["a", "sweep/b"]
+
+    @pytest.mark.parametrize(
+        "arguments", [["out=x"], ["outputs"], ["outputs="], ["outputs=a,,b"], ["outputs=a", "outputs=b"], ["--help"]]
+    )
+    def test_wrong_arguments_are_one_line(self, arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(arguments) == 2
+        error = capsys.readouterr().err
+        form = "outputs=FOLDER or outputs=A,B,C"
+        assert error == f"expected at most one argument, {form}, got {' '.join(arguments)}\n"
+
+    def test_unknown_argument_of_the_command(self, tmp_path: Path) -> None:
+        done = run("output=x", cwd=tmp_path)
+        assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
+        assert done.err.startswith("expected at most one argument, outputs=FOLDER")
+
+    def test_no_runs_say_how_to_make_one(self, tmp_path: Path) -> None:
+        done = run("outputs=none", cwd=tmp_path)
+        assert (done.code, done.out) == (2, "")
+        made_by = "`python -m ivae_lab.train model=ivae data=tcl outputs=none` makes one"
+        assert done.err == f"expected runs under none, got none: {made_by}\n"
+        assert list(tmp_path.iterdir()) == []
+
+    def test_results_that_cannot_be_written_are_one_line(self, tmp_path: Path) -> None:
+        make_run(tmp_path / "runs" / "a")
+        done = run("outputs=missing,runs", cwd=tmp_path)
+        assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
+        assert done.err.startswith("expected to read missing,runs and to write into missing, got: ")
+
+
+class TestConfiguration:
+    def test_flatten(self) -> None:
+        nested = {"a": {"b": {"c": 1e-5}, "d": True, "e": [1, "x"]}, "f": None, "g": "text", "h": {}}
+        expected = {"a.b.c": "1e-05", "a.d": "true", "a.e": '[1, "x"]', "f": None, "g": "text"}
+        assert flatten(nested) == expected
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "a: 1\nb:\n- 1\n- 2\nc:\n  d: {e: 1.0e-05}\n  f: null\n",
+            "# a comment\na: 1\n\n# another\nb: 2\n",
+            "---\na: 1\nb: 2\n",
+            "a: {b: 1, c: 1}\nd: 1\na: {b: 2}\n",  # the later holds, whole
+            "a: &x {b: 1}\nc: *x\nd:\n  <<: *x\n  e: 1\n",
+            'a: "one\nb: two"\nc: 1\n',
+            "a: {b: 1,\nc: 2}\nd: 1\n",
+            "a: |\n  b: 1\n\n  c: 2\nd: 1\n",
+            "a: x\n  y\nb: 1\n",
+            "? a\n: 1\nb: 2\n",
+            "{a: 1, b: {c: 2}}",
+            '"a": 1\n1: 2\n"1": 3\n',
+        ],
+    )
+    def test_in_sections_as_as_a_whole(self, text: str) -> None:
+        assert read_config(text) == flatten(yaml.safe_load(text))
+
+    @pytest.mark.parametrize("text", ["a: 1\n---\nb: 1\n", "a: [\nb: 1\n", "a: *x\n", "a: 1\nb\n"])
+    def test_what_is_wrong_as_a_whole_is_wrong(self, text: str) -> None:
+        with pytest.raises(yaml.YAMLError):
+            yaml.safe_load(text)
+        with pytest.raises(yaml.YAMLError):
+            read_config(text)
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_only_a_terminal_sees_progress(terminal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr(stream, "isatty", lambda: terminal)
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setattr(aggregate, "_PATIENCE", 0.0)
+    monkeypatch.setenv("TERM", "xterm")
+    assert list(aggregate._tracked([ROOT] * 3)) == [ROOT] * 3
+    assert ("reading run folders" in stream.getvalue()) == terminal
+    assert terminal or stream.getvalue() == ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("further", [(), ("--distinct",)])
+def test_the_benchmark_runs(further: tuple[str, ...], tmp_path: Path) -> None:
+    script = [sys.executable, str(ROOT / "scripts" / "many_runs.py"), "--runs", "12", "--seeds", "3", *further]
+    done = subprocess.run(script, cwd=tmp_path, capture_output=True, text=True, check=True)
+    lines = done.stdout.splitlines()
+    assert [line.rpartition(": ")[2] for line in lines[:2]] == ["360 rows of 12 run folders"] * 2
+    assert [line.split()[0] for line in lines[2:]] == ["cold", "warm", ".aggregate.parquet"]
 
 
 def test_import_is_light() -> None:
