@@ -6,7 +6,7 @@ Figures are drawn on `matplotlib.figure.Figure` objects, without pyplot: no glob
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -52,7 +52,9 @@ NAMES = {
     "pca": "PCA on x",
     "fastica": "FastICA on x",
 }
+SCORES = {"mcc_mean": "MCC of the posterior mean", "mcc_sample": "MCC of a posterior sample"}
 SEQUENTIAL = "viridis"
+REPORTED_LINE: dict[str, Any] = {"linestyle": ":", "color": "#555555", "linewidth": 0.8}  # at what a paper reports
 STYLE: dict[str, Any] = {
     "font.size": 8,
     "axes.titlesize": 8,
@@ -118,6 +120,22 @@ def name_of(model: str) -> str:
     return NAMES.get(method_of(model), model)
 
 
+def panels(
+    names: Iterable[str], width: float, height: float, columns: int = 4, sharey: bool = False
+) -> tuple[Figure, dict[str, Axes]]:
+    """A figure with a panel for each name, in rows of at most `columns`; sizes in inches."""
+    from matplotlib.figure import Figure
+
+    named = list(names)
+    across = min(columns, len(named))
+    down = -(-len(named) // across)
+    figure = Figure(figsize=(max(width * across, 4.2), height * down + 0.5))
+    axes = figure.subplots(down, across, squeeze=False, sharey=sharey).ravel()
+    for spare in axes[len(named) :]:
+        spare.remove()
+    return figure, dict(zip(named, axes, strict=False))
+
+
 def colours(rows: pd.DataFrame) -> dict[str, str]:
     """A colour for each label of the rows: its method's, paler for the second, third, ... label of one method."""
     from matplotlib.colors import to_hex, to_rgb
@@ -146,6 +164,38 @@ def boxes(axis: Axes, rows: pd.DataFrame, x: str, score: str) -> None:
         floor = rows.loc[rows[x] == value, "chance"].mean()
         axis.plot([place - 0.45, place + 0.45], [floor, floor], ":", color=PALETTE["chance"])
     axis.set_ylim(0, 1)
+
+
+def points_by_data_seed(rows: pd.DataFrame, score: str, reported: float | None = None) -> Picture:
+    """Every run as a point over its data seed, lines through the means of data seeds, a panel for each variant."""
+    figure, axes = panels(rows["variant"].unique(), width=3.4, height=2.6, columns=2, sharey=True)
+    for variant, axis in axes.items():
+        own = rows[rows["variant"] == variant]
+        for label, colour in colours(own).items():
+            part = own[own["label"] == label]
+            axis.plot(part["data_seed"], part[score], "o", color=colour, markersize=2, alpha=0.6)
+            means = part.groupby("data_seed")[score].mean()
+            axis.plot(means.index, means, "-", color=colour, linewidth=0.8, label=label)
+        if reported is not None:
+            axis.axhline(reported, **REPORTED_LINE)
+        axis.set(title=variant, xlabel="data seed", ylim=(0, 1), xticks=sorted(rows["data_seed"].unique()))
+        axis.set_ylabel(SCORES[score])
+        axis.legend(loc="lower left", ncols=2)
+    medians = rows.groupby(["variant", "label", "data_seed"], sort=False)[score].mean()
+    medians = medians.groupby(["variant", "label"], sort=False).median()
+    dotted = "" if reported is None else f" Dotted: the {reported:g} that the paper reports."
+    return Picture(
+        "data_seeds",
+        figure,
+        f"{SCORES[score]} for each data seed, a line per method. Medians over data seeds: {in_words(medians)}.",
+        f"Each point is a model seed, lines join the means of data seeds.{dotted}",
+    )
+
+
+def in_words(values: pd.Series[float]) -> str:
+    """Numbers of groups, of a series indexed by several columns, as a sentence for those who do not see the picture."""
+    items: Any = values.to_dict().items()
+    return "; ".join(f"{', '.join(str(part) for part in key)} {value:.3g}" for key, value in items)
 
 
 def recovered(

@@ -114,7 +114,7 @@ class TestConfiguration:
 
     @pytest.mark.parametrize(("group", "name"), EVERYTHING)
     def test_every_top_level_key_is_known(self, composed: Compose, group: str, name: str) -> None:
-        known = {*GROUPS, "seed", "outputs", "force", "logger", "compute"}
+        known = {*GROUPS, "seed", "outputs", "force", "logger", "show", "compute"}
         assert set(composed(*selection(group, name))) == known
 
     @pytest.mark.parametrize("name", choices("model"))
