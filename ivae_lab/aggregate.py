@@ -20,7 +20,7 @@ Where several folders have the same cell and seed, the rows of one are kept: don
 was written last, then the first by name. The others are counted and named, and whether their numbers differ. A folder
 without a cell (made by an older version) is not compared.
 
-What was read is kept in `.aggregate.parquet` beside the results, and only folders that have changed are read again.
+What was read is kept in `.aggregate.cache` beside the results, and only folders that have changed are read again.
 The table is the same without it, to the byte; it may be deleted at any time. Nothing is trained or instantiated.
 """
 
@@ -37,6 +37,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -56,7 +57,7 @@ if TYPE_CHECKING:
 MARKS = ("config.yaml", "status.json", "results.csv")  # a folder that has one of these is a run folder
 ABOUT = {"cell": str, "commit": str, "written": str, "seconds": float}  # what rows say of their run's status.json
 LEADING = ("folder", "run_state", *COLUMNS, *ABOUT)
-CACHE = ".aggregate.parquet"
+CACHE = ".aggregate.cache"
 RULE = "kept is done before diverged, then what was written last, then the first by name"
 
 _ARROW = {"Int64": pa.int64(), "str": pa.string(), "float64": pa.float64()}
@@ -479,46 +480,45 @@ def _write(rows: pd.DataFrame, parquet: Path, text: Path) -> None:
         pa.csv.write_csv(content, temporary)
 
 
-def _made_by() -> bytes:
-    """Stands for this code: what another version has read is read again."""
-    return hashlib.sha256(Path(__file__).read_bytes() + repr(DTYPES).encode()).hexdigest().encode()
-
-
 def _save(cache: Path, runs: Sequence[Run]) -> None:
-    """Write one line per run, its rows nested."""
+    """Write a seal, then a Parquet table of one line per run, its rows nested."""
     rows = pa.concat_tables([_SCHEMA.empty_table(), *(run.rows for run in runs)]).combine_chunks()
     ends = np.cumsum([0, *(len(run.rows) for run in runs)], dtype=np.int32)
     content = {
         "fingerprint": [run.fingerprint for run in runs],
         "status": [json.dumps(run.status) for run in runs],
         "config": [json.dumps(run.config) for run in runs],
-        "rows": pa.ListArray.from_arrays(pa.array(ends), pa.concat_arrays(rows.to_struct_array().chunks)),
+        "rows": pa.ListArray.from_arrays(pa.array(ends), rows.to_struct_array().combine_chunks()),
     }
+    body = pa.BufferOutputStream()
+    pa.parquet.write_table(pa.table(content), body, compression="zstd")
+    written = body.getvalue().to_pybytes()
     with atomic(cache) as temporary:
-        pa.parquet.write_table(
-            pa.table(content, metadata={"made_by": _made_by()}), temporary, compression="zstd", write_page_checksum=True
-        )
+        temporary.write_bytes(_seal(written) + written)
 
 
 def _load(cache: Path) -> dict[str, Run]:
     """Runs by their fingerprints; none where the file is not there, is damaged, or comes from another version."""
     try:
-        content = pa.parquet.read_table(cache, page_checksum_verification=True).combine_chunks()
-        if (content.schema.metadata or {}).get(b"made_by") != _made_by():
-            return {}
-        nested = pa.concat_arrays(content["rows"].chunks)
-        rows, ends = pa.Table.from_struct_array(nested.values), nested.offsets.to_numpy()
-        return {
-            fingerprint: Run(fingerprint, json.loads(status), json.loads(config), rows[start:end])
-            for fingerprint, status, config, start, end in zip(
-                *(content[name].to_pylist() for name in ("fingerprint", "status", "config")),
-                ends[:-1],
-                ends[1:],
-                strict=True,
-            )
-        }
-    except (OSError, ValueError, TypeError, KeyError, pa.ArrowException):
+        found = cache.read_bytes()
+    except OSError:
         return {}
+    length = len(_seal(b""))
+    if found[:length] != _seal(found[length:]):
+        return {}
+    content = pa.parquet.read_table(pa.BufferReader(found[length:])).combine_chunks()
+    nested = content["rows"].combine_chunks()
+    rows, ends = pa.Table.from_struct_array(nested.values), nested.offsets.to_pylist()
+    told = [content[name].to_pylist() for name in ("fingerprint", "status", "config")]
+    return {
+        fingerprint: Run(fingerprint, json.loads(status), json.loads(config), rows[start:end])
+        for fingerprint, status, config, (start, end) in zip(*told, pairwise(ends), strict=True)
+    }
+
+
+def _seal(body: bytes) -> bytes:
+    """Stands for the bytes and this code: what was damaged, or read by another version, is read again."""
+    return hashlib.sha256(Path(__file__).read_bytes() + repr(DTYPES).encode() + body).digest()
 
 
 def _one_line(error: Exception) -> str:

@@ -288,6 +288,7 @@ class TestCache:
         [
             lambda outputs: make_run(outputs / "further", values=(0.125,), config={"model": {"gamma": 1}}),
             lambda outputs: shutil.rmtree(outputs / "tcl-ivae-1"),
+            lambda outputs: [shutil.rmtree(outputs / name) for name in ("tcl-ivae-1", "tcl-vae-2")],
             lambda outputs: edit(outputs / "tcl-ivae-1" / "results.csv", "0.25", "0.75"),
             lambda outputs: edit(outputs / "tcl-ivae-1" / "results.csv", "0.25", "high"),
             lambda outputs: edit(outputs / "tcl-ivae-1" / "config.yaml", "beta: 4", "beta: 5"),
@@ -319,10 +320,19 @@ class TestCache:
         shutil.copy(outputs / "results.parquet", outputs / CACHE)  # sound, but another table
         assert aggregate._load(outputs / CACHE) == {}
 
+    def test_no_flipped_byte_passes_for_a_number(self, outputs: Path) -> None:
+        collect(run_folders(outputs), outputs / CACHE)
+        whole = (outputs / CACHE).read_bytes()
+        for place in range(0, len(whole), 7):
+            damaged = bytearray(whole)
+            damaged[place] ^= 0x10
+            (outputs / CACHE).write_bytes(damaged)
+            assert aggregate._load(outputs / CACHE) == {}, place
+
     def test_another_version_reads_again(self, outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         collect(run_folders(outputs), outputs / CACHE)
         assert len(aggregate._load(outputs / CACHE)) == 2
-        monkeypatch.setattr(aggregate, "_made_by", lambda: b"a later version")
+        monkeypatch.setattr(aggregate, "DTYPES", {**DTYPES, "further": "str"})
         assert aggregate._load(outputs / CACHE) == {}
 
 
@@ -493,7 +503,7 @@ def test_the_benchmark_runs(further: tuple[str, ...], tmp_path: Path) -> None:
     done = subprocess.run(script, cwd=tmp_path, capture_output=True, text=True, check=True)
     lines = done.stdout.splitlines()
     assert [line.rpartition(": ")[2] for line in lines[:2]] == ["360 rows of 12 run folders"] * 2
-    assert [line.split()[0] for line in lines[2:]] == ["cold", "warm", ".aggregate.parquet"]
+    assert [line.split()[0] for line in lines[2:]] == ["cold", "warm", CACHE]
 
 
 def test_import_is_light() -> None:
