@@ -288,7 +288,7 @@ class TestCache:
         [
             lambda outputs: make_run(outputs / "further", values=(0.125,), config={"model": {"gamma": 1}}),
             lambda outputs: shutil.rmtree(outputs / "tcl-ivae-1"),
-            lambda outputs: [shutil.rmtree(outputs / name) for name in ("tcl-ivae-1", "tcl-vae-2")],
+            lambda outputs: list(map(shutil.rmtree, (outputs / "tcl-ivae-1", outputs / "tcl-vae-2"))),
             lambda outputs: edit(outputs / "tcl-ivae-1" / "results.csv", "0.25", "0.75"),
             lambda outputs: edit(outputs / "tcl-ivae-1" / "results.csv", "0.25", "high"),
             lambda outputs: edit(outputs / "tcl-ivae-1" / "config.yaml", "beta: 4", "beta: 5"),
