@@ -9,7 +9,7 @@ READY  := $(VENV)/.installed
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-fast lint format benchmark wheel clean
+.PHONY: help install run report test test-fast lint format benchmark wheel clean
 
 help: ## List the targets
 	@echo "usage: make <target> [PYTHON=python3.11]"
@@ -19,6 +19,9 @@ install: $(READY) ## Create .venv with the pinned packages (the other targets do
 
 run: $(READY) ## Train a first model: VaDE on the temporally non-stationary sources of TCL
 	$(BIN)/python -m ivae_lab.train model=vade data=tcl
+
+report: $(READY) ## Show every claim and figure that has results in outputs/report/index.html
+	$(BIN)/python -m ivae_lab.report
 
 test: lint ## All that the CI runs: style, types, a look at the speed, then every test, warnings as errors
 	$(BIN)/python scripts/benchmark.py --settings 'khemakhem2020 iVAE' 'ICE-BeeM iVAE' --seeds 10 --blocks 3

@@ -39,7 +39,11 @@ LAYERS = (
     _layer(0, "identity places", third_party="", light=True),
     _layer(1, "data priors models", siblings=False),
     _layer(1, "metrics", light=True),
-    _layer(2, "results scores tables experiment cells claims present plots display aggregate report sweep", light=True),
+    _layer(
+        2,
+        "results scores tables experiment cells claims present plots display aggregate about report sweep",
+        light=True,
+    ),
     _layer(3, "engine"),
     _layer(4, "train reproduce"),
 )

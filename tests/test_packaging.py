@@ -36,19 +36,22 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_wheel_holds_every_configuration_and_nothing_else(wheel: Path) -> None:
+def test_wheel_holds_what_the_clone_holds_and_nothing_else(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
-        packed = {n: archive.read(n) for n in archive.namelist() if n.startswith("ivae_lab/conf/")}
-        tops = {name.partition("/")[0] for name in archive.namelist()}
-        names = set(archive.namelist())
-    conf = {f"ivae_lab/{p.relative_to(ROOT).as_posix()}": p.read_bytes() for p in (ROOT / "conf").rglob("*.yaml")}
-    assert "ivae_lab/conf/config.yaml" in packed
-    assert {n: data for n, data in packed.items() if n.endswith(".yaml")} == conf
+        packed = {name: archive.read(name) for name in archive.namelist()}
+    tops = {name.partition("/")[0] for name in packed}
     assert tops == {"ivae_lab", "hydra_plugins", next(top for top in tops if top.endswith(".dist-info"))}
-    assert {n for n in names if n.endswith(".py")} == {
-        p.relative_to(ROOT).as_posix() for top in ("ivae_lab", "hydra_plugins") for p in (ROOT / top).rglob("*.py")
+    inside = {"conf": "ivae_lab/conf", "experiments": "ivae_lab/experiments"}  # elsewhere than in the clone
+    held = {
+        f"{inside.get(top, top)}/{path.relative_to(ROOT / top).as_posix()}": path.read_bytes()
+        for top in ("ivae_lab", "hydra_plugins", *inside)
+        for path in (ROOT / top).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
     }
-    assert any(name.endswith("licenses/LICENSE") for name in names)
+    assert {"ivae_lab/conf/config.yaml", "ivae_lab/experiments/willetts2021/reported.csv"} <= held.keys()
+    assert {"ivae_lab/report_pages/style.css", "ivae_lab/report_pages/index.html.j2"} <= held.keys()
+    assert {name: content for name, content in packed.items() if ".dist-info/" not in name} == held
+    assert any(name.endswith("licenses/LICENSE") for name in packed)
 
 
 @pytest.mark.slow
@@ -61,6 +64,8 @@ def test_wheel_trains_away_from_the_clone(wheel: Path, tmp_path: Path) -> None:
     assert Path(where.strip()).is_relative_to(site)
     shown = _run(sys.executable, "-m", "ivae_lab.train", "--help", cwd=elsewhere, PYTHONPATH=str(site))
     assert "data=" in shown
+    listed = _run(sys.executable, "-m", "ivae_lab.reproduce", "--list", cwd=elsewhere, PYTHONPATH=str(site))
+    assert "willetts2021/fig2" in listed
     assert list(elsewhere.iterdir()) == []
 
 
