@@ -340,6 +340,24 @@ def test_words_of_times_and_seeds() -> None:
     assert [report.spans(seeds) for seeds in ([], [3], [5, 0, 1, 2])] == ["", "3", "0 to 2, 5"]
 
 
+def _luminance(colour: str) -> float:
+    """As WCAG defines it."""
+    parts = np.array([int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)])
+    linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+    return float(linear @ [0.2126, 0.7152, 0.0722])
+
+
+def test_texts_can_be_read_on_every_ground() -> None:
+    schemes = re.findall(r":root {(.*?)}", (report.TEMPLATES / "style.css").read_text(), re.DOTALL)
+    assert len(schemes) == 2  # light and dark
+    for scheme in schemes:
+        colours = {name: _luminance(value) for name, value in re.findall(r"--(\w+): (#\w{6});", scheme)}
+        for text in ("text", "soft", "link", "good", "half", "bad", "none"):
+            for ground in ("ground", "raised", "sunken"):
+                dark, light = sorted((colours[text], colours[ground]))
+                assert (light + 0.05) / (dark + 0.05) >= 4.5, f"{text} on {ground}"
+
+
 # In a browser
 
 
