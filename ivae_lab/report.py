@@ -358,6 +358,7 @@ def replacing(folder: Path) -> Iterator[Path]:
     folder = folder.resolve()
     fresh = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}")
     old = fresh.with_name(f"{fresh.name}-old")
+    lonely = not folder.parent.exists()
     fresh.mkdir(parents=True)
     try:
         yield fresh
@@ -369,6 +370,8 @@ def replacing(folder: Path) -> Iterator[Path]:
             old.rename(folder)
         for each in (fresh, old):
             shutil.rmtree(each, ignore_errors=True)
+        if lonely and not folder.exists():
+            folder.parent.rmdir()
 
 
 def _replaceable(folder: Path) -> bool:

@@ -289,11 +289,19 @@ def test_damaged_records_and_definitions_are_named(
     assert not (outputs / "report" / f"{NONE}.html").exists()
 
 
-def test_no_results_says_what_makes_some(patched: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("arguments", [[], ["outputs=."]])
+def test_no_results_says_what_makes_some(
+    patched: Path,
+    tmp_path: Path,
+    arguments: list[str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
     kept = patched / PAPER / "results"
     aside = kept.rename(kept.with_name("aside"))
     try:
-        assert report.main([f"outputs={tmp_path}"]) == 2
+        assert report.main(arguments) == 2
     finally:
         aside.rename(kept)
     assert f"`python -m ivae_lab.reproduce {KEPT}` makes some" in capsys.readouterr().err
