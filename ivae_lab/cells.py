@@ -12,7 +12,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from ivae_lab.experiment import Figure, Line, Scale
+from ivae_lab.experiment import ExperimentError, Figure, Line, Scale
 from ivae_lab.identity import NUMBERS, cell_digest
 from ivae_lab.places import CONFIG
 from ivae_lab.plots import method_of, name_of
@@ -39,10 +39,13 @@ class Cell:
     def steps(self) -> int:
         """Optimiser steps, for an estimate of the work."""
         trainer, data = self.config["trainer"], self.config["data"]
-        if trainer["steps"] is not None:
-            return int(trainer["steps"])
-        rows = data.get("segments", 1) * data.get("samples_per_segment", 1) * data.get("split", [1])[0]
-        return int(trainer["epochs"] * (rows // trainer["batch_size"]))
+        try:
+            if trainer["steps"] is not None:
+                return int(trainer["steps"])
+            rows = data.get("segments", 1) * data.get("samples_per_segment", 1) * data.get("split", [1])[0]
+            return int(trainer["epochs"] * (rows // trainer["batch_size"]))
+        except (TypeError, ValueError, ArithmeticError):  # values that cannot be: the training says which
+            return 0
 
     def describe(self, columns: Sequence[str] = ()) -> dict[str, Any]:
         """What tells its rows from others' in the figure's table."""
@@ -61,6 +64,11 @@ def expand(figure: Figure, scale: Scale, overrides: Sequence[str] = ()) -> list[
     """All cells of a figure in a scale; `overrides` are added to every line.
 
     Two lines may ask for the same cell: it is then trained once.
+
+    Raises
+    ------
+    ExperimentError
+        If the figure has no cells in this scale, or an override is not of the form key=value.
     """
     cells = []
     for line in figure.cells:
@@ -71,14 +79,20 @@ def expand(figure: Figure, scale: Scale, overrides: Sequence[str] = ()) -> list[
         for job in _product(own):
             config, choices = _composed(job)
             cells.append(Cell(line, job, tuple(range(count)), config, choices["data"], choices["model"]))
+    if not cells:
+        raise ExperimentError(f"{figure.full_name}: expected cells in the {scale} scale, got none")
     return cells
 
 
 def _product(overrides: Iterable[str]) -> list[tuple[str, ...]]:
     """Every combination of the values; of two overrides of one key the later stands."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.types import OverrideType
 
     parsed = {each.key_or_group: each for each in OverridesParser.create().parse_overrides(list(overrides))}
+    for each in parsed.values():
+        if each.type is not OverrideType.CHANGE:
+            raise ExperimentError(f"expected overrides of the form key=value, got {each.input_line}")
     values = [
         [f"{key}={value}" for value in each.sweep_string_iterator()] if each.is_sweep_override() else [each.input_line]
         for key, each in parsed.items()

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
+import sys
 from collections.abc import Callable
 from functools import cache
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import pandas as pd
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
 from ivae_lab.places import EXPERIMENTS
 
@@ -41,7 +42,7 @@ class Line(_Strict):
     overrides: list[str]
     quick: list[str] = []  # further overrides in the quick scale; one of the same key replaces
     label: str | None = None  # in legends and tables; by default the method's name
-    seeds: dict[Scale, int] | None = None  # number of model seeds, where it is not the figure's
+    seeds: dict[Scale, PositiveInt] | None = None  # number of model seeds, where it is not the figure's
     scales: list[Scale] = list(SCALES)  # where it belongs
 
 
@@ -63,6 +64,13 @@ class Claim(_Strict):
     score: str | None = None  # a column of the rows; by default the figure's
     against: str | None = None  # the other column of a correlation
     table: str = "rows"
+
+    @model_validator(mode="after")
+    def _fits_its_test(self) -> Self:
+        ordering = self.test in ("above", "not_below")
+        if ordering != bool(self.than):
+            raise ValueError(f"expected `than` with above and not_below and with no other test, got {self.test}")
+        return self
 
 
 class Reported(_Strict):
@@ -107,7 +115,7 @@ class Figure(_Strict):
     where: str
     claim: str
     cells: list[Line] = Field(min_length=1)
-    seeds: dict[Scale, int]
+    seeds: dict[Scale, PositiveInt]
     score: str = "mcc_mean"
     columns: list[str] = []
     choose: list[Choice] = []
@@ -118,6 +126,17 @@ class Figure(_Strict):
     deviations: list[str] = []
     paper: str = ""
     name: str = ""
+
+    @model_validator(mode="after")
+    def _refers_to_what_is_there(self) -> Self:
+        counted = [line.seeds or self.seeds for line in self.cells]
+        if unknown := [scale for scale in SCALES if any(scale not in seeds for seeds in counted)]:
+            raise ValueError(f"expected numbers of seeds in each scale, got none in {', '.join(unknown)}")
+        if unset := [choice.over for choice in self.choose if choice.over not in self.columns]:
+            raise ValueError(f"expected choices over keys that are among the columns, got {', '.join(unset)}")
+        if absent := [claim.table for claim in self.claims if claim.table not in ("rows", *self.tables)]:
+            raise ValueError(f"expected claims on the rows or one of the tables, got {', '.join(absent)}")
+        return self
 
     @property
     def full_name(self) -> str:
@@ -144,29 +163,46 @@ def load(name: str) -> Figure:
     paper, figure = name.split("/")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return Figure(**content, paper=paper, name=figure)
+        if not isinstance(content, dict) or {"paper", "name"} & set(content):
+            raise ExperimentError(f"{name}.yaml: expected keys of a figure, which its folder and file name, got others")
+        return Figure.model_validate({**content, "paper": paper, "name": figure})
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise ExperimentError(f"{path.name}: {where}: {first['msg']}, got {first['input']!r}") from None
+        raise ExperimentError(f"{name}.yaml: {_first_of(error)}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ExperimentError(f"{name}.yaml: expected YAML, got: {' '.join(str(error).split())}") from None
+
+
+def _first_of(error: ValidationError) -> str:
+    """The first thing that is wrong, on one line."""
+    first = error.errors()[0]
+    where = ".".join(map(str, first["loc"]))
+    if first["type"] == "value_error":  # one of our own, which says what came
+        return f"{where}: {first['ctx']['error']}" if where else str(first["ctx"]["error"])
+    return f"{where}: {first['msg']}, got {first['input']!r}"
 
 
 def _nearest(name: str) -> str:
     known = names()
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
-    near += [full for full in known if full not in near and name and name.split("/")[-1] == full.split("/")[1]]
+    short = {full.split("/")[1] for full in known}
+    alike = difflib.get_close_matches(name.split("/")[-1], short, n=3, cutoff=0.6)
+    near = [full for each in alike for full in known if full.split("/")[1] == each]
+    near += [full for full in difflib.get_close_matches(name, known, n=3, cutoff=0.6) if full not in near]
     return f"nearest: {', '.join(near)}" if near else f"there are: {', '.join(known)}"
 
 
 @cache
 def reported(paper: str) -> dict[str, Reported]:
     """What a paper states, by the claim's id."""
-    table = pd.read_csv(EXPERIMENTS / paper / "reported.csv").astype(object)
-    rows = table.where(table.notna(), None).to_dict("records")
     try:
+        table = pd.read_csv(EXPERIMENTS / paper / "reported.csv").astype(object)
+        rows = table.where(table.notna(), None).to_dict("records")
         stated = [Reported.model_validate(row) for row in rows]
     except ValidationError as error:
-        raise ExperimentError(f"{paper}/reported.csv: {' '.join(str(error).split())}") from None
+        raise ExperimentError(f"{paper}/reported.csv: {_first_of(error)}") from None
+    except (OSError, ValueError) as error:
+        raise ExperimentError(f"{paper}/reported.csv: expected a table, got: {' '.join(str(error).split())}") from None
+    if len({each.claim for each in stated}) < len(stated):
+        raise ExperimentError(f"{paper}/reported.csv: expected a row for each claim, got several for one")
     return {each.claim: each for each in stated}
 
 
@@ -174,9 +210,10 @@ def reported(paper: str) -> dict[str, Reported]:
 def _functions(paper: str) -> ModuleType:
     path = EXPERIMENTS / paper / "figures.py"
     spec = importlib.util.spec_from_file_location(f"ivae_lab_experiments_{paper}", path)
-    if spec is None or spec.loader is None:
-        raise ExperimentError(f"expected {path}, got none")
+    if spec is None or spec.loader is None or not path.is_file():
+        raise ExperimentError(f"expected {paper}/figures.py, got none")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up there
     spec.loader.exec_module(module)
     return module
 

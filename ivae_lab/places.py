@@ -1,7 +1,11 @@
-"""Where the configuration and the experiments lie: beside the package in a clone, inside it in an installed wheel."""
+"""Where the configuration and the experiments lie: beside the package in a clone, inside it in an installed wheel.
+
+The environment variable IVAE_LAB_EXPERIMENTS names another folder of experiments, such as one's own figures.
+"""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 _PACKAGE = Path(__file__).resolve().parent
@@ -13,4 +17,4 @@ def _place(name: str) -> Path:
 
 
 CONFIG = _place("conf")
-EXPERIMENTS = _place("experiments")
+EXPERIMENTS = Path(os.environ.get("IVAE_LAB_EXPERIMENTS") or _place("experiments"))
