@@ -69,6 +69,34 @@ class Normal:
 
 
 @dataclass(frozen=True)
+class CorrelatedNormal:
+    """Gaussians with any covariance: N(z; m, L L^T), L = diag(s) (I + C), C zero on and above the diagonal."""
+
+    mean: Tensor  # (B, n)
+    log_var: Tensor  # (B, n), log s^2: variances given the dimensions before
+    lower: Tensor  # (B, n, n), C
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """Log-density: (B,)."""
+        scaled = ((z - self.mean) * torch.exp(-0.5 * self.log_var)).unsqueeze(-1)
+        identity = torch.eye(z.shape[-1], dtype=z.dtype, device=z.device)
+        noise = torch.linalg.solve_triangular(identity + self.lower, scaled, upper=False).squeeze(-1)
+        return -0.5 * (_LOG_2PI + self.log_var + noise**2).sum(-1)
+
+    def rsample(self, noise: Tensor) -> Tensor:
+        """The draw m + L noise that standard normal noise makes: (B, n)."""
+        mixed = noise + (self.lower * noise.unsqueeze(-2)).sum(-1)
+        return self.mean + torch.exp(0.5 * self.log_var) * mixed
+
+    def marginals(self) -> Normal:
+        """Each dimension's own density."""
+        return Normal(self.mean, self.log_var + torch.log1p((self.lower**2).sum(-1)))
+
+
+Posterior = Normal | CorrelatedNormal  # what an encoder gives
+
+
+@dataclass(frozen=True)
 class Laplace:
     """Independent Laplace densities: prod_i exp(-|z_i - m_i| / b_i) / (2 b_i)."""
 
@@ -125,12 +153,17 @@ class NormalMixture:
         return Normal(self.mean[chosen], self.log_var[chosen]).sample(rows, generator)
 
 
-def kl_divergence(q: Normal, p: Distribution) -> Tensor | None:
+def kl_divergence(q: Posterior, p: Distribution) -> Tensor | None:
     """KL(q || p) in nats where it has a closed form, (B,); None where it has none (mixtures).
 
     Normal to Normal: 1/2 sum_i [log s_p^2 - log s_q^2 + (s_q^2 + (m_q - m_p)^2) / s_p^2 - 1].
     Normal to Laplace: sum_i [E|z_i - m_p| / b + log 2b] - H(q), the mean of a folded normal.
+    Correlated dimensions add sum_i H(q_i) - H(q) to that of the marginals q_i, as p's are independent.
     """
+    if isinstance(q, CorrelatedNormal):
+        marginals = q.marginals()
+        independent = kl_divergence(marginals, p)
+        return None if independent is None else independent + 0.5 * (marginals.log_var - q.log_var).sum(-1)
     if isinstance(p, Normal):
         ratio = (torch.exp(q.log_var) + (q.mean - p.mean) ** 2) * torch.exp(-p.log_var)
         return 0.5 * (p.log_var - q.log_var + ratio - 1).sum(-1)

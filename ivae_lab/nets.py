@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ivae_lab.distributions import Normal
+from ivae_lab.distributions import CorrelatedNormal, Normal, Posterior
 from ivae_lab.types import PositiveFloat, PositiveInt
 
 Activation = Literal["xtanh", "leaky_relu", "relu"]
@@ -118,7 +118,7 @@ def _columns(linear: nn.Module, h: Tensor) -> Tensor:
 
 
 class GaussianEncoder(nn.Module):
-    """q(z given x) or q(z given x, u): a diagonal Gaussian whose mean and log-variance are MLPs.
+    """q(z given x) or q(z given x, u): a Gaussian whose mean and log-variances are MLPs.
 
     Parameters
     ----------
@@ -128,6 +128,10 @@ class GaussianEncoder(nn.Module):
         `separate`: one network for the mean and one for the variance; `shared`: one network with two outputs.
     std
         `exp`: the network gives log s^2; `softplus`: it gives the inverse softplus of s.
+    covariance
+        `diagonal`; or `full`: the network of the variance gives a triangular matrix too. A factorised posterior misses
+        p(z given x, u) by the correlations that the mixing makes, however small the noise, so the ELBO's best model is
+        not the likelihood's (Theorem 4 of Khemakhem et al. 2020 asks for a family that contains it).
     """
 
     def __init__(
@@ -144,12 +148,14 @@ class GaussianEncoder(nn.Module):
         sees_u: bool,
         heads: Literal["separate", "shared"],
         std: Literal["exp", "softplus"],
+        covariance: Literal["diagonal", "full"] = "diagonal",
     ) -> None:
         super().__init__()
         if sees_u and not u_dim:
             raise ValueError("expected data with an auxiliary variable u for an encoder that sees u, got data without")
-        self.std = std
-        widths = [latent_dim, latent_dim] if heads == "separate" else [2 * latent_dim]
+        self.std, self.covariance, self.latent_dim = std, covariance, latent_dim
+        spread = latent_dim * (1 + latent_dim) if covariance == "full" else latent_dim
+        widths = [latent_dim, spread] if heads == "separate" else [latent_dim + spread]
         self.nets = nn.ModuleList(
             MLP(
                 x_dim,
@@ -164,12 +170,15 @@ class GaussianEncoder(nn.Module):
             for width in widths
         )
 
-    def forward(self, x: Tensor, u: Tensor | None) -> Normal:
-        """(B, d) and (B,) to a Normal over (B, n)."""
-        mean, spread = torch.cat([net(x, u) for net in self.nets], -1).chunk(2, -1)  # (B, n) each
+    def forward(self, x: Tensor, u: Tensor | None) -> Posterior:
+        """(B, d) and (B,) to a Gaussian over (B, n)."""
+        n = self.latent_dim
+        mean, spread, square = torch.cat([net(x, u) for net in self.nets], -1).tensor_split([n, 2 * n], -1)
         if self.std == "softplus":
             spread = 2 * torch.log(nn.functional.softplus(spread))
-        return Normal(mean, spread)
+        if self.covariance == "diagonal":
+            return Normal(mean, spread)
+        return CorrelatedNormal(mean, spread, square.unflatten(-1, (n, n)).tril(-1))
 
 
 class MLPDecoder(nn.Module):

@@ -1,7 +1,8 @@
 """The row schema, and everything that reads or writes a run folder without training: no torch here.
 
 A run folder holds `config.yaml` (resolved), `status.json`, `results.csv`, `history.csv`, `latents.npz`,
-`examples.npz` and `checkpoints/`. Its files are written to a temporary name and renamed, so a file that is there is whole.
+`examples.npz` and `checkpoints/`. Its files are written to a temporary name and renamed, so a file that is there is
+whole.
 
 `results.csv` is in long form, one row per seed x split x metric variant; a cell is empty where the column does not
 apply or the number is not one (`state` then says why):

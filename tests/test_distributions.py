@@ -15,9 +15,10 @@ from scipy import integrate
 from torch import Tensor
 from torch import distributions as reference
 
-from ivae_lab.distributions import Laplace, Normal, NormalMixture, kl_divergence
+from ivae_lab.distributions import CorrelatedNormal, Laplace, Normal, NormalMixture, kl_divergence
 
 quick = settings(max_examples=30, deadline=None)
+SHAPES = ((4, 3), (4, 3), (4, 3, 3))  # of mean, log_var and the matrix of a CorrelatedNormal
 FAMILIES = ("normal", "laplace", "mixture")
 LOCATIONS = st.floats(-20, 20)
 LOG_SCALES = st.floats(-4, 4)
@@ -257,3 +258,42 @@ def test_gradients_are_the_derivatives() -> None:
         )
 
     assert torch.autograd.gradcheck(densities, (m, s, other, spread, z, logits))
+
+
+class TestCorrelatedNormal:
+    """Against torch's MultivariateNormal with the covariance L L^T, L = diag(s) (I + C)."""
+
+    def pair(self) -> tuple[CorrelatedNormal, torch.distributions.MultivariateNormal]:
+        drawn = torch.Generator().manual_seed(0)
+        mean, log_var, square = (torch.randn(*shape, generator=drawn, dtype=torch.float64) for shape in SHAPES)
+        ours = CorrelatedNormal(mean, log_var, square.tril(-1))
+        scale = torch.exp(0.5 * log_var).unsqueeze(-1) * (torch.eye(3, dtype=torch.float64) + ours.lower)
+        return ours, torch.distributions.MultivariateNormal(mean, scale_tril=scale)
+
+    def test_density(self) -> None:
+        ours, theirs = self.pair()
+        z = torch.randn(4, 3, dtype=torch.float64)
+        torch.testing.assert_close(ours.log_prob(z), theirs.log_prob(z))
+
+    def test_samples_have_its_covariance(self) -> None:
+        ours, theirs = self.pair()
+        noise = torch.randn(200_000, 1, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+        drawn = ours.rsample(noise)[:, 0]  # of the first row's density
+        torch.testing.assert_close(torch.cov(drawn.T), theirs.covariance_matrix[0], rtol=0.03, atol=0.03)
+
+    def test_marginals(self) -> None:
+        ours, theirs = self.pair()
+        torch.testing.assert_close(ours.marginals().std ** 2, theirs.variance)
+
+    def test_divergence_to_independent_gaussians(self) -> None:
+        ours, theirs = self.pair()
+        prior = Normal(torch.full((4, 3), 0.3, dtype=torch.float64), torch.full((4, 3), -0.5, dtype=torch.float64))
+        independent = torch.distributions.Independent(torch.distributions.Normal(prior.mean, prior.std), 1)
+        expected = torch.distributions.kl_divergence(
+            theirs, torch.distributions.MultivariateNormal(prior.mean, torch.diag_embed(prior.std**2))
+        )
+        torch.testing.assert_close(kl_divergence(ours, prior), expected)
+        noise = torch.randn(200_000, 4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+        z = ours.rsample(noise)
+        sampled = (ours.log_prob(z) - independent.log_prob(z)).mean(0)
+        torch.testing.assert_close(sampled, expected, rtol=0.02, atol=0.02)

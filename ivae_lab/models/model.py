@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ivae_lab.distributions import Normal
+from ivae_lab.distributions import Posterior
 from ivae_lab.types import Batch
 
 
@@ -45,8 +45,8 @@ class Model(nn.Module):
         """As `loss`, for the pretraining phase."""
         raise NotImplementedError
 
-    def encode(self, batch: Batch) -> Normal:
-        """The posterior over z, a Normal over (B, n)."""
+    def encode(self, batch: Batch) -> Posterior:
+        """The posterior over z, a Gaussian over (B, n)."""
         raise NotImplementedError
 
     def posterior_mean(self, batch: Batch) -> Tensor:

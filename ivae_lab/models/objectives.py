@@ -10,7 +10,7 @@ import torch
 from annotated_types import Len
 from torch import Tensor
 
-from ivae_lab.distributions import Distribution, Normal, kl_divergence
+from ivae_lab.distributions import Distribution, Normal, Posterior, kl_divergence
 from ivae_lab.types import Fraction
 
 
@@ -19,7 +19,7 @@ class Evidence:
     """What one pass through a VAE yields for a batch."""
 
     log_likelihood: Tensor  # (B,) log p(x given z)
-    posterior: Normal  # q(z given x [, u])
+    posterior: Posterior  # q(z given x [, u])
     prior: Distribution  # p(z [given u])
     z: Tensor  # (B, n) the sample of the posterior
     train_rows: int  # N, the size of the training set
@@ -109,11 +109,12 @@ class FourTerms:
         return [start + (end - start) * moved for start, end in zip(self.weights, self.end_weights, strict=True)]
 
 
-def aggregate_posterior(q: Normal, z: Tensor, train_rows: int) -> tuple[Tensor, Tensor]:
+def aggregate_posterior(q: Posterior, z: Tensor, train_rows: int) -> tuple[Tensor, Tensor]:
     """Minibatch-weighted estimates of log q(z) and sum_i log q(z_i), each (B,) (Chen et al. 2018, Equation 5).
 
     log q(z) is estimated by logsumexp_b log q(z given x_b) - log(B N), and likewise each dimension.
     """
+    assert isinstance(q, Normal)  # the VAE has seen to it: its dimensions are taken one by one
     pairs = Normal(q.mean.unsqueeze(0), q.log_var.unsqueeze(0)).log_prob_each(z.unsqueeze(1))  # (B, B, n)
     log_size = math.log(len(z) * train_rows)
     log_q = torch.logsumexp(pairs.sum(-1), 1) - log_size

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from ivae_lab.distributions import Normal
+from ivae_lab.distributions import Posterior
 from ivae_lab.models.likelihoods import BernoulliLikelihood, GaussianLikelihood
 from ivae_lab.models.model import Model
 from ivae_lab.models.objectives import ELBO, Evidence, FourTerms
@@ -59,6 +59,11 @@ class VAE(Model):
         self.register_buffer("beta", torch.tensor(float(beta)))  # a number of its own for each model of a stack
         self.encoder = encoder(spec.x_dim, latent_dim, spec.u_dim)
         self.decoder = decoder(latent_dim, spec.x_dim)
+        if isinstance(objective, FourTerms) and getattr(self.encoder, "covariance", None) == "full":
+            raise ValueError(
+                "expected encoder.covariance=diagonal for an objective of four terms, whose estimates take each "
+                "dimension by itself, got full"
+            )
         self.likelihood = likelihood(spec)
         self.prior = prior(latent_dim, spec.u_dim)
         self.objective = objective
@@ -109,7 +114,7 @@ class VAE(Model):
             "kl": nothing,
         }
 
-    def encode(self, batch: Batch) -> Normal:
+    def encode(self, batch: Batch) -> Posterior:
         """q(z given x [, u])."""
         return self.encoder(batch.x, batch.u)  # type: ignore[no-any-return]
 
