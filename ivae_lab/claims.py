@@ -11,9 +11,9 @@ not_below      the other method's is not above it: the interval of the differenc
 correlated     Pearson's correlation of two columns is positive, and its interval lies above 0
 =============  ====================================================================================================
 
-Verdicts: `reproduced`, where every comparison holds; `partly`, where some do, or where the mean misses the paper's
-value (or 0) but its interval reaches it; `not reproduced`; `not run`, where there are no rows. The interval is over
-data seeds where there are several (each seed's models averaged first), else over model seeds.
+Verdicts: `reproduced`, where every comparison holds; `partly`, where some do or could not be made, or where the mean
+misses the paper's value (or 0) but its interval reaches it; `not reproduced`; `not run`, where there are no rows. The
+interval is over data seeds where there are several (each seed's models averaged first), else over model seeds.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from ivae_lab.experiment import Claim, ExperimentError, Figure, Reported, Select
 from ivae_lab.results import interval
 
 Verdict = Literal["reproduced", "partly", "not reproduced", "not run"]
-Degree = Literal["holds", "nearly", "fails"]
+Degree = Literal["holds", "nearly", "fails", "missing"]  # missing: no rows of what it is compared with
 Values = NDArray[np.float64]
 DRAWS = 9999
 WORDS = {
@@ -77,42 +77,50 @@ def judge(figure: Figure, tables: Mapping[str, pd.DataFrame]) -> list[Judgement]
 
 
 def _judge(figure: Figure, claim: Claim, rows: pd.DataFrame | None) -> Iterator[Judgement]:
-    if rows is None or rows.empty:
+    variants = [] if rows is None or rows.empty else list(rows.groupby("variant", sort=False))
+    tested = [(str(variant), own) for variant, own in variants if len(picked(own, claim.of))]
+    for variant, own in tested:
+        yield _judgement(figure, claim, variant, own, list(_compare(figure, claim, own)))
+    if not tested:
         yield _judgement(figure, claim, "-", pd.DataFrame(), [])
-        return
-    for variant, own in rows.groupby("variant", sort=False):
-        if len(picked(own, claim.of)):
-            yield _judgement(figure, claim, str(variant), own, list(_compare(figure, claim, own)))
 
 
 def _judgement(
     figure: Figure, claim: Claim, variant: str, rows: pd.DataFrame, comparisons: list[_Comparison]
 ) -> Judgement:
     states = _states(figure, claim)
-    degrees = [each.degree for each in comparisons]
-    verdict: Verdict = (
-        "not run"
-        if not degrees
-        else "reproduced"
-        if all(degree == "holds" for degree in degrees)
-        else "not reproduced"
-        if all(degree == "fails" for degree in degrees)
-        else "partly"
-    )
-    used = picked(rows, claim.of) if len(rows) else rows
+    made = [each for each in comparisons if each.degree != "missing"]
+    used = picked(rows, claim.of) if made else pd.DataFrame()
     return Judgement(
         claim=claim.claim,
         statement=states.statement,
         where=states.where,
         theirs=_theirs(states),
         variant=variant,
-        ours="; ".join(each.said for each in comparisons) or "-",
+        ours=_ours(comparisons),
         seeds=_seeds_per_setting(used),
         data_seeds=int(used["data_seed"].nunique()) if len(used) else 0,
         test=WORDS[claim.test],
-        verdict=verdict,
+        verdict=_verdict([each.degree for each in comparisons]),
         reason="; ".join(each.why for each in comparisons) or "no finished runs to compare",
     )
+
+
+def _verdict(degrees: list[Degree]) -> Verdict:
+    made = [degree for degree in degrees if degree != "missing"]
+    if not made:
+        return "not run"
+    if all(degree == "holds" for degree in degrees):
+        return "reproduced"
+    return "not reproduced" if all(degree == "fails" for degree in made) else "partly"
+
+
+def _ours(comparisons: list[_Comparison]) -> str:
+    """Ours in a few words; every number is in the reason."""
+    if len(comparisons) <= 2:
+        return "; ".join(each.said for each in comparisons) or "-"
+    holding = sum(each.degree == "holds" for each in comparisons)
+    return f"holds in {holding} of {len(comparisons)} comparisons"
 
 
 def _states(figure: Figure, claim: Claim) -> Reported:
@@ -148,6 +156,9 @@ def _compare(figure: Figure, claim: Claim, rows: pd.DataFrame) -> Iterator[_Comp
                 against = picked(part, other)
                 if len(against):
                     yield _ordered(claim, own, against, score, name)
+                else:
+                    whom = ", ".join(str(value) for value in other.values())
+                    yield _Comparison("missing", f"{name}no {whom}", f"{name}not compared with {whom}: no runs")
         else:
             yield _valued(claim, units(own, score), _states(figure, claim), name)
 

@@ -80,7 +80,7 @@ class CorrelatedNormal:
         """Log-density: (B,)."""
         scaled = ((z - self.mean) * torch.exp(-0.5 * self.log_var)).unsqueeze(-1)
         identity = torch.eye(z.shape[-1], dtype=z.dtype, device=z.device)
-        noise = torch.linalg.solve_triangular(identity + self.lower, scaled, upper=False).squeeze(-1)
+        noise: Tensor = torch.linalg.solve_triangular(identity + self.lower, scaled, upper=False).squeeze(-1)
         return -0.5 * (_LOG_2PI + self.log_var + noise**2).sum(-1)
 
     def rsample(self, noise: Tensor) -> Tensor:

@@ -178,7 +178,7 @@ class GaussianEncoder(nn.Module):
             spread = 2 * torch.log(nn.functional.softplus(spread))
         if self.covariance == "diagonal":
             return Normal(mean, spread)
-        return CorrelatedNormal(mean, spread, square.unflatten(-1, (n, n)).tril(-1))
+        return CorrelatedNormal(mean, spread, square.reshape(*square.shape[:-1], n, n).tril(-1))
 
 
 class MLPDecoder(nn.Module):

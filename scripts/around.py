@@ -45,8 +45,8 @@ from ivae_lab.metrics.mcc import (
     weak_chance_correlation,
     weak_mean_correlation,
 )
-from ivae_lab.results import atomic
 from ivae_lab.places import CONFIG
+from ivae_lab.results import atomic
 
 PROCESSES = {
     "python -m ivae_lab.train --help": ["-m", "ivae_lab.train", "--help"],

@@ -5,16 +5,50 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pandas as pd
+import pytest
+
+from ivae_lab.experiment import load, names
 from ivae_lab.places import CONFIG
-from scripts.released_table import table
+from ivae_lab.present import recorded
+from scripts import readme_tables
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
 
 
-def test_the_table_is_that_of_the_committed_rows() -> None:
-    assert table() in README
-    assert table() in (ROOT / "experiments/khemakhem2020/README.md").read_text()
+@pytest.mark.parametrize("path", readme_tables.FILES, ids=lambda path: path.parent.name)
+def test_tables_are_those_of_the_committed_rows(path: Path) -> None:
+    text = path.read_text()
+    assert "<!-- table: " in text
+    assert readme_tables.filled(text) == text, "run scripts/readme_tables.py"
+
+
+def test_a_changed_row_makes_a_table_stale(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = next(name for name in names() if recorded(load(name)) is not None)
+    before = readme_tables.table(f"summary {name}")
+
+    def changed(figure: object) -> object:
+        kept = recorded(load(name))
+        assert kept is not None
+        kept.tables["rows"] = kept.tables["rows"].assign(mcc_mean=0.123, mcc_sample=0.123)
+        return kept
+
+    monkeypatch.setattr(readme_tables, "recorded", changed)
+    assert readme_tables.table(f"summary {name}") != before
+
+
+def test_committed_rows_say_where_they_come_from() -> None:
+    kept = [found for name in names() if (found := recorded(load(name))) is not None]
+    assert kept
+    for evidence in kept:
+        rows = evidence.tables["rows"]
+        assert evidence.scale == "paper"
+        assert not evidence.changed
+        assert set(rows["run"]) == set(evidence.runs)
+        assert not rows[["commit", "written"]].isna().any(axis=None)
+        assert pd.to_datetime(rows["written"]).notna().all()
+        assert all(run["versions"]["torch"] for run in evidence.runs.values())
 
 
 def test_every_file_it_shows_is_there() -> None:

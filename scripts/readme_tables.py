@@ -1,0 +1,89 @@
+"""Write the tables of the README files from the rows that the project keeps, or check that they are current.
+
+    python scripts/readme_tables.py           rewrite what stands between the markers
+    python scripts/readme_tables.py --check   exit 1 where a table is not that of the committed rows
+
+Markers are `<!-- table: NAME -->` and `<!-- end -->`. NAME is `verdicts`, `verdicts PAPER`, or `summary FIGURE`. No row
+is changed and nothing is trained: `python -m ivae_lab.reproduce FIGURE scale=paper record=true` makes the rows.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+
+from ivae_lab.claims import judge
+from ivae_lab.experiment import load, names
+from ivae_lab.present import recorded, summary
+from ivae_lab.tables import brief, markdown
+
+ROOT = Path(__file__).resolve().parents[1]
+FILES = (ROOT / "README.md", *sorted(ROOT.glob("experiments/*/README.md")))
+BLOCK = re.compile(r"(<!-- table: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
+ICONS = {"reproduced": "✓", "partly": "~", "not reproduced": "✗", "not run": "·"}
+
+
+def verdicts(paper: str | None = None) -> str:
+    """Every claim of the figures that have rows, theirs beside ours."""
+    rows = [row for name in names() if paper in (None, name.split("/")[0]) for row in _claims(name, long=bool(paper))]
+    return markdown(pd.DataFrame(rows)) if rows else "nothing recorded yet\n"
+
+
+def _claims(name: str, long: bool) -> Iterator[dict[str, str]]:
+    figure = load(name)
+    kept = recorded(figure)
+    if kept is None:
+        return
+    for each in judge(figure, kept.chosen):
+        row = {
+            "figure": f"`{name.split('/')[1] if long else name}`",
+            "claim": each.statement,
+            "theirs": each.theirs,
+            "variant": each.variant,
+            "ours": each.ours,
+            "seeds": f"{each.data_seeds} x {each.seeds}",
+            "verdict": f"{ICONS[each.verdict]} {each.verdict}",
+        }
+        yield row | ({"why": each.reason} if long else {})
+
+
+def summaries(name: str) -> str:
+    """The summary table of one figure."""
+    figure = load(name)
+    kept = recorded(figure)
+    if kept is None:
+        return "not run yet\n"
+    done = f"\n{kept.done} of {kept.total} runs; made by `{kept.command} record=true`\n"
+    return markdown(brief(summary(figure, kept.chosen["rows"]))) + done
+
+
+def table(name: str) -> str:
+    """The table of a marker."""
+    kind, _, rest = name.partition(" ")
+    return summaries(rest) if kind == "summary" else verdicts(rest or None)
+
+
+def filled(text: str) -> str:
+    """A README's text with every table made anew."""
+    return BLOCK.sub(lambda found: f"{found[1]}\n{table(found[2])}\n{found[3]}", text)
+
+
+def main(arguments: list[str]) -> int:
+    """Rewrite or check; the exit code."""
+    if arguments not in ([], ["--check"]):
+        print(f"readme_tables: expected --check or nothing, got {' '.join(arguments)}", file=sys.stderr)
+        return 2
+    stale = [path for path in FILES if filled(path.read_text(encoding="utf-8")) != path.read_text(encoding="utf-8")]
+    for path in stale:
+        print(f"{path.relative_to(ROOT)}: {'not the committed rows' if arguments else 'written'}")
+        if not arguments:
+            path.write_text(filled(path.read_text(encoding="utf-8")), encoding="utf-8")
+    return 1 if stale and arguments else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
