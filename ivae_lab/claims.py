@@ -12,8 +12,9 @@ correlated     Pearson's correlation of two columns is positive, and its interva
 =============  ====================================================================================================
 
 Verdicts: `reproduced`, where every comparison holds; `partly`, where some do or could not be made, or where the mean
-misses the paper's value (or 0) but its interval reaches it; `not reproduced`; `not run`, where there are no rows. The
-interval is over data seeds where there are several (each seed's models averaged first), else over model seeds.
+misses the paper's value (or 0) but its interval reaches it; `not reproduced`; `not run`, where there are no rows, or
+too few for a correlation. The interval is over data seeds where there are several (each seed's models averaged first,
+and methods compared on the data seeds that both have), else over model seeds; a correlation's is over all rows.
 """
 
 from __future__ import annotations
@@ -30,9 +31,10 @@ from ivae_lab.experiment import Claim, ExperimentError, Figure, Reported, Select
 from ivae_lab.results import interval
 
 Verdict = Literal["reproduced", "partly", "not reproduced", "not run"]
-Degree = Literal["holds", "nearly", "fails", "missing"]  # missing: no rows of what it is compared with
+Degree = Literal["holds", "nearly", "fails", "missing"]  # missing: no rows of what it is compared with, or too few
 Values = NDArray[np.float64]
 DRAWS = 9999
+ROUNDING = 1e-12  # .7 + .1 is less than .8
 WORDS = {
     "at_least": "mean at or above the paper's value",
     "at_most": "mean at or below the paper's value",
@@ -78,11 +80,23 @@ def judge(figure: Figure, tables: Mapping[str, pd.DataFrame]) -> list[Judgement]
 
 def _judge(figure: Figure, claim: Claim, rows: pd.DataFrame | None) -> Iterator[Judgement]:
     variants = [] if rows is None or rows.empty else list(rows.groupby("variant", sort=False))
+    if rows is not None and variants:
+        _check_columns(figure, claim, rows)
     tested = [(str(variant), own) for variant, own in variants if len(picked(own, claim.of))]
     for variant, own in tested:
         yield _judgement(figure, claim, variant, own, list(_compare(figure, claim, own)))
     if not tested:
         yield _judgement(figure, claim, "-", pd.DataFrame(), [])
+
+
+def _check_columns(figure: Figure, claim: Claim, rows: pd.DataFrame) -> None:
+    selectors = [column for selector in (claim.of, *claim.than) for column in selector]
+    read = ["variant", "label", "data_seed", "seed", claim.score or figure.score, *selectors]
+    read += [claim.per] if claim.per else []
+    read += [claim.against or "elbo"] if claim.test == "correlated" else []
+    if absent := [column for column in read if column not in rows]:
+        named = f"{figure.full_name}: {claim.claim}"
+        raise ExperimentError(f"{named}: expected columns of {claim.table}, got none called {', '.join(absent)}")
 
 
 def _judgement(
@@ -102,8 +116,19 @@ def _judgement(
         data_seeds=int(used["data_seed"].nunique()) if len(used) else 0,
         test=WORDS[claim.test],
         verdict=_verdict([each.degree for each in comparisons]),
-        reason="; ".join(each.why for each in comparisons) or "no finished runs to compare",
+        reason="; ".join(_reasons(figure, claim, rows, comparisons)),
     )
+
+
+def _reasons(figure: Figure, claim: Claim, rows: pd.DataFrame, comparisons: list[_Comparison]) -> Iterator[str]:
+    """Every comparison in numbers, and what they do not rest on."""
+    if not comparisons:
+        yield "no finished runs to compare"
+        return
+    yield from (each.why for each in comparisons)
+    used = pd.concat([picked(rows, selector) for selector in (claim.of, *claim.than)])
+    if lost := int((~np.isfinite(used[claim.score or figure.score].astype(float))).sum()):
+        yield f"{lost} of {len(used)} rows diverged and are left out"
 
 
 def _verdict(degrees: list[Degree]) -> Verdict:
@@ -148,6 +173,8 @@ def _compare(figure: Figure, claim: Claim, rows: pd.DataFrame) -> Iterator[_Comp
     for name, part in _parts(rows, claim.per):
         own = picked(part, claim.of)
         if own.empty:
+            if any(len(picked(part, other)) for other in claim.than):
+                yield _absent(claim.of, name)
             continue
         if claim.test == "correlated":
             yield _correlated(own, claim.against or "elbo", score, name)
@@ -157,10 +184,14 @@ def _compare(figure: Figure, claim: Claim, rows: pd.DataFrame) -> Iterator[_Comp
                 if len(against):
                     yield _ordered(claim, own, against, score, name)
                 else:
-                    whom = ", ".join(str(value) for value in other.values())
-                    yield _Comparison("missing", f"{name}no {whom}", f"{name}not compared with {whom}: no runs")
+                    yield _absent(other, name)
         else:
             yield _valued(claim, units(own, score), _states(figure, claim), name)
+
+
+def _absent(selector: Selector, name: str) -> _Comparison:
+    who = ", ".join(map(str, selector.values()))
+    return _Comparison("missing", f"{name}no {who}", f"{name}not compared: no runs of {who}")
 
 
 def _parts(rows: pd.DataFrame, per: str | None) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -203,19 +234,20 @@ def _valued(claim: Claim, values: pd.Series[float], states: Reported, name: str)
     slack = states.tolerance or 0.0
     lowest = value - slack if claim.test == "within" else value if claim.test == "at_least" else -np.inf
     highest = value + slack if claim.test == "within" else value if claim.test == "at_most" else np.inf
-    holds, reaches = lowest <= mean <= highest, high >= lowest and low <= highest
+    holds = lowest - ROUNDING <= mean <= highest + ROUNDING
+    reaches = high >= lowest - ROUNDING and low <= highest + ROUNDING
     bounds = f"{lowest:g} to {highest:g}" if claim.test == "within" else f"{claim.test.replace('_', ' ')} {value:g}"
     said = f"{name}{_mean(mean, low, high)}"
     return _Comparison("holds" if holds else "nearly" if reaches else "fails", said, f"{said}, asked {bounds}")
 
 
 def _ordered(claim: Claim, own: pd.DataFrame, other: pd.DataFrame, score: str, name: str) -> _Comparison:
-    a, b = units(own, score), units(other, score)
     who, whom = _called(own), _called(other)
+    a, b, paired = _comparable(own, other, score)
     if a.empty or b.empty:
         return _Comparison("fails", f"{name}{who if a.empty else whom} diverged", f"{name}every seed diverged")
     difference = float(a.mean() - b.mean())
-    low, high = difference_interval(a, b, paired=own["data_seed"].nunique() > 1)
+    low, high = difference_interval(a, b, paired)
     said = f"{name}{who} {a.mean():.3f}, {whom} {b.mean():.3f}"
     why = f"{name}{who} - {whom} = {_mean(difference, low, high)}"
     if claim.test == "above":
@@ -223,6 +255,18 @@ def _ordered(claim: Claim, own: pd.DataFrame, other: pd.DataFrame, score: str, n
     else:
         degree = "fails" if high < 0 else "holds" if difference >= 0 or high >= 0 else "nearly"
     return _Comparison(degree, said, why)
+
+
+def _comparable(own: pd.DataFrame, other: pd.DataFrame, score: str) -> tuple[pd.Series[float], pd.Series[float], bool]:
+    """The units of two methods, and whether they are pairs: of the data seeds that both have, where there are any."""
+    shared = set(own["data_seed"]) & set(other["data_seed"])
+    if not shared:
+        return units(own, score), units(other, score), False
+    a, b = (units(rows[rows["data_seed"].isin(shared)], score) for rows in (own, other))
+    if len(shared) > 1 and len(a) and len(b):
+        both = a.index.intersection(b.index)
+        return a[both], b[both], True
+    return a, b, False
 
 
 def difference_interval(a: pd.Series[float], b: pd.Series[float], paired: bool) -> tuple[float, float]:
@@ -245,29 +289,37 @@ def difference_interval(a: pd.Series[float], b: pd.Series[float], paired: bool) 
 
 def _correlated(rows: pd.DataFrame, x: str, y: str, name: str) -> _Comparison:
     r, low, high = correlation(rows[x].to_numpy(float), rows[y].to_numpy(float))
+    if np.isnan(r):
+        return _Comparison(
+            "missing", f"{name}no correlation", f"{name}fewer than three runs, or all with the same value"
+        )
     said = f"{name}r = {_mean(r, low, high)}"
     degree: Degree = "holds" if low > 0 else "nearly" if r > 0 else "fails"
     return _Comparison(degree, said, said)
 
 
 def correlation(x: Values, y: Values) -> tuple[float, float, float]:
-    """Pearson's correlation of the finite pairs, with its 95% bootstrap interval; NaN for fewer than three pairs."""
-    from scipy.stats import bootstrap, pearsonr
+    """Pearson's correlation of the finite pairs, with its 95% bootstrap interval; NaN for fewer than three pairs.
 
+    Resamples in which a variable does not vary have no correlation and are left out. The order of the pairs does not
+    matter.
+    """
     finite = np.isfinite(x) & np.isfinite(y)
-    x, y = x[finite], y[finite]
-    if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
+    pairs = np.stack([x[finite], y[finite]])  # (2, N)
+    if pairs.shape[1] < 3 or (np.ptp(pairs, axis=1) == 0).any():
         return float("nan"), float("nan"), float("nan")
-    result = bootstrap(
-        (x, y),
-        lambda a, b: float(np.corrcoef(a, b)[0, 1]),
-        n_resamples=1999,
-        paired=True,
-        vectorized=False,
-        method="percentile",
-        rng=np.random.default_rng(0),
-    )
-    return float(pearsonr(x, y)[0]), float(result.confidence_interval.low), float(result.confidence_interval.high)
+    pairs = pairs[:, np.lexsort(pairs)]
+    drawn = np.random.default_rng(0).integers(pairs.shape[1], size=(DRAWS, pairs.shape[1]))
+    resampled = pairs[:, drawn]  # (2, DRAWS, N)
+    varied = (np.ptp(resampled, axis=2) > 0).all(0)
+    low, high = np.quantile(_pearson(*resampled[:, varied]), [0.025, 0.975])
+    return float(_pearson(*pairs)), float(low), float(high)
+
+
+def _pearson(x: Values, y: Values) -> Values:
+    """Correlation over the last axis."""
+    x, y = ((each - each.mean(-1, keepdims=True)) / np.ptp(each, axis=-1, keepdims=True) for each in (x, y))
+    return np.asarray((x * y).sum(-1) / np.sqrt((x**2).sum(-1) * (y**2).sum(-1)))
 
 
 def _called(rows: pd.DataFrame) -> str:
@@ -275,4 +327,9 @@ def _called(rows: pd.DataFrame) -> str:
 
 
 def _mean(value: float, low: float, high: float) -> str:
-    return f"{value:.3f} [{low:.3f}, {high:.3f}]" if np.isfinite(low) else f"{value:.3f}"
+    return f"{_number(value)} [{_number(low)}, {_number(high)}]" if np.isfinite(low) else _number(value)
+
+
+def _number(value: float) -> str:
+    """To three digits after the point, or one significant where these would be zeros."""
+    return f"{value:.0e}" if 0 < abs(value) < 0.0005 else f"{value:.3f}"

@@ -164,7 +164,7 @@ def load(name: str) -> Figure:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         if not isinstance(content, dict) or {"paper", "name"} & set(content):
-            raise ExperimentError(f"{name}.yaml: expected keys of a figure, which its folder and file name, got others")
+            raise ExperimentError(f"{name}.yaml: expected the keys of a figure, without paper and name, got others")
         return Figure.model_validate({**content, "paper": paper, "name": figure})
     except ValidationError as error:
         raise ExperimentError(f"{name}.yaml: {_first_of(error)}") from None
