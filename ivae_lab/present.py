@@ -93,21 +93,34 @@ def gather(figure: Figure, cells: Sequence[Cell], found: Found, evidence: Eviden
     """Fill in rows, tables, runs and what is missing from the run folders where the cells were found."""
     rows: list[dict[str, Any]] = []
     folders: dict[Path, tuple[dict[str, Any], pd.DataFrame]] = {}
+    unreadable: dict[Path, str] = {}
     seen: set[tuple[str, int, str, str | None]] = set()
     for cell in cells:
         keys = [(cell.digest, seed) for seed in cell.seeds]
         evidence.total += len(keys)
+        lost: dict[Path, list[int]] = {}
         for key in keys:
+            path, status = found.finished.get(key, (None, {}))
+            if path is None:
+                continue
+            if path not in folders and path not in unreadable:
+                try:
+                    folders[path] = (status, _scores(path, status))
+                except (OSError, ValueError, KeyError) as error:
+                    unreadable[path] = " ".join(str(error).split())
             apart = (*key, cell.line.variant, cell.line.label)
-            if key in found.finished and apart not in seen:
+            if path in unreadable:
+                lost.setdefault(path, []).append(key[1])
+            elif apart not in seen:
                 seen.add(apart)
-                path, status = found.finished[key]
-                folders.setdefault(path, (status, per_seed(path)))
                 scores = folders[path][1].loc[key[1]]
                 origin = {"run": path.name, "commit": status.get("commit"), "written": status.get("written")}
                 rows.append({**cell.describe(figure.columns), "seed": key[1], **scores, **origin})
         if lacking := found.missing(cell):
             evidence.missing.append(_lacking(cell, lacking, found))
+        for path, seeds in lost.items():
+            state = {"state": "unreadable", "error": unreadable[path], "folder": path.name}
+            evidence.missing.append(_without(cell, seeds) | state)
     evidence.runs = {path.name: _provenance(status) for path, (status, _) in folders.items()}
     evidence.lines = _lines(cells)
     evidence.tables["rows"] = pd.DataFrame(rows)
@@ -120,14 +133,20 @@ def gather(figure: Figure, cells: Sequence[Cell], found: Found, evidence: Eviden
 
 def _lacking(cell: Cell, seeds: list[int], found: Found) -> dict[str, Any]:
     path, status = found.unfinished.get((cell.digest, seeds[0]), (None, {"state": "not run"}))
-    return {
-        "overrides": list(cell.overrides),
-        "variant": cell.line.variant,
-        "seeds": seeds,
-        "state": status["state"],
-        "error": status.get("error"),
-        "folder": path.name if path else None,
-    }
+    state = {"state": status["state"], "error": status.get("error"), "folder": path.name if path else None}
+    return _without(cell, seeds) | state
+
+
+def _without(cell: Cell, seeds: list[int]) -> dict[str, Any]:
+    return {"overrides": list(cell.overrides), "variant": cell.line.variant, "seeds": seeds}
+
+
+def _scores(path: Path, status: Mapping[str, Any]) -> pd.DataFrame:
+    """Scores of a run folder by seed; ValueError where those of a seed that it says it holds are not there."""
+    scores = per_seed(path)
+    if lacking := sorted(set(map(int, status["seeds"])) - set(scores.index)):
+        raise ValueError(f"results.csv: expected rows of all seeds, got none of {', '.join(map(str, lacking))}")
+    return scores
 
 
 def _provenance(status: Mapping[str, Any]) -> dict[str, Any]:
@@ -207,8 +226,9 @@ def _over_seeds(rows: pd.DataFrame, score: str) -> dict[str, Any]:
 
 
 def _at_largest(rows: pd.DataFrame, score: str, by: str) -> float:
-    """The score in the row where `by` is largest."""
-    return float(rows[score].to_numpy(float)[np.nanargmax(rows[by].to_numpy(float))])
+    """The score in the row where `by` is largest; NaN where `by` is not known."""
+    values = rows[by].to_numpy(float)
+    return float(rows[score].to_numpy(float)[np.nanargmax(values)]) if np.isfinite(values).any() else float("nan")
 
 
 def spread(rows: pd.DataFrame, score: str) -> tuple[float, float]:
@@ -307,9 +327,16 @@ def recorded(figure: Figure) -> Evidence | None:
     if not about.exists():
         return None
     kept = json.loads(about.read_text(encoding="utf-8"))
-    tables = {key: pd.read_csv(path) for key, path in paths.items()}
+    tables = {key: _read_table(path) for key, path in paths.items() if path.exists()}
     own = {name: kept[name] for name in ("scale", "changed", "command", "total", "missing", "lines", "runs")}
     return Evidence(figure, tables=tables, **own)
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_csv(path)
+    except pd.errors.EmptyDataError:  # nothing had finished
+        return pd.DataFrame()
 
 
 def _kept(figure: Figure, tables: Iterable[str]) -> tuple[Path, dict[str, Path]]:

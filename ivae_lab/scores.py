@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from ivae_lab.results import read_results
+from ivae_lab.results import FINISHED, read_results
 
 # Name of a score -> what picks its rows; results.csv has every other variant.
 HEADLINES: dict[str, dict[str, Any]] = {
@@ -30,8 +30,21 @@ def headlines(rows: pd.DataFrame) -> tuple[dict[str, pd.DataFrame], str]:
 
 
 def per_seed(folder: Path) -> pd.DataFrame:
-    """One row per seed of a run folder, by seed: its scores, the chance floor of `mcc_mean`, points and state."""
+    """One row per seed of a run folder, by seed: its scores, the chance floor of `mcc_mean`, points and state.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no `results.csv`.
+    ValueError
+        If it is not whole: other columns, another state, or seeds that differ in their number of rows.
+    """
     rows = read_results(folder)
+    if odd := sorted(set(rows["state"]) - set(FINISHED)):
+        raise ValueError(f"results.csv: expected states {' and '.join(FINISHED)}, got {odd[0]!r}")
+    diverged = rows.loc[rows["state"] == "diverged", "seed"]
+    if rows.empty or rows[~rows["seed"].isin(diverged)].groupby("seed").size().nunique() > 1:
+        raise ValueError("results.csv: expected as many rows for each seed, got other numbers or none")
     chosen, split = headlines(rows)
     table = pd.DataFrame({name: part.set_index("seed")["value"] for name, part in chosen.items()})
     table = table.reindex(columns=[*HEADLINES])
