@@ -142,10 +142,11 @@ def _at(config: dict[str, Any], key: str) -> Any:
 
 @dataclass
 class Found:
-    """Where cells were computed, of all run folders under the outputs."""
+    """Where cells were computed, of all run folders under the outputs; `everywhere`: all folders that finished one."""
 
     finished: dict[tuple[str, int], tuple[Path, dict[str, Any]]] = field(default_factory=dict)
     unfinished: dict[tuple[str, int], tuple[Path, dict[str, Any]]] = field(default_factory=dict)
+    everywhere: dict[tuple[str, int], list[Path]] = field(default_factory=dict)
 
     def missing(self, cell: Cell) -> list[int]:
         """Seeds that are still to be trained."""
@@ -164,8 +165,11 @@ def find(outputs: Path) -> Found:
             keys = [(str(status["cell"]), int(seed)) for seed in status["seeds"]]
         except (OSError, ValueError, KeyError, TypeError):
             continue
-        where = found.finished if is_finished(path.parent) else found.unfinished
+        finished = is_finished(path.parent)
+        where = found.finished if finished else found.unfinished
         for key in keys:
+            if finished:
+                found.everywhere.setdefault(key, []).append(path.parent)
             if key not in where or _rank(status) > _rank(where[key][1]):
                 where[key] = (path.parent, status)
     return found

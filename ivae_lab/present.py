@@ -17,9 +17,11 @@ kept in `experiments/<paper>/results/`, so that pictures, verdicts and report ca
 
 from __future__ import annotations
 
+import io
 import json
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,11 +34,12 @@ from ivae_lab.claims import Judgement, judge, units
 from ivae_lab.experiment import Figure, Scale, function
 from ivae_lab.places import EXPERIMENTS
 from ivae_lab.plots import STYLE, Picture, save
-from ivae_lab.results import atomic, interval
+from ivae_lab.results import FINISHED, atomic, interval
 from ivae_lab.scores import per_seed
 from ivae_lab.tables import latex, markdown
 
 Tables = dict[str, pd.DataFrame]
+NAMED = ("variant", "label", "method", "model", "data", "split", "state", "run", "commit", "written")  # text columns
 
 
 @dataclass
@@ -54,7 +57,10 @@ class Evidence:
     lines
         The sweeps: variant, label, command, resolved configuration of the first cell.
     runs
-        Run folders by name: state, seeds, seconds, commit, written, device, threads, versions, error.
+        Run folders by name: state, seeds, seconds, commit, written, device, threads, versions, error, and the seeds of
+        the figure that diverged there.
+    problems
+        Tables and pictures that could not be made of what is there: one line each.
     """
 
     figure: Figure
@@ -66,6 +72,7 @@ class Evidence:
     missing: list[dict[str, Any]] = field(default_factory=list)
     lines: list[dict[str, Any]] = field(default_factory=list)
     runs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
 
     @property
     def done(self) -> int:
@@ -88,70 +95,107 @@ class Evidence:
         own = {name: getattr(self, name) for name in ("command", "total", "done", "seconds")}
         return head | own | {name: getattr(self, name) for name in ("missing", "lines", "runs")}
 
+    @contextmanager
+    def excusing(self, what: str) -> Iterator[None]:
+        """Where cells are missing, a table or picture that needs them becomes a problem; else its error is a bug."""
+        try:
+            yield
+        except Exception as error:
+            if not self.missing:
+                raise
+            said = " ".join(f"{type(error).__name__}: {error}".split())
+            self.problems.append(f"{what}: not made of {self.done} of {self.total} runs ({said})")
+
 
 def gather(figure: Figure, cells: Sequence[Cell], found: Found, evidence: Evidence) -> Evidence:
-    """Fill in rows, tables, runs and what is missing from the run folders where the cells were found."""
+    """Fill in rows, tables, runs and what is missing from the run folders where the cells were found.
+
+    A folder that cannot be read is missing, and named.
+    """
     rows: list[dict[str, Any]] = []
-    folders: dict[Path, tuple[dict[str, Any], pd.DataFrame]] = {}
-    unreadable: dict[Path, str] = {}
+    folders = _Folders()
     seen: set[tuple[str, int, str, str | None]] = set()
     for cell in cells:
-        keys = [(cell.digest, seed) for seed in cell.seeds]
-        evidence.total += len(keys)
-        lost: dict[Path, list[int]] = {}
-        for key in keys:
-            path, status = found.finished.get(key, (None, {}))
-            if path is None:
-                continue
-            if path not in folders and path not in unreadable:
-                try:
-                    folders[path] = (status, _scores(path, status))
-                except (OSError, ValueError, KeyError) as error:
-                    unreadable[path] = " ".join(str(error).split())
+        lacking: dict[_Reason, list[int]] = {}
+        for seed in cell.seeds:
+            key = (cell.digest, seed)
+            scores = folders.scores(key, found)
             apart = (*key, cell.line.variant, cell.line.label)
-            if path in unreadable:
-                lost.setdefault(path, []).append(key[1])
+            if isinstance(scores, _Reason):
+                lacking.setdefault(scores, []).append(seed)
             elif apart not in seen:
                 seen.add(apart)
-                scores = folders[path][1].loc[key[1]]
-                origin = {"run": path.name, "commit": status.get("commit"), "written": status.get("written")}
-                rows.append({**cell.describe(figure.columns), "seed": key[1], **scores, **origin})
-        if lacking := found.missing(cell):
-            evidence.missing.append(_lacking(cell, lacking, found))
-        for path, seeds in lost.items():
-            state = {"state": "unreadable", "error": unreadable[path], "folder": path.name}
-            evidence.missing.append(_without(cell, seeds) | state)
-    evidence.runs = {path.name: _provenance(status) for path, (status, _) in folders.items()}
+                rows.append({**cell.describe(figure.columns), "seed": seed, **scores})
+        evidence.total += len(cell.seeds)
+        evidence.missing += [_lacking(cell, seeds, reason) for reason, seeds in lacking.items()]
     evidence.lines = _lines(cells)
-    evidence.tables["rows"] = pd.DataFrame(rows)
+    evidence.tables["rows"] = _as_kept(pd.DataFrame(rows))
+    used = {row["run"] for row in rows}
+    paths = {path.name: path for path in folders.read if path.name in used}
+    evidence.runs = {name: _provenance(folders.statuses[path], rows, name) for name, path in paths.items()}
     if rows:
-        paths, chosen = {path.name: path for path in folders}, evidence.chosen["rows"]
+        chosen = evidence.chosen["rows"]
         for name, maker in figure.tables.items():
-            evidence.tables[name] = function(figure.paper, maker)(chosen, paths)
+            with evidence.excusing(f"{name}.csv"):
+                evidence.tables[name] = _as_kept(function(figure.paper, maker)(chosen, paths))
     return evidence
 
 
-def _lacking(cell: Cell, seeds: list[int], found: Found) -> dict[str, Any]:
-    path, status = found.unfinished.get((cell.digest, seeds[0]), (None, {"state": "not run"}))
-    state = {"state": status["state"], "error": status.get("error"), "folder": path.name if path else None}
-    return _without(cell, seeds) | state
+@dataclass(frozen=True)
+class _Reason:
+    """Why a seed is not there."""
+
+    state: str = "not run"
+    error: str | None = None
+    folder: str | None = None
 
 
-def _without(cell: Cell, seeds: list[int]) -> dict[str, Any]:
-    return {"overrides": list(cell.overrides), "variant": cell.line.variant, "seeds": seeds}
+@dataclass
+class _Folders:
+    """The run folders that were read, each once."""
+
+    read: dict[Path, pd.DataFrame | str] = field(default_factory=dict)  # scores by seed, or what is wrong
+    statuses: dict[Path, dict[str, Any]] = field(default_factory=dict)
+
+    def scores(self, key: tuple[str, int], found: Found) -> dict[str, Any] | _Reason:
+        """The scores of a cell's seed with where they come from; else why there are none."""
+        if key not in found.finished:
+            if key not in found.unfinished:
+                return _Reason()
+            path, status = found.unfinished[key]
+            if status["state"] in FINISHED:
+                return _Reason("unreadable", "expected results.csv and latents.npz, got not both", path.name)
+            return _Reason(status["state"], status.get("error"), path.name)
+        path, status = found.finished[key]
+        self.statuses[path] = status
+        if path not in self.read:
+            self.read[path] = _scores_of(path, status)
+        scores = self.read[path]
+        if isinstance(scores, str):
+            return _Reason("unreadable", scores, path.name)
+        origin = {"run": path.name, "commit": status.get("commit"), "written": status.get("written")}
+        return {**scores.loc[key[1]], **origin}
 
 
-def _scores(path: Path, status: Mapping[str, Any]) -> pd.DataFrame:
-    """Scores of a run folder by seed; ValueError where those of a seed that it says it holds are not there."""
-    scores = per_seed(path)
-    if lacking := sorted(set(map(int, status["seeds"])) - set(scores.index)):
-        raise ValueError(f"results.csv: expected rows of all seeds, got none of {', '.join(map(str, lacking))}")
-    return scores
+def _scores_of(path: Path, status: Mapping[str, Any]) -> pd.DataFrame | str:
+    """Scores by seed; else what is wrong, also where a seed is lacking that the run says it holds."""
+    try:
+        scores = per_seed(path)
+    except (OSError, ValueError, KeyError) as error:
+        return " ".join(str(error).split())
+    lacking = sorted(set(map(int, status["seeds"])) - set(scores.index))
+    return f"results.csv: expected rows of all seeds, got none of {', '.join(map(str, lacking))}" if lacking else scores
 
 
-def _provenance(status: Mapping[str, Any]) -> dict[str, Any]:
+def _lacking(cell: Cell, seeds: list[int], reason: _Reason) -> dict[str, Any]:
+    head = {"overrides": list(cell.overrides), "variant": cell.line.variant, "seeds": seeds}
+    return head | {"state": reason.state, "error": reason.error, "folder": reason.folder}
+
+
+def _provenance(status: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], name: str) -> dict[str, Any]:
     kept = ("state", "seeds", "seconds", "trained_together", "commit", "written", "device", "threads", "versions")
-    return {name: status.get(name) for name in (*kept, "error")}
+    diverged = {int(row["seed"]) for row in rows if row["run"] == name and row["state"] == "diverged"}
+    return {key: status.get(key) for key in (*kept, "error")} | {"diverged": sorted(diverged)}
 
 
 def _lines(cells: Sequence[Cell]) -> list[dict[str, Any]]:
@@ -279,6 +323,7 @@ def present(evidence: Evidence, folder: Path) -> Presented:
         "score": figure.score,
         **evidence.plain(),
         "pictures": pictures,
+        "problems": evidence.problems,
         "tables": list(evidence.tables),
         "deviations": figure.deviations,
         "verdicts": [each.record() for each in judgements],
@@ -293,12 +338,13 @@ def _draw(evidence: Evidence, tables: Tables, folder: Path) -> list[dict[str, st
     drawn = []
     with rc_context(STYLE):
         for name in evidence.figure.draw:
-            picture: Picture = function(evidence.figure.paper, name)(tables)
-            across = int(16 * picture.figure.get_figwidth())  # characters
-            lines = [textwrap.fill(line, across) for line in heading(evidence)]
-            picture.figure.suptitle("\n".join(lines), fontsize=8)
-            save(picture.figure, folder / picture.stem, (".png", ".svg", ".pdf"))
-            drawn.append({"stem": picture.stem, "alt": picture.alt, "caption": picture.caption})
+            with evidence.excusing(f"picture {name}"):
+                picture: Picture = function(evidence.figure.paper, name)(tables)
+                across = int(16 * picture.figure.get_figwidth())  # characters
+                lines = [textwrap.fill(line, across) for line in heading(evidence)]
+                picture.figure.suptitle("\n".join(lines), fontsize=8)
+                save(picture.figure, folder / picture.stem, (".png", ".svg", ".pdf"))
+                drawn.append({"stem": picture.stem, "alt": picture.alt, "caption": picture.caption})
     return drawn
 
 
@@ -322,19 +368,27 @@ def record(evidence: Evidence) -> list[Path]:
 
 
 def recorded(figure: Figure) -> Evidence | None:
-    """What the project keeps of a figure; None where it keeps nothing."""
+    """What the project keeps of a figure; None where it keeps nothing.
+
+    Raises
+    ------
+    OSError, ValueError
+        If it is not whole.
+    """
     about, paths = _kept(figure, ("rows", *figure.tables))
     if not about.exists():
         return None
     kept = json.loads(about.read_text(encoding="utf-8"))
+    names = ("scale", "changed", "command", "total", "missing", "lines", "runs")
+    if not isinstance(kept, dict) or set(names) - set(kept):
+        raise ValueError(f"{about.name}: expected {', '.join(names)}, got others")
     tables = {key: _read_table(path) for key, path in paths.items() if path.exists()}
-    own = {name: kept[name] for name in ("scale", "changed", "command", "total", "missing", "lines", "runs")}
-    return Evidence(figure, tables=tables, **own)
+    return Evidence(figure, tables=tables, **{name: kept[name] for name in names})
 
 
 def _read_table(path: Path) -> pd.DataFrame:
     try:
-        return pd.read_csv(path)
+        return _read_kept(path)
     except pd.errors.EmptyDataError:  # nothing had finished
         return pd.DataFrame()
 
@@ -349,8 +403,23 @@ def _kept(figure: Figure, tables: Iterable[str]) -> tuple[Path, dict[str, Path]]
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
     """Write a table as CSV, whole or not at all; numbers to six digits, which is more than seeds agree to."""
-    with atomic(path) as temporary:
-        table.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+    _write_text(path, _csv(table))
+
+
+def _csv(table: pd.DataFrame) -> str:
+    return str(table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+
+
+def _read_kept(source: Path | io.StringIO) -> pd.DataFrame:
+    """A table as `write_table` writes it: only what is empty is missing, and names are text though they be digits."""
+    return pd.read_csv(
+        source, dtype=dict.fromkeys(NAMED, "str"), keep_default_na=False, na_values=[""], float_precision="round_trip"
+    )
+
+
+def _as_kept(table: pd.DataFrame) -> pd.DataFrame:
+    """The table as it is read where it was kept, so that what is drawn of both is the same."""
+    return _read_kept(io.StringIO(_csv(table))) if len(table.columns) else table
 
 
 def _json(content: Mapping[str, Any]) -> str:

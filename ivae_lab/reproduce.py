@@ -15,18 +15,24 @@
 
 Cells that are finished are not trained again, wherever they were computed under the outputs; what was interrupted
 continues. Exit codes: 0 all there, 1 a cell failed, diverged or is missing (the figure is drawn with what exists), 2
-bad input, 130 and 143 stopped and ready to be continued.
+bad input, 130 and 143 stopped and ready to be continued. Of several figures, one that cannot be made is named, the
+others are made, and the largest code is given.
 """
 
 from __future__ import annotations
 
 import json
+import shlex
+import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -35,12 +41,21 @@ from ivae_lab.experiment import SCALES, ExperimentError, Figure, Scale, load, na
 from ivae_lab.identity import digest
 
 if TYPE_CHECKING:
-    from ivae_lab.cells import Cell
-    from ivae_lab.present import Presented
+    import pandas as pd
+
+    from ivae_lab.cells import Cell, Found
+    from ivae_lab.present import Evidence, Presented
 
 OK, INCOMPLETE, BAD_INPUT = 0, 1, 2
 # Overrides of these say where and how, never what: they change no number.
 NEUTRAL = ("compute", "logger", "hydra", "hydra/launcher")
+# Overrides of `python -m ivae_lab.train` that this command has no use for.
+REFUSED = {
+    "seed": "as the figure says how many seeds there are",
+    "force": "as a run is trained again once its folder is removed",
+    "show": "as the figure's table is shown",
+}
+STOPPED = (130, 143)  # by Ctrl-C and SIGTERM
 
 
 @dataclass(frozen=True)
@@ -57,12 +72,12 @@ class Request:
 
     def folder(self, figure: Figure) -> Path:
         """Where a figure's files go."""
-        own = f"{self.scale}-{digest(self.changed)}" if self.changed else self.scale
+        own = f"{self.scale}-{digest(sorted(self.changed))}" if self.changed else self.scale
         return self.outputs / "figures" / figure.paper / figure.name / own
 
     def command(self, figure: Figure) -> str:
         """The command that makes a figure."""
-        return " ".join(["python -m ivae_lab.reproduce", figure.full_name, f"scale={self.scale}", *self.changed])
+        return f"python -m ivae_lab.reproduce {shlex.join([figure.full_name, f'scale={self.scale}', *self.changed])}"
 
 
 def parse(arguments: Sequence[str]) -> Request:
@@ -84,12 +99,14 @@ def parse(arguments: Sequence[str]) -> Request:
         raise ExperimentError(f"scale: expected quick or paper, got {scale!r}")
     flags = {name: _flag(name, given.pop(name, default)) for name, default in (("train", "true"), ("record", "false"))}
     outputs = Path(given.pop("outputs", "outputs"))
-    if "seed" in given:
-        raise ExperimentError("seed: expected no override, as the figure says how many seeds there are, got one")
+    for key in given.keys() & REFUSED.keys():
+        raise ExperimentError(f"{key}: expected no override, {REFUSED[key]}, got {given[key]!r}")
     neutral = [f"{key}={value}" for key, value in given.items() if key.split(".")[0] in NEUTRAL]
     changed = [f"{key}={value}" for key, value in given.items() if key.split(".")[0] not in NEUTRAL]
     if flags["record"] and (scale != "paper" or changed):
-        raise ExperimentError("record: expected scale=paper and no changes to keep rows, got another")
+        raise ExperimentError(
+            f"record: expected scale=paper and no changed numbers, got {' '.join([f'scale={scale}', *changed])}"
+        )
     return Request(_figures(wanted[0]), scale, **flags, outputs=outputs, changed=changed, neutral=neutral)
 
 
@@ -107,22 +124,67 @@ def _figures(wanted: str) -> list[str]:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code."""
-    console = Console()
+    console = Console(markup=False)
     if not arguments or arguments[0] in ("-h", "--help"):
-        console.print((__doc__ or "").strip(), markup=False, highlight=False)
+        console.print((__doc__ or "").strip(), highlight=False)
         return OK
+    before = signal.signal(signal.SIGTERM, _terminated)
     try:
         if arguments[0] == "--list":
             return _list(arguments[1:], console)
-        request = parse(arguments)
-        codes = [reproduce(load(name), request, console) for name in request.figures]
+        return _each(parse(arguments), console)
     except ExperimentError as error:
         return _say(error, BAD_INPUT)
     except OSError as error:
         return _say(f"expected to read and write under the outputs, got: {error}", BAD_INPUT)
     except KeyboardInterrupt:
         return _say("stopped; the same command continues", 130)
+    except _TerminatedError:
+        return _say("stopped; the same command continues", 143)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class _TerminatedError(BaseException):
+    """SIGTERM came."""
+
+
+def _terminated(number: int, frame: FrameType | None) -> None:
+    raise _TerminatedError
+
+
+def _each(request: Request, console: Console) -> int:
+    """Reproduce each figure; one that cannot be made does not stop the others. The largest exit code."""
+    _check_neutral(request.neutral)
+    codes = [OK]
+    for name in request.figures:
+        try:
+            codes.append(reproduce(load(name), request, console))
+        except ExperimentError as error:
+            codes.append(_say(error, BAD_INPUT))
+        except OSError:
+            raise
+        except Exception:  # such as an error in the paper's figures.py: the traceback is what helps
+            traceback.print_exc()
+            codes.append(_say(f"{name}: could not be made, see above; what was trained is kept", INCOMPLETE))
+        if codes[-1] in STOPPED:
+            break
     return max(codes)
+
+
+def _check_neutral(overrides: Sequence[str]) -> None:
+    """Overrides that go to every training as they are: an unknown key is said before anything is trained."""
+    from hydra import compose, initialize_config_dir
+    from hydra.errors import HydraException
+
+    from ivae_lab.places import CONFIG
+
+    if overrides:
+        try:
+            with initialize_config_dir(config_dir=str(CONFIG), version_base="1.3"):
+                compose("config", list(overrides), return_hydra_config=True)
+        except HydraException as error:
+            raise ExperimentError(_on_one_line(error)) from None
 
 
 def reproduce(figure: Figure, request: Request, console: Console) -> int:
@@ -137,14 +199,20 @@ def reproduce(figure: Figure, request: Request, console: Console) -> int:
     try:
         cells = expand(figure, request.scale, request.changed)
     except (HydraException, OmegaConfBaseException) as error:
-        raise ExperimentError(f"{figure.full_name}: {' '.join(str(error).split())}") from None
-    code = OK
-    if request.train:
-        code = Training(cells, request, console).run()
-        if code > 128:
-            return code
+        raise ExperimentError(f"{figure.full_name}: {_on_one_line(error)}") from None
+    training = Training(cells, request, console)
+    if request.train and (code := training.run()) in STOPPED:
+        return code
+    found = find(request.outputs)
+    for line in _set_aside(found, cells):
+        console.print(line, style="bold red", soft_wrap=True, highlight=False)
     evidence = Evidence(figure, request.scale, request.changed, request.command(figure))
-    gather(figure, cells, find(request.outputs), evidence)
+    gather(figure, cells, found, evidence)
+    training.explain(evidence)
+    if not evidence.done:
+        _print_unfinished(evidence.plain(), console)
+        console.print(f"no runs; {evidence.command} trains them", soft_wrap=True, highlight=False)
+        return INCOMPLETE
     shown = present(evidence, request.folder(figure))
     _report(shown, console)
     if request.record:
@@ -154,29 +222,119 @@ def reproduce(figure: Figure, request: Request, console: Console) -> int:
     return INCOMPLETE if evidence.missing or diverged else OK
 
 
+def _set_aside(found: Found, cells: Sequence[Cell]) -> list[str]:
+    """Leave out finished runs of the cells whose rows cannot be read; a line for each, and for different numbers.
+
+    The same cell and seed may have been computed in several runs, of which one is used (`cells.find`).
+    """
+    from ivae_lab.results import read_status
+
+    said: list[str] = []
+    tables: dict[Path, pd.DataFrame | None] = {}
+    gaps: dict[tuple[Path, Path], dict[int, float]] = {}
+    for key in dict.fromkeys((cell.digest, seed) for cell in cells for seed in cell.seeds):
+        folders = found.everywhere.get(key, [])
+        for path in folders:
+            if path not in tables:
+                tables[path] = _scores(path, said)
+        whole = {path: table for path in folders if (table := tables[path]) is not None}
+        if not folders:
+            continue
+        used, status = found.finished[key]
+        if used not in whole and not whole:
+            del found.finished[key]
+            found.unfinished[key] = (used, {**status, "state": "failed", "error": "its rows cannot be read"})
+            continue
+        if used not in whole:
+            used = next(iter(whole))
+            found.finished[key] = (used, read_status(used))
+        for path, table in whole.items():
+            if gap := _gap(whole[used], table, key[1]):
+                gaps.setdefault((used, path), {})[key[1]] = gap
+    for (used, path), by_seed in gaps.items():
+        seeds = ", ".join(map(str, by_seed))
+        said.append(
+            f"same cell, different numbers: {used.name} (used) and {path.name}, seeds {seeds}: "
+            f"scores differ by up to {max(by_seed.values()):.3g}"
+        )
+    return said
+
+
+def _scores(path: Path, said: list[str]) -> pd.DataFrame | None:
+    from ivae_lab.scores import per_seed
+
+    try:
+        return per_seed(path)
+    except (OSError, ValueError) as error:
+        said.append(f"left out: {path}: {_on_one_line(error)}; remove the folder to train it again")
+        return None
+
+
+def _gap(one: pd.DataFrame, other: pd.DataFrame, seed: int) -> float:
+    """The largest difference of a seed's scores; infinite where only one is a number."""
+    import numpy as np
+
+    shared = [name for name in one.select_dtypes("number") if name in other]
+    a, b = (table.loc[seed, shared].to_numpy(float) for table in (one, other))
+    if (np.isnan(a) != np.isnan(b)).any():
+        return float("inf")
+    return float(np.max(np.abs(a - b)[~np.isnan(a)], initial=0.0))
+
+
 class Training:
-    """The missing cells of a figure, trained a line of its experiment at a time by `python -m ivae_lab.train -m`."""
+    """The missing cells of a figure, trained a line of its experiment at a time by `python -m ivae_lab.train -m`.
+
+    Attributes
+    ----------
+    refused
+        Overrides of a cell that was given to the training and that the training said no to -> what it said.
+    """
 
     def __init__(self, cells: Sequence[Cell], request: Request, console: Console) -> None:
         self.cells, self.request, self.console = cells, request, console
         self.began, self.worked = time.monotonic(), 0.0
+        self.refused: dict[tuple[str, ...], str] = {}
 
     def run(self) -> int:
-        """Train; the exit code of the last call that was stopped, else the largest."""
+        """Train; the exit code of a call that was stopped, else of the last."""
         from ivae_lab.cells import find
 
-        codes = [OK]
-        lines = list({id(cell.line): cell.line for cell in self.cells}.values())
-        for line in lines:
-            found = find(self.request.outputs)
-            missing = [(cell, seeds) for cell in self.cells if (seeds := found.missing(cell))]
-            self._say_progress(missing)
+        code = OK
+        self._say_progress(self._missing(find(self.request.outputs)))
+        for line in list({id(cell.line): cell.line for cell in self.cells}.values()):
+            missing = self._missing(find(self.request.outputs))
             own = {cell.digest: (cell, seeds) for cell, seeds in missing if cell.line is line}
             if own:
-                codes.append(self._train(list(own.values())))
-                if codes[-1] > 128 or codes[-1] < 0:
-                    return 128 - codes[-1] if codes[-1] < 0 else codes[-1]
-        return max(codes)
+                if self.worked:
+                    self._say_progress(missing)
+                code, said = self._train(list(own.values()))
+                if code in STOPPED:
+                    break
+                if code:
+                    self._note([cell for cell, _ in own.values()], code, said)
+        return code
+
+    def explain(self, evidence: Evidence) -> None:
+        """Say of cells that left no folder why: their configuration cannot be built, or the training broke off."""
+        for each in evidence.missing:
+            why = self.refused.get(tuple(each["overrides"]))
+            if each["state"] == "not run" and why:
+                each |= {"state": "failed", "error": why}
+
+    def _missing(self, found: Found) -> list[tuple[Cell, list[int]]]:
+        return [(cell, seeds) for cell in self.cells if (seeds := found.missing(cell))]
+
+    def _note(self, cells: list[Cell], code: int, said: list[str]) -> None:
+        """Each cell without a folder said why in a line, in their order; if not so, each gets all that was said."""
+        from ivae_lab.cells import find
+
+        found = find(self.request.outputs)
+        known = {digest for digest, _ in (*found.finished, *found.unfinished)}
+        absent = [cell for cell in cells if cell.digest not in known]
+        own = [line.removeprefix(_TRAIN) for line in said if line.startswith(_TRAIN)]
+        whole = "; ".join(dict.fromkeys(own or said[-1:])) or f"the training ended with exit code {code}"
+        reasons = own if len(own) == len(absent) else [whole] * len(absent)
+        self.refused |= {cell.overrides: reason for cell, reason in zip(absent, reasons, strict=True)}
 
     def _say_progress(self, missing: list[tuple[Cell, list[int]]]) -> None:
         total = sum(len(cell.seeds) for cell in self.cells)
@@ -186,23 +344,54 @@ class Training:
         remaining = "" if rate is None or not left else f", about {_duration(rate * work)} left at the rate so far"
         self.console.print(f"{total - left} of {total} runs done, {left} to train{remaining}")
 
-    def _train(self, jobs: list[tuple[Cell, list[int]]]) -> int:
+    def _train(self, jobs: list[tuple[Cell, list[int]]]) -> tuple[int, list[str]]:
+        """Train the jobs in a process of their own: its exit code, 128 + the signal that ended it, and its stderr."""
         path = self.request.outputs / "figures" / ".jobs" / f"{digest([cell.digest for cell, _ in jobs])}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         listed = [[*cell.overrides, f"seed=[{','.join(map(str, seeds))}]"] for cell, seeds in jobs]
         path.write_text(json.dumps(listed, indent=1))
         first = jobs[0][0]
         self.console.print(f"{first.describe()['label']}, {first.line.variant}: {len(jobs)} configurations")
-        command = [sys.executable, "-m", "ivae_lab.train", "-m", "hydra/sweeper=listed", f"hydra.sweeper.jobs={path}"]
-        command += ["show=false", f"outputs={self.request.outputs}", *self.request.neutral]
-        process = subprocess.Popen(command)
+        command = [sys.executable, "-m", "ivae_lab.train", "-m", "hydra/sweeper=listed"]
+        command += [f"hydra.sweeper.jobs={_quoted(path)}", f"outputs={_quoted(self.request.outputs)}", "show=false"]
+        process = subprocess.Popen([*command, *self.request.neutral], stderr=subprocess.PIPE, text=True)
+        said: list[str] = []
+        listener = Thread(target=_pass_on, args=(process, said), daemon=True)
+        listener.start()
         try:
             code = process.wait()
-        except KeyboardInterrupt:
-            process.wait()  # it has had the signal too, and writes its checkpoint
+        except (KeyboardInterrupt, _TerminatedError) as stop:
+            # A terminal has told it too, others have not; it writes its checkpoint.
+            process.send_signal(signal.SIGINT if isinstance(stop, KeyboardInterrupt) else signal.SIGTERM)
+            process.wait()
             raise
+        finally:
+            listener.join(timeout=5)
         self.worked += sum(cell.steps * len(seeds) for cell, seeds in jobs)
-        return code
+        if code < 0 and 128 - code not in STOPPED:
+            said.append(f"the training was ended by {signal.Signals(-code).name}")
+            _say(said[-1], 0)
+        return (code if code >= 0 else 128 - code), said
+
+
+_TRAIN = "ivae_lab.train: "
+
+
+def _pass_on(process: subprocess.Popen[str], said: list[str]) -> None:
+    """Show what a process writes to stderr, and keep its lines."""
+    assert process.stderr is not None
+    with process.stderr as stream:
+        for line in stream:
+            sys.stderr.write(line)
+            sys.stderr.flush()
+            if line.strip():
+                said.append(line.strip())
+
+
+def _quoted(path: Path) -> str:
+    """A path as a value of an override, whatever characters are in it."""
+    text = str(path)
+    return text if text.replace("/", "").replace("_", "").isalnum() else "'" + text.replace("'", "\\'") + "'"
 
 
 def _report(shown: Presented, console: Console) -> None:
@@ -215,11 +404,15 @@ def _report(shown: Presented, console: Console) -> None:
     for each in shown.judgements:
         console.print(f"{each.verdict.upper()} ({each.variant}): {each.statement}", highlight=False, soft_wrap=True)
         console.print(f"  {each.where} says {each.theirs}; {each.reason}", highlight=False, soft_wrap=True)
-    for line in _unfinished(about):
-        console.print(line, style="bold red", soft_wrap=True, highlight=False)
+    _print_unfinished(about, console)
     console.print(f"{about['done']} of {about['total']} runs; everything lies in {shown.folder}", soft_wrap=True)
     for picture in about["pictures"]:
         console.print(f"  {shown.folder / picture['stem']}.png", soft_wrap=True, highlight=False)
+
+
+def _print_unfinished(about: dict[str, Any], console: Console) -> None:
+    for line in _unfinished(about):
+        console.print(line, style="bold red", soft_wrap=True, highlight=False)
 
 
 def _unfinished(about: dict[str, Any]) -> Iterator[str]:
@@ -229,7 +422,8 @@ def _unfinished(about: dict[str, Any]) -> Iterator[str]:
         if each not in waiting:
             why = f": {each['error']}" if each["error"] else ""
             state = "stopped, or running elsewhere" if each["state"] == "running" else each["state"]
-            yield f"{state}: {' '.join(each['overrides'])} seeds {each['seeds']} in {each['folder']}{why}"
+            where = f" in {each['folder']}" if each["folder"] else ""
+            yield f"{state}: {' '.join(each['overrides'])} seeds {each['seeds']}{where}{why}"
     for name, run in about["runs"].items():
         if run["state"] == "diverged":
             yield f"diverged: {name}: {run['error']}"
@@ -246,13 +440,18 @@ def _list(arguments: Sequence[str], console: Console) -> int:
     if set(given) - {"outputs"}:
         raise ExperimentError(f"expected --list [outputs=FOLDER], got {' '.join(arguments)}")
     outputs = Path(given.get("outputs", "outputs"))
-    rows = [
-        {"figure": name, "where": figure.where, "claim": figure.claim, "state": _state(figure, outputs)}
-        for name in names()
-        for figure in [load(name)]
-    ]
+    rows = [_listed(name, outputs) for name in names()]
     console.print(show(pd.DataFrame(rows), "figures: python -m ivae_lab.reproduce <figure> [scale=quick|paper]"))
     return OK
+
+
+def _listed(name: str, outputs: Path) -> dict[str, str]:
+    """A line of the list; of a figure that cannot be read, why."""
+    try:
+        figure = load(name)
+    except ExperimentError as error:
+        return {"figure": name, "where": "-", "claim": "-", "state": f"cannot be read: {error}"}
+    return {"figure": name, "where": figure.where, "claim": figure.claim, "state": _state(figure, outputs)}
 
 
 def _state(figure: Figure, outputs: Path) -> str:
@@ -260,15 +459,26 @@ def _state(figure: Figure, outputs: Path) -> str:
     from ivae_lab.present import recorded
 
     said = []
-    kept = recorded(figure)
-    if kept is not None:
-        said.append(f"paper scale recorded ({kept.done} of {kept.total} runs)")
+    try:
+        kept = recorded(figure)
+        if kept is not None:
+            said.append(f"paper scale recorded ({kept.done} of {kept.total} runs)")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        said.append(f"records cannot be read: {_on_one_line(error)}")
     for scale in SCALES:
         path = outputs / "figures" / figure.paper / figure.name / scale / "about.json"
-        if path.exists():
+        try:
             about = json.loads(path.read_text(encoding="utf-8"))
             said.append(f"{scale} drawn ({about['done']} of {about['total']})")
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError, KeyError, TypeError):
+            said.append(f"{scale} cannot be read")
     return "; ".join(said) or "not run"
+
+
+def _on_one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
 
 
 def _duration(seconds: float) -> str:

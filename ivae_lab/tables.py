@@ -48,22 +48,27 @@ def _interval(row: pd.Series[Any]) -> str:
 def markdown(table: pd.DataFrame) -> str:
     """A Markdown table, with a newline at its end."""
     lines = [[str(column) for column in table.columns], ["---"] * len(table.columns)]
-    lines += [[text(value).replace("|", "\\|") for value in row] for row in table.itertuples(index=False, name=None)]
+    lines += [[_inline(text(value)) for value in row] for row in table.itertuples(index=False, name=None)]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
+def _inline(said: str) -> str:
+    return " ".join(said.split()).replace("|", "\\|")
+
+
 def latex(table: pd.DataFrame) -> str:
-    """A LaTeX table in the style of booktabs."""
-    return table.map(text).to_latex(index=False, escape=True)
+    """A LaTeX table in the style of booktabs; Greek letters as mathematics, which every LaTeX knows."""
+    return str(table.map(text).to_latex(index=False, escape=True)).replace("β", r"$\beta$")
 
 
 def show(table: pd.DataFrame, title: str) -> Any:
     """A table for the terminal (`rich.table.Table`)."""
     from rich.table import Table
+    from rich.text import Text
 
-    shown = Table(title=title, title_justify="left")
+    shown = Table(title=Text(title), title_justify="left")  # Text, as [words] in brackets are markup elsewhere
     for column in table.columns:
-        shown.add_column(str(column), overflow="fold")
+        shown.add_column(Text(str(column)), overflow="fold")
     for row in table.itertuples(index=False, name=None):
-        shown.add_row(*map(text, row))
+        shown.add_row(*(Text(text(value)) for value in row))
     return shown
