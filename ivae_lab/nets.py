@@ -172,13 +172,15 @@ class GaussianEncoder(nn.Module):
 
     def forward(self, x: Tensor, u: Tensor | None) -> Posterior:
         """(B, d) and (B,) to a Gaussian over (B, n)."""
-        n = self.latent_dim
-        mean, spread, square = torch.cat([net(x, u) for net in self.nets], -1).tensor_split([n, 2 * n], -1)
-        if self.std == "softplus":
-            spread = 2 * torch.log(nn.functional.softplus(spread))
+        joint, n = torch.cat([net(x, u) for net in self.nets], -1), self.latent_dim
         if self.covariance == "diagonal":
-            return Normal(mean, spread)
-        return CorrelatedNormal(mean, spread, square.reshape(*square.shape[:-1], n, n).tril(-1))
+            mean, spread = joint.chunk(2, -1)  # (B, n) each
+            return Normal(mean, self._log_var(spread))
+        mean, spread, square = joint.tensor_split([n, 2 * n], -1)
+        return CorrelatedNormal(mean, self._log_var(spread), square.reshape(*square.shape[:-1], n, n).tril(-1))
+
+    def _log_var(self, spread: Tensor) -> Tensor:
+        return 2 * torch.log(nn.functional.softplus(spread)) if self.std == "softplus" else spread
 
 
 class MLPDecoder(nn.Module):

@@ -22,6 +22,7 @@ others are made, and the largest code is given.
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import signal
 import subprocess
@@ -125,6 +126,8 @@ def _figures(wanted: str) -> list[str]:
 def main(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code."""
     console = Console(markup=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = 120  # a log: the table fits
     if not arguments or arguments[0] in ("-h", "--help"):
         console.print((__doc__ or "").strip(), highlight=False)
         return OK
@@ -275,7 +278,7 @@ def _gap(one: pd.DataFrame, other: pd.DataFrame, seed: int) -> float:
     import numpy as np
 
     shared = [name for name in one.select_dtypes("number") if name in other]
-    a, b = (table.loc[seed, shared].to_numpy(float) for table in (one, other))
+    a, b = (table[shared].loc[seed].to_numpy(float) for table in (one, other))
     if (np.isnan(a) != np.isnan(b)).any():
         return float("inf")
     return float(np.max(np.abs(a - b)[~np.isnan(a)], initial=0.0))
