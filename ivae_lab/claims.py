@@ -217,6 +217,7 @@ def units(rows: pd.DataFrame, score: str) -> pd.Series[float]:
     Means of data seeds where there are several, else the values of the model seeds; of finite scores only.
     """
     finite = rows[np.isfinite(rows[score].astype(float))]
+    finite = finite.sort_values(["data_seed", "seed", score])  # sums are rounded, in an order that must not matter
     if rows["data_seed"].nunique() > 1:
         return finite.groupby("data_seed")[score].mean()
     return finite.groupby("seed")[score].mean()
@@ -251,9 +252,9 @@ def _ordered(claim: Claim, own: pd.DataFrame, other: pd.DataFrame, score: str, n
     said = f"{name}{who} {a.mean():.3f}, {whom} {b.mean():.3f}"
     why = f"{name}{who} - {whom} = {_mean(difference, low, high)}"
     if claim.test == "above":
-        degree: Degree = "holds" if low > 0 else "nearly" if difference > 0 else "fails"
+        degree: Degree = "holds" if low > ROUNDING else "nearly" if difference > ROUNDING else "fails"
     else:
-        degree = "fails" if high < 0 else "holds" if difference >= 0 or high >= 0 else "nearly"
+        degree = "fails" if high < -ROUNDING else "holds" if difference >= 0 or high >= 0 else "nearly"
     return _Comparison(degree, said, why)
 
 
@@ -294,7 +295,7 @@ def _correlated(rows: pd.DataFrame, x: str, y: str, name: str) -> _Comparison:
             "missing", f"{name}no correlation", f"{name}fewer than three runs, or all with the same value"
         )
     said = f"{name}r = {_mean(r, low, high)}"
-    degree: Degree = "holds" if low > 0 else "nearly" if r > 0 else "fails"
+    degree: Degree = "holds" if low > ROUNDING else "nearly" if r > ROUNDING else "fails"
     return _Comparison(degree, said, said)
 
 
