@@ -213,7 +213,7 @@ def reproduce(figure: Figure, request: Request, console: Console) -> int:
     gather(figure, cells, found, evidence)
     training.explain(evidence)
     if not evidence.done:
-        _print_unfinished(evidence.plain(), console)
+        _print_unfinished(evidence.plain() | {"problems": evidence.problems}, console)
         console.print(f"no runs; {evidence.command} trains them", soft_wrap=True, highlight=False)
         return INCOMPLETE
     shown = present(evidence, request.folder(figure))
@@ -221,7 +221,7 @@ def reproduce(figure: Figure, request: Request, console: Console) -> int:
     if request.record:
         for path in record(evidence):
             console.print(f"recorded {path}", soft_wrap=True, highlight=False)
-    diverged = any(run["state"] == "diverged" for run in evidence.runs.values())
+    diverged = any(run["diverged"] for run in evidence.runs.values())  # of the seeds that the figure asks for
     return INCOMPLETE if evidence.missing or diverged else OK
 
 
@@ -428,8 +428,9 @@ def _unfinished(about: dict[str, Any]) -> Iterator[str]:
             where = f" in {each['folder']}" if each["folder"] else ""
             yield f"{state}: {' '.join(each['overrides'])} seeds {each['seeds']}{where}{why}"
     for name, run in about["runs"].items():
-        if run["state"] == "diverged":
+        if run["diverged"]:
             yield f"diverged: {name}: {run['error']}"
+    yield from about["problems"]
     if waiting:
         yield f"not run: {sum(len(each['seeds']) for each in waiting)} seeds of {len(waiting)} configurations"
 
