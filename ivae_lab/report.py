@@ -59,9 +59,9 @@ class Own:
         return f"{self.about.scale} scale under the outputs, {self.about.done} of {self.about.total} runs"
 
     @property
-    def empty(self) -> bool:
-        """Whether nothing has finished."""
-        return self.about.done == 0
+    def rank(self) -> tuple[bool, int]:
+        """The paper's scale before quick, then the more runs the better."""
+        return self.about.scale == "paper", self.about.done
 
     def place(self, folder: Path) -> About:
         """Copy it into the report, if it is whole."""
@@ -83,9 +83,9 @@ class Kept:
         return f"paper scale kept with the project, {self.evidence.done} of {self.evidence.total} runs"
 
     @property
-    def empty(self) -> bool:
-        """Whether nothing has finished."""
-        return self.evidence.done == 0
+    def rank(self) -> tuple[bool, int]:
+        """As `Own.rank`."""
+        return self.evidence.scale == "paper", self.evidence.done
 
     def place(self, folder: Path) -> About:
         """Draw it in the report."""
@@ -223,7 +223,7 @@ def collect(figure: Figure, request: Request, folder: Path) -> Page:
     return page
 
 
-def _sources(figure: Figure, outputs: Path, problems: list[str]) -> Iterator[Own | Kept]:
+def _sources(figure: Figure, outputs: Path, problems: list[str]) -> list[Own | Kept]:
     """Evidence in which something has finished, best first; what cannot be read becomes a problem."""
     own = outputs / "figures" / figure.paper / figure.name
     readers: list[Callable[[], Own | Kept | None]] = [
@@ -231,14 +231,16 @@ def _sources(figure: Figure, outputs: Path, problems: list[str]) -> Iterator[Own
         partial(_kept, figure),
         partial(_own, own / "quick"),
     ]
+    sources = []
     for reader in readers:
         try:
             found = reader()
         except _UNREADABLE as error:
             problems.append(_one_line(error))
         else:
-            if found is not None and not found.empty:
-                yield found
+            if found is not None and found.rank[1]:
+                sources.append(found)
+    return sorted(sources, key=lambda source: source.rank, reverse=True)  # of equal ones the first
 
 
 def _own(folder: Path) -> Own | None:
