@@ -6,7 +6,8 @@ Figures are drawn on `matplotlib.figure.Figure` objects, without pyplot: no glob
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -150,6 +151,17 @@ def colours(rows: pd.DataFrame) -> dict[str, str]:
     return chosen
 
 
+@contextmanager
+def _repeatable() -> Iterator[None]:
+    """Give seaborn's jitter, which takes NumPy's global generator, the same numbers each time, and leave no trace."""
+    before = np.random.get_state()
+    np.random.seed(0)
+    try:
+        yield
+    finally:
+        np.random.set_state(before)
+
+
 def boxes(axis: Axes, rows: pd.DataFrame, x: str, score: str) -> None:
     """A box per label at each value of x with every seed as a point on it, and the chance floor as a dotted line."""
     import seaborn
@@ -159,7 +171,8 @@ def boxes(axis: Axes, rows: pd.DataFrame, x: str, score: str) -> None:
     order = sorted(rows[x].dropna().unique())
     shared = {"data": rows, "x": x, "y": score, "hue": "label", "hue_order": labels, "order": order, "ax": axis}
     seaborn.boxplot(**shared, palette=palette, fliersize=0, linewidth=0.6, saturation=1, legend="full")
-    seaborn.stripplot(**shared, palette=dict.fromkeys(labels, "#222222"), dodge=True, size=1.6, legend=False)
+    with _repeatable():
+        seaborn.stripplot(**shared, palette=dict.fromkeys(labels, "#222222"), dodge=True, size=1.6, legend=False)
     for place, value in enumerate(order):
         floor = rows.loc[rows[x] == value, "chance"].mean()
         axis.plot([place - 0.45, place + 0.45], [floor, floor], ":", color=PALETTE["chance"])

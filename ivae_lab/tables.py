@@ -47,7 +47,7 @@ def _interval(row: pd.Series[Any]) -> str:
 
 def markdown(table: pd.DataFrame) -> str:
     """A Markdown table, with a newline at its end."""
-    lines = [[str(column) for column in table.columns], ["---"] * len(table.columns)]
+    lines = [[_inline(str(column)) for column in table.columns], ["---"] * len(table.columns)]
     lines += [[_inline(text(value)) for value in row] for row in table.itertuples(index=False, name=None)]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 

@@ -1,0 +1,285 @@
+"""The numbers behind the figures of Khemakhem et al. (2020): Amari's index, the matrix A, alignment, rotations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from ivae_lab.experiment import function
+
+Array = NDArray[np.float64]
+SEEDS = st.integers(0, 2**32 - 1)
+
+
+def own(name: str) -> Callable[..., Any]:
+    return function("khemakhem2020", name)
+
+
+def scaled_permutation(rng: np.random.Generator, n: int) -> Array:
+    matrix = np.eye(n)[rng.permutation(n)] * rng.uniform(0.1, 10, n) * rng.choice([-1, 1], n)
+    return np.asarray(matrix, np.float64)
+
+
+def sources_of(rng: np.random.Generator, n: int, rows: int = 2000) -> Array:
+    """Independent sources with variances that change along the rows, and means that are not 0."""
+    scale = np.repeat(rng.uniform(0.5, 3, (20, n)), rows // 20, axis=0)
+    return np.asarray(scale * rng.standard_normal((rows, n)) + rng.uniform(-2, 2, n), np.float64)
+
+
+class TestAmari:
+    @given(SEEDS, st.integers(2, 8))
+    @settings(max_examples=50, deadline=None)
+    def test_is_0_for_a_scaled_permutation(self, seed: int, n: int) -> None:
+        assert own("amari")(scaled_permutation(np.random.default_rng(seed), n)) == pytest.approx(0, abs=1e-12)
+
+    @given(st.integers(2, 8), st.floats(1e-3, 1e3), SEEDS)
+    @settings(max_examples=50, deadline=None)
+    def test_is_1_for_equal_entries_of_any_sign(self, n: int, value: float, seed: int) -> None:
+        signs = np.random.default_rng(seed).choice([-1, 1], (n, n))
+        assert own("amari")(value * signs) == pytest.approx(1)
+
+    @given(SEEDS, st.integers(2, 6), st.floats(0.01, 100))
+    @settings(max_examples=50, deadline=None)
+    def test_is_the_same_after_permuting_and_for_any_scale_of_the_whole(self, seed: int, n: int, scale: float) -> None:
+        rng = np.random.default_rng(seed)
+        matrix = rng.standard_normal((n, n))
+        index = own("amari")(matrix)
+        assert 0 < index <= 1
+        assert own("amari")(scale * matrix) == pytest.approx(index)
+        assert own("amari")(-matrix[rng.permutation(n)][:, rng.permutation(n)]) == pytest.approx(index)
+        assert own("amari")(matrix.T) == pytest.approx(index)
+
+    def test_of_two_by_two_by_hand(self) -> None:
+        # Rows: (1 + .5) - 1 and (1 + .25) - 1; columns: (1 + .25) - 1 and (1 + .5) - 1; together 1.5 of at most 4.
+        assert own("amari")(np.array([[2.0, 1.0], [-0.5, 2.0]])) == pytest.approx(1.5 / 4)
+
+    def test_grows_as_a_permutation_is_mixed(self) -> None:
+        indices = [own("amari")(np.eye(4) + share * (1 - np.eye(4))) for share in (0, 0.1, 0.3, 1)]
+        assert indices == sorted(indices)
+        assert indices == pytest.approx([0, 0.1, 0.3, 1])
+
+
+class TestBlockNorms:
+    def test_of_single_entries_are_their_sizes(self) -> None:
+        matrix = np.random.default_rng(0).standard_normal((3, 3))
+        np.testing.assert_allclose(own("block_norms")(matrix, 1), np.abs(matrix))
+
+    @given(SEEDS, st.integers(1, 4), st.integers(1, 3))
+    @settings(max_examples=50, deadline=None)
+    def test_are_frobenius_norms_of_each_block(self, seed: int, n: int, order: int) -> None:
+        matrix = np.random.default_rng(seed).standard_normal((n * order, n * order))
+        norms = own("block_norms")(matrix, order)
+        assert norms.shape == (n, n)
+        for i, j in np.ndindex(n, n):
+            block = matrix[i * order : (i + 1) * order, j * order : (j + 1) * order]
+            assert norms[i, j] == pytest.approx(np.linalg.norm(block))
+
+
+class TestStatistics:
+    def test_pairs_of_each_dimension_stand_together(self) -> None:
+        z = np.random.default_rng(0).standard_normal((50, 2))
+        first, second = own("statistics")(z, 1), own("statistics")(z, 2)
+        assert (first.shape, second.shape) == ((50, 2), (50, 4))
+        np.testing.assert_allclose(second[:, [1, 3]], first)
+        np.testing.assert_allclose(second[:, [0, 2]], (z - z.mean(0)) / z.std(0))
+        np.testing.assert_allclose(second.std(0), 1)
+
+    def test_a_collapsed_latent_stays_finite(self) -> None:
+        assert np.isfinite(own("statistics")(np.zeros((10, 2)), 2)).all()
+
+
+class TestAffineMap:
+    @given(SEEDS, st.integers(2, 5))
+    @settings(max_examples=20, deadline=None)
+    def test_is_the_identity_for_permuted_and_scaled_sources_with_one_statistic(self, seed: int, n: int) -> None:
+        rng = np.random.default_rng(seed)
+        sources = sources_of(rng, n)
+        matrix, explained = own("affine_map")(sources @ scaled_permutation(rng, n), sources, 1)
+        np.testing.assert_allclose(matrix, np.eye(n), atol=1e-8)
+        assert explained == pytest.approx(1)
+        assert own("amari")(matrix) == pytest.approx(0, abs=1e-6)
+
+    @given(SEEDS, st.integers(2, 5))
+    @settings(max_examples=20, deadline=None)
+    def test_is_the_identity_up_to_signs_with_two_statistics(self, seed: int, n: int) -> None:
+        rng = np.random.default_rng(seed)
+        sources = sources_of(rng, n)
+        matrix, explained = own("affine_map")(sources @ scaled_permutation(rng, n), sources, 2)
+        np.testing.assert_allclose(np.abs(matrix), np.eye(2 * n), atol=1e-8)
+        assert (np.diag(matrix)[1::2] > 0).all()  # a square has no sign
+        assert explained == pytest.approx(1)
+        assert own("amari")(own("block_norms")(matrix, 2)) == pytest.approx(0, abs=1e-6)
+
+    def test_latents_that_are_moved_too_are_told_by_two_statistics_and_not_by_one(self) -> None:
+        rng = np.random.default_rng(1)
+        sources = sources_of(rng, 3)
+        moved = 2 * sources[:, [2, 0, 1]] + 5
+        two, explained = own("affine_map")(moved, sources, 2)
+        assert explained == pytest.approx(1)
+        assert own("amari")(own("block_norms")(two, 2)) == pytest.approx(0, abs=1e-6)
+        assert own("affine_map")(moved, sources, 1)[1] < 0.9
+
+    def test_recovers_a_known_matrix_between_statistics(self) -> None:
+        """Sources whose squares are a known positive combination of the latents' squares."""
+        rng = np.random.default_rng(2)
+        latents = rng.standard_normal((5000, 2))
+        a = np.array([[1.0, 0.2], [0.1, 0.8]])
+        signs = np.sign(latents)
+        sources = signs * np.sqrt(latents**2 @ a.T)
+        matrix, explained = own("affine_map")(latents, sources, 1)
+        deviation, deviations = (sources**2).std(0), (latents**2).std(0)
+        np.testing.assert_allclose(matrix, a * deviations / deviation[:, None], atol=1e-8)
+        assert explained == pytest.approx(1)
+
+    def test_latents_that_know_nothing_explain_nothing(self) -> None:
+        rng = np.random.default_rng(3)
+        matrix, explained = own("affine_map")(rng.standard_normal((4000, 3)), rng.standard_normal((4000, 3)), 2)
+        assert 0 <= explained < 0.02
+        assert own("amari")(own("block_norms")(matrix, 2)) > 0.2
+
+
+class TestAlign:
+    @given(SEEDS, st.integers(2, 6))
+    @settings(max_examples=30, deadline=None)
+    def test_restores_order_sign_scale_and_mean(self, seed: int, n: int) -> None:
+        rng = np.random.default_rng(seed)
+        sources = sources_of(rng, n, rows=400)
+        latents = sources @ scaled_permutation(rng, n) + rng.uniform(-9, 9, n)
+        aligned, correlations = own("align")(latents, sources)
+        np.testing.assert_allclose(aligned, sources, atol=1e-8)
+        np.testing.assert_allclose(np.abs(correlations), 1)
+
+    def test_other_points_go_through_the_same_map(self) -> None:
+        rng = np.random.default_rng(0)
+        sources = sources_of(rng, 3)
+        shuffled = -2 * sources[:, [1, 2, 0]] + 1
+        others = np.stack([shuffled[:5], shuffled[5:10]])
+        aligned, _ = own("align")(shuffled, sources, others)
+        np.testing.assert_allclose(aligned, np.stack([sources[:5], sources[5:10]]), atol=1e-8)
+
+    def test_noise_does_not_grow_the_scale_beyond_the_sources(self) -> None:
+        rng = np.random.default_rng(0)
+        sources = sources_of(rng, 2)
+        aligned, correlations = own("align")(-sources + rng.standard_normal(sources.shape), sources)
+        np.testing.assert_allclose(aligned.std(0), sources.std(0))
+        assert (correlations < 0).all()
+        assert all(np.corrcoef(aligned[:, k], sources[:, k])[0, 1] > 0.5 for k in range(2))
+
+    def test_a_latent_that_does_not_move_stays_finite(self) -> None:
+        sources = sources_of(np.random.default_rng(0), 2)
+        aligned, _ = own("align")(np.column_stack([sources[:, 0], np.zeros(len(sources))]), sources)
+        assert np.isfinite(aligned).all()
+
+
+def run_of(folder: Path, z: Array, u: NDArray[np.int64], sources: Array) -> None:
+    """A run folder with posterior samples (1, N, 2) of one seed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    np.savez(
+        folder / "latents.npz",
+        seed=np.array([3]),
+        mean=z[None],
+        sample=z[None],
+        u=u,
+        sources=sources,
+        index=np.arange(len(z)),
+        split=np.full(len(z), "train"),
+    )
+
+
+def row_of(method: str) -> dict[str, Any]:
+    return {"variant": "ours", "label": method, "method": method, "data_seed": 1, "seed": 3, "run": "run"}
+
+
+class TestRotations:
+    def turned(self, folder: Path, method: str, z: Array, u: NDArray[np.int64]) -> pd.DataFrame:
+        run_of(folder, z, u, z)
+        table: pd.DataFrame = own("rotations")(pd.DataFrame([row_of(method)]), {"run": folder})
+        return table
+
+    def segments(self) -> tuple[Array, NDArray[np.int64]]:
+        rng = np.random.default_rng(0)
+        u = np.repeat(np.arange(10), 200)
+        return rng.standard_normal((2000, 2)) * rng.uniform(0.2, 3, (10, 2))[u], u
+
+    def test_cost_a_factorial_gaussian_nothing_at_any_angle(self, tmp_path: Path) -> None:
+        z, u = self.segments()
+        table = self.turned(tmp_path, "vae", z, u)
+        assert table["angle"].tolist() == list(range(0, 91, 5))
+        assert table["change"].abs().max() < 1e-9
+
+    def test_cost_likelihood_where_variances_change_with_u(self, tmp_path: Path) -> None:
+        z, u = self.segments()
+        change = self.turned(tmp_path, "ivae", z, u).set_index("angle")["change"]
+        assert change[45] < -0.1
+        assert change[[0, 90]].abs().max() < 1e-9  # a permutation
+        assert (change[list(range(5, 90, 5))] < 0).all()
+
+    def test_change_the_latents_as_the_cosine_of_the_angle(self, tmp_path: Path) -> None:
+        z = np.random.default_rng(0).standard_normal((40_000, 2))
+        table = self.turned(tmp_path, "vae", z, np.zeros(len(z), np.int64)).set_index("angle")
+        angles = np.deg2rad(np.asarray(table.index, float))
+        np.testing.assert_allclose(table["same"], np.maximum(np.cos(angles), np.sin(angles)), atol=0.02)
+        np.testing.assert_allclose(table["mcc"], table["same"])
+
+    def test_losses_are_those_at_45_degrees(self, tmp_path: Path) -> None:
+        z, u = self.segments()
+        table = self.turned(tmp_path, "ivae", z, u)
+        losses = own("rotation_losses")(pd.DataFrame([row_of("ivae")]), {"run": tmp_path})
+        assert len(losses) == 1
+        assert losses["loss"].item() == -table.set_index("angle")["change"][45]
+        assert losses["same"].item() == table.set_index("angle")["same"][45]
+        assert not {"change", "angle"} & set(losses)
+
+    def test_log_prior_is_the_density_of_the_best_gaussians(self) -> None:
+        from scipy.stats import norm
+
+        z, u = self.segments()
+        best = np.sqrt(np.stack([(z[u == segment] ** 2).mean(0) for segment in range(10)]))
+        assert own("_log_prior")(z, None) == pytest.approx(norm.logpdf(z).sum(1).mean())
+        assert own("_log_prior")(z, u) == pytest.approx(norm.logpdf(z, scale=best[u]).sum(1).mean())
+        assert own("_log_prior")(z, u) > own("_log_prior")(z, None)
+
+
+class TestTablesOfRuns:
+    def test_distances_are_zero_where_the_sources_are_recovered(self, tmp_path: Path) -> None:
+        rng = np.random.default_rng(0)
+        sources = sources_of(rng, 2)
+        run_of(tmp_path / "good", -3 * sources[:, ::-1], np.zeros(2000, np.int64), sources)
+        run_of(tmp_path / "bad", sources @ np.array([[1.0, 1.0], [-1.0, 1.0]]), np.zeros(2000, np.int64), sources)
+        rows = pd.DataFrame(
+            [
+                {**row_of("ivae"), "variant": f"k = {order}", "run": run, "data.source_dim": 2, "mcc_mean": 0.9}
+                for order in (1, 2)
+                for run in ("good", "bad")
+            ]
+        )
+        paths = {run: tmp_path / run for run in ("good", "bad")}
+        distances = own("permutation_distances")(rows, paths).assign(run=rows["run"])
+        good, bad = (distances[distances["run"] == run] for run in ("good", "bad"))
+        assert good["amari"].max() < 1e-6
+        assert good["explained"].min() > 1 - 1e-9
+        assert bad["amari"].min() > 0.3
+        entries = own("affine_maps")(rows, paths)
+        assert entries.groupby("variant").size().to_dict() == {"k = 1": 4, "k = 2": 16}
+        diagonal = entries[entries["row"] == entries["column"]]
+        np.testing.assert_allclose(diagonal["value"].abs(), 1, atol=1e-8)
+
+    def test_a_stretch_of_signals_is_contiguous_and_of_the_first_seed(self, tmp_path: Path) -> None:
+        rng = np.random.default_rng(0)
+        sources = sources_of(rng, 2)
+        run_of(tmp_path, -2 * sources[:, ::-1] + 1, np.zeros(2000, np.int64), sources)
+        table = own("signals")(pd.DataFrame([row_of("ivae")]), {"run": tmp_path})
+        np.testing.assert_allclose(table["recovered"], table["true"], atol=1e-8)
+        for source, part in table.groupby("source"):
+            times = part["time"].to_numpy()
+            assert (np.diff(times) == 1).all()
+            np.testing.assert_array_equal(part["true"], sources[times, int(str(source)) - 1])
+        assert (table["correlation"] > 1 - 1e-9).all()
