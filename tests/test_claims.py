@@ -376,3 +376,26 @@ def test_of_two_methods_not_both_are_above_the_other(a: list[float], b: list[flo
     one_way = above(seeds(a), seeds(b, "VAE")).verdict
     other_way = above(seeds(b), seeds(a, "VAE")).verdict
     assert "not reproduced" in (one_way, other_way)
+
+
+@pytest.mark.parametrize("test", ["above", "not_below"])
+@given(ours=SCORES, other=SCORES, shift=st.integers(-8, 8))
+@settings(max_examples=20, deadline=None)
+def test_an_ordering_is_of_differences_only(test: str, ours: list[float], other: list[float], shift: int) -> None:
+    # Multiples of 1/1024: adding a whole number to them rounds nothing.
+    first, second = (np.round(np.array(scores) * 1024) / 1024 for scores in (ours, other))
+    before = above(seeds(list(first)), seeds(list(second), "VAE"), test)
+    after = above(seeds(list(first + shift)), seeds(list(second + shift), "VAE"), test)
+    assert (after.verdict, after.reason) == (before.verdict, before.reason)
+
+
+@given(seed=st.integers(0, 999), rows=st.integers(3, 30))
+@settings(max_examples=20, deadline=None)
+def test_the_correlations_sign_and_interval_flip_with_a_column(seed: int, rows: int) -> None:
+    x, y = np.random.default_rng(seed).standard_normal((2, rows))
+    r, low, high = correlation(x, y)
+    flipped, lowest, highest = correlation(x, -y)
+    assert flipped == pytest.approx(-r)
+    assert r * flipped < 0
+    # Resamples are drawn of the sorted pairs, which are others once y is flipped.
+    assert [lowest, highest] == pytest.approx([-high, -low], abs=0.15)

@@ -47,7 +47,7 @@ class TestRunFolder:
         folder, _ = first
         named = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
         contract = {"config.yaml", "status.json", "results.csv", "history.csv", "latents.npz", "checkpoints/last.ckpt"}
-        assert named == {*contract, "recovered.png", "recovered.pdf", ".lock"}
+        assert named == {*contract, "examples.npz", "recovered.png", "recovered.pdf", ".lock"}
         assert folder.name.startswith("tcl-ivae-")
         assert len(folder.name.removeprefix("tcl-ivae-")) == 10
         assert [path.name for path in folder.parents[1].iterdir()] == ["outputs"]  # nothing of Hydra's beside it
@@ -58,7 +58,7 @@ class TestRunFolder:
         assert "${" not in text
         assert (config["seed"], config["data"]["seed"], config["trainer"]["steps"]) == ([0, 3], 1, 40)
         assert config["model"]["decoder"]["hidden"] == config["model"]["encoder"]["hidden"] == 8
-        assert config["prior"]["_target_"] == "ivae_lab.priors.conditional.MLPPrior"
+        assert config["prior"]["_target_"] == "ivae_lab.priors.conditional.TablePrior"
         assert set(config["metric"]) == {"mcc", "mcc_weak", "linear_r2", "elbo"}
         assert "hydra" not in config
 

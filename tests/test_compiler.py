@@ -37,7 +37,7 @@ def without_u(run: Run) -> Run:
 
 
 def two_ivaes() -> list[Run]:
-    own = (*QUICK, "model=ivae", "trainer.clip_norm=1.0")
+    own = (*QUICK, "model=ivae_paper", "trainer.clip_norm=1.0")
     return [make_run(*own, "seed=[0,1]"), make_run(*own, "seed=0", "data.seed=2", "model.beta=4", "trainer.lr=0.01")]
 
 

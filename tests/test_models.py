@@ -112,7 +112,7 @@ def test_the_bound_of_the_rows_averages_to_what_the_loss_reports(make: Make, ove
 
 
 def test_the_sample_of_the_bound_is_the_one_that_the_noise_makes(make: Make) -> None:
-    model, rows, noise = make("model=ivae"), batch(), draws(12, 2)
+    model, rows, noise = make("model=ivae_paper"), batch(), draws(12, 2)
     q, bound = model.encode(rows), model.bound(rows, noise)
     torch.testing.assert_close(bound["mean"], q.mean)
     torch.testing.assert_close(bound["sample"], q.mean + (0.5 * q.log_var).exp() * noise)
@@ -149,7 +149,7 @@ def test_progress_reaches_likelihood_and_objective(make: Make) -> None:
         "model.objective.warmup=0.5",
         "model.likelihood={start_variance: 0.3, anneal_fraction: 0.5}",
     ):
-        model, rows, noise = make("model=ivae", override), batch(), draws(12, 2)
+        model, rows, noise = make("model=ivae_paper", override), batch(), draws(12, 2)
         start, middle, end = (model.loss(rows, noise, torch.tensor(p))["loss"] for p in (0.0, 0.25, 0.5))
         assert start != middle
         assert middle != end

@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -319,20 +319,38 @@ class TestCellsThatFail:
         assert "greater than 0" in lacking["error"]
 
 
-def test_a_training_that_is_killed_is_named_and_the_other_lines_go_on(
-    here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    killed = tmp_path / "killed"
-    killed.write_text('#!/bin/sh\necho started >> "$0.log"\nkill -9 $$\n')
-    killed.chmod(0o700)
-    monkeypatch.setattr(sys, "executable", str(killed))
+@pytest.fixture
+def dying(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+    """Makes every training end itself by a signal; the file has a line for each that began."""
+
+    def make(name: str) -> Path:
+        script, begun = tmp_path / "dying", tmp_path / "begun"
+        script.write_text(f'#!/bin/sh\necho begun >> "{begun}"\nkill -{name} $$\n')
+        script.chmod(0o700)
+        monkeypatch.setattr(sys, "executable", str(script))
+        return begun
+
+    return make
+
+
+def test_a_training_that_is_killed_is_named_and_the_other_lines_go_on(here: Here, dying: Callable[[str], Path]) -> None:
+    begun = dying("KILL")
     outcome = here("tiny2020/pair")
     assert outcome.code == 1
-    assert (tmp_path / "killed.log").read_text() == "started\n" * 2
+    assert begun.read_text() == "begun\n" * 2
     failures = [line for line in outcome.out.splitlines() if line.startswith("failed: ")]
     assert [line.split()[1] for line in failures] == ["model=ivae_paper", "model=vade"]
     assert all(line.endswith("the training was ended by SIGKILL") for line in failures)
     assert "no runs; python -m ivae_lab.reproduce tiny2020/pair scale=quick trains them" in outcome.out
+
+
+@pytest.mark.parametrize(("name", "code"), [("TERM", 143), ("INT", 130)])
+def test_a_training_that_is_stopped_stops_all_lines_and_figures(
+    here: Here, dying: Callable[[str], Path], name: str, code: int
+) -> None:
+    begun = dying(name)
+    assert here("tiny2020").code == code
+    assert begun.read_text() == "begun\n"
 
 
 def _is_past(outputs: Path, step: int) -> bool:

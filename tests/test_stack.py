@@ -24,7 +24,7 @@ from tests.commands import SMALL, advance, difference, make_module, make_run, sc
 
 CPU = torch.device("cpu")
 MODELS = sorted(path.stem for path in (CONFIG / "model").glob("*.yaml"))
-QUICK = (*SMALL, "model=ivae", "trainer.steps=200", "trainer.chunk=50", "model.encoder.hidden=16")
+QUICK = (*SMALL, "model=ivae_paper", "trainer.steps=200", "trainer.chunk=50", "model.encoder.hidden=16")
 PRETRAINED = (*SMALL, "model=vade_pretrained", "model.pretrain_steps=60", "trainer.steps=60", "prior.components=4")
 
 

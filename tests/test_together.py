@@ -146,8 +146,8 @@ def changed(base: Settings, key: str) -> Settings:
 @pytest.mark.parametrize("model", ["ivae", "vade_pretrained", "beta_tcvae_released"])
 def test_runs_are_of_one_shape_if_they_differ_in_their_own_numbers_only(model: str) -> None:
     base = settings(f"model={model}")
-    may_differ = {".".join(key) for key in OWN} | {"seed", "outputs"}
-    assert may_differ == {"data.seed", "model.beta", "trainer.lr", "seed", "outputs"}
+    may_differ = {".".join(key) for key in OWN} | {"seed", "outputs", "show"}
+    assert may_differ == {"data.seed", "model.beta", "trainer.lr", "seed", "outputs", "show"}
     keys = list(leaves(base.plain()))
     assert may_differ < set(keys)
     assert {key for key in keys if shape(changed(base, key)) == shape(base)} == may_differ
