@@ -378,18 +378,23 @@ def test_of_two_methods_not_both_are_above_the_other(a: list[float], b: list[flo
     assert "not reproduced" in (one_way, other_way)
 
 
+# Multiples of 1/1024, of which there are 1, 2 or 4: neither their mean nor adding a whole number rounds.
+EXACT = st.sampled_from([1, 2, 4]).flatmap(
+    lambda count: st.lists(st.integers(0, 1024).map(lambda part: part / 1024), min_size=count, max_size=count)
+)
+
+
 @pytest.mark.parametrize("test", ["above", "not_below"])
-@given(ours=SCORES, other=SCORES, shift=st.integers(-8, 8))
+@given(ours=EXACT, other=EXACT, shift=st.integers(-8, 8))
 @settings(max_examples=20, deadline=None)
 def test_an_ordering_is_of_differences_only(test: str, ours: list[float], other: list[float], shift: int) -> None:
-    # Multiples of 1/1024: adding a whole number to them rounds nothing.
-    first, second = (np.round(np.array(scores) * 1024) / 1024 for scores in (ours, other))
-    before = above(seeds(list(first)), seeds(list(second), "VAE"), test)
-    after = above(seeds(list(first + shift)), seeds(list(second + shift), "VAE"), test)
+    before = above(seeds(ours), seeds(other, "VAE"), test)
+    raised = [[score + shift for score in scores] for scores in (ours, other)]
+    after = above(seeds(raised[0]), seeds(raised[1], "VAE"), test)
     assert (after.verdict, after.reason) == (before.verdict, before.reason)
 
 
-@given(seed=st.integers(0, 999), rows=st.integers(3, 30))
+@given(seed=st.integers(0, 999), rows=st.integers(12, 30))
 @settings(max_examples=20, deadline=None)
 def test_the_correlations_sign_and_interval_flip_with_a_column(seed: int, rows: int) -> None:
     x, y = np.random.default_rng(seed).standard_normal((2, rows))
@@ -398,4 +403,4 @@ def test_the_correlations_sign_and_interval_flip_with_a_column(seed: int, rows: 
     assert flipped == pytest.approx(-r)
     assert r * flipped < 0
     # Resamples are drawn of the sorted pairs, which are others once y is flipped.
-    assert [lowest, highest] == pytest.approx([-high, -low], abs=0.15)
+    assert [lowest, highest] == pytest.approx([-high, -low], abs=0.1)
