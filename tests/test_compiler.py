@@ -36,9 +36,13 @@ def without_u(run: Run) -> Run:
     return run
 
 
-def two_ivaes() -> list[Run]:
-    own = (*QUICK, "model=ivae_paper", "trainer.clip_norm=1.0")
+def two_ivaes(model: str = "ivae_paper") -> list[Run]:
+    own = (*QUICK, f"model={model}", "trainer.clip_norm=1.0")
     return [make_run(*own, "seed=[0,1]"), make_run(*own, "seed=0", "data.seed=2", "model.beta=4", "trainer.lr=0.01")]
+
+
+def two_ivaes_of_full_covariance() -> list[Run]:
+    return two_ivaes("ivae")
 
 
 def vade_without_u() -> list[Run]:
@@ -47,7 +51,7 @@ def vade_without_u() -> list[Run]:
 
 @needs_a_compiler
 @pytest.mark.slow
-@pytest.mark.parametrize("runs", [two_ivaes, vade_without_u])
+@pytest.mark.parametrize("runs", [two_ivaes, two_ivaes_of_full_covariance, vade_without_u])
 def test_a_compiled_training_is_the_plain_one(runs: Callable[[], list[Run]]) -> None:
     start, plain = make_module(*runs()), advance(make_module(*runs()))
     compiled = advance(make_module(*runs(), compiled=True))
