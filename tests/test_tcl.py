@@ -405,7 +405,7 @@ def test_parts_may_be_empty() -> None:
 
 @pytest.mark.parametrize("kind", ["standardise", "whiten"])
 def test_preprocess_is_fitted_on_the_training_part(kind: str) -> None:
-    changes: dict[str, Any] = {"split": [0.5, 0, 0.5], "x_dim": 5}
+    changes: dict[str, Any] = {"split": [0.5, 0, 0.5], "source_dim": 5, "x_dim": 5}
     raw, done = small(**changes)(0), small(preprocess=kind, **changes)(0)
     x = done.train.x.double().numpy()
     covariance = x.T @ x / len(x)
@@ -453,9 +453,19 @@ def test_impossible_combinations(changes: dict[str, Any], message: str) -> None:
         small(**changes)
 
 
+def test_thin_directions_are_not_stretched() -> None:
+    """With more observed dimensions than sources, the later axes take the scale of the n-th."""
+    changes: dict[str, Any] = {"source_dim": 2, "x_dim": 5, "matrices": "shared"}
+    raw, done = (small(preprocess=kind, **changes)(0).train.x.double().numpy() for kind in ("none", "whiten"))
+    variances = np.linalg.eigvalsh(np.cov(raw.T, bias=True))[::-1]
+    expected = np.diag([1, 1, *(variances[2:] / variances[1])])
+    np.testing.assert_allclose(done.T @ done / len(done), expected, atol=1e-4)
+    flat = small(mixing_layers=1, x_dim=5, preprocess="whiten")(0).train.x.double().numpy()
+    np.testing.assert_allclose(flat.T @ flat / len(flat), np.diag([1, 1, 1, 0, 0]), atol=1e-4)
+
+
 def test_flat_data_cannot_be_whitened() -> None:
-    data = small(mixing_layers=1, x_dim=5, preprocess="whiten")
-    with pytest.raises(ValueError, match=r"expected x to vary in 5 directions .* to whiten it, got 3"):
-        data(0)
-    with pytest.raises(ValueError, match=r"expected x to vary in 3 directions .* to standardise it, got 0"):
-        small(modulation_range=[0, 0], preprocess="standardise")(0)
+    with pytest.raises(ValueError, match=r"expected x to vary in 3 directions .* to whiten it, got 0"):
+        small(modulation_range=[0, 0], preprocess="whiten")(0)
+    with pytest.raises(ValueError, match=r"expected x to vary in 5 directions .* to standardise it, got 0"):
+        small(modulation_range=[0, 0], x_dim=5, preprocess="standardise")(0)

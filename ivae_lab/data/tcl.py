@@ -19,6 +19,16 @@ Preprocess = Literal["none", "standardise", "whiten"]
 Rows = NDArray[np.int64]
 
 
+@dataclass(frozen=True)
+class Truth:
+    """What the observations of one data seed are made from."""
+
+    mean: NDArray[np.float64]  # of a source in a segment, (M, n)
+    std: NDArray[np.float64]  # (M, n)
+    z: Floats  # sources, (N, n)
+    matrices: list[Floats]  # of the mixing, first (n, d), then (d, d)
+
+
 @dataclass(frozen=True, kw_only=True)
 class TCL:
     r"""M segments of L samples: in each, independent sources with their own scale (and mean), mixed by one MLP.
@@ -52,7 +62,7 @@ class TCL:
     observation
         The mixed signal m itself (real), or Bernoulli(sigmoid(m)) draws from it (binary).
     preprocess
-        Fitted on the training part, applied to all: unit standard deviations, or PCA whitening.
+        Fitted on the training part, applied to all: unit standard deviations, or PCA whitening (`fit_preprocess`).
     split
         Fractions of the rows for training, validation and test; the rows of each are chosen at random.
 
@@ -101,11 +111,12 @@ class TCL:
     def __call__(self, seed: int) -> Splits:
         """Draw the data set of this seed."""
         rng = RandomState(seed)
-        z = self._sources(rng)  # (N, n)
-        x = self._observe(rng, self._mix(rng, z))  # (N, d)
+        truth = self._truth(rng)
+        z = truth.z  # (N, n)
+        x = self._observe(rng, self.mix(z, truth.matrices))  # (N, d)
         parts = split_rows(self.rows, self.split, seed)
         if self.preprocess != "none":
-            shift, scale = fit_preprocess(x[parts[0]], self.preprocess)
+            shift, scale = fit_preprocess(x[parts[0]], self.preprocess, self.source_dim)
             x = ((x - shift) @ scale).astype(np.float32)
         u = np.repeat(np.arange(self.segments), self.samples_per_segment)  # (N,)
         whole = Batch(*map(torch.from_numpy, (x, u, z, np.arange(self.rows))))
@@ -113,8 +124,16 @@ class TCL:
         spec = DataSpec(self.x_dim, self.segments, self.source_dim, len(train), self.observation == "binary")
         return Splits(train, valid, test, spec)
 
-    def _sources(self, rng: RandomState) -> Floats:
-        """Modulated sources (N, n)."""
+    def truth(self, seed: int) -> Truth:
+        """Draw what the observations of this seed are made from."""
+        return self._truth(RandomState(seed))
+
+    def mix(self, z: Floats, matrices: list[Floats]) -> Floats:
+        """Mixed signal without noise, (N, n) to (N, d)."""
+        nonlinearity = xtanh if self.activation == "xtanh" else leaky_relu
+        return mix(z, matrices, partial(nonlinearity, slope=self.slope), self.nonlinearity_first)
+
+    def _truth(self, rng: RandomState) -> Truth:
         lo, hi = self.modulation_range
         std = rng.uniform(lo, hi, (self.segments, self.source_dim))
         if self.modulation == "variance":
@@ -123,19 +142,18 @@ class TCL:
         if self.mean_range is not None:
             lo, hi = self.mean_range
             mean = rng.uniform(lo, hi, std.shape)
+        z = self._sources(rng, mean, std)
+        law = MatrixLaw(self.matrices, self.condition_quantile, self.condition_draws)
+        return Truth(mean, std, z, law.draw(rng, self.source_dim, self.x_dim, self.mixing_layers))
+
+    def _sources(self, rng: RandomState, mean: NDArray[np.float64], std: NDArray[np.float64]) -> Floats:
+        """Modulated sources (N, n)."""
         shape = (self.segments, self.samples_per_segment, self.source_dim)
         unit = rng.standard_normal(shape) if self.source_family == "gaussian" else rng.laplace(0, 0.5**0.5, shape)
         # The released code holds the sources in float32 and scales and shifts them in place by float64 numbers:
         # computed in float64 and rounded after each step.
         scaled = (unit.astype(np.float32) * std[:, None]).astype(np.float32)  # (M, L, n)
         return (scaled + mean[:, None]).astype(np.float32).reshape(self.rows, self.source_dim)
-
-    def _mix(self, rng: RandomState, z: Floats) -> Floats:
-        """Mixed signal without noise (N, d)."""
-        law = MatrixLaw(self.matrices, self.condition_quantile, self.condition_draws)
-        matrices = law.draw(rng, self.source_dim, self.x_dim, self.mixing_layers)
-        nonlinearity = xtanh if self.activation == "xtanh" else leaky_relu
-        return mix(z, matrices, partial(nonlinearity, slope=self.slope), self.nonlinearity_first)
 
     def _observe(self, rng: RandomState, signal: Floats) -> Floats:
         """Observations (N, d) from the mixed signal: noise, then the Bernoulli draw where asked for."""
@@ -158,26 +176,29 @@ def split_rows(rows: int, split: list[float], seed: int) -> list[Rows]:
 
 
 def fit_preprocess(
-    train_x: Floats, kind: Literal["standardise", "whiten"]
+    train_x: Floats, kind: Literal["standardise", "whiten"], leading: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Shift m (d,) and matrix W (d, d) so that (x - m) W has unit variances, or identity covariance (whiten).
+    """Shift m (d,) and matrix W (d, d) so that (x - m) W has unit variances, or is whitened.
 
-    Whitening is along the principal axes V, in decreasing order of their variances s: W = V diag(s)^(-1/2).
+    Whitening is along the principal axes V, in decreasing order of their variances s: W = V diag(s)^(-1/2), which
+    gives identity covariance. Axes after the first `leading` (as many as there are sources) take the scale of the last
+    of these: with more observed dimensions than sources they hold only the bends of a thin sheet, and at unit variance
+    they would drown it.
     """
     x = train_x.astype(np.float64)
     shift = x.mean(0)
     covariance = (x - shift).T @ (x - shift) / len(x)  # (d, d)
     if kind == "standardise":
-        axes, variances = np.eye(len(shift)), np.diag(covariance)
+        axes, variances, needed = np.eye(len(shift)), np.diag(covariance), len(shift)
     else:
         ascending, vectors = np.linalg.eigh(covariance)
-        axes, variances = vectors[:, ::-1], ascending[::-1]
+        axes, variances, needed = vectors[:, ::-1], ascending[::-1], leading
     # x is float32: a variance below this share of the largest is rounding.
     varying = int((variances > variances.max() * np.finfo(np.float32).eps ** 2).sum())
-    if varying < len(shift):
-        raise ValueError(
-            f"expected x to vary in {len(shift)} directions of the training part to {kind} it, got {varying}"
-        )
+    if varying < needed:
+        raise ValueError(f"expected x to vary in {needed} directions of the training part to {kind} it, got {varying}")
+    if kind == "whiten":
+        variances = np.maximum(variances, variances[leading - 1])
     return shift, axes / np.sqrt(variances)
 
 
