@@ -1,0 +1,106 @@
+"""How far any model can get on a synthetic data set, computed from its true sources: a diagnosis, never a choice.
+
+`python scripts/ceiling.py data=tcl_khemakhem` prints, for noise-free data with as many dimensions as sources, the mean
+true log p(x given u) of the whitened training rows in nats (change of variables through the mixing): what the
+`elbo` of a run on whitened x falls short of. For two sources with noise it prints the MCC that the true posterior's
+mean and sample reach, without u and with it, summed over a grid of z: what no estimator's mean can be expected to pass.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+
+import numpy as np
+from hydra import compose, initialize_config_dir
+from numpy.typing import NDArray
+from omegaconf import OmegaConf
+
+from ivae_lab.build import build
+from ivae_lab.data.tcl import TCL, Truth, fit_preprocess
+from ivae_lab.metrics.mcc import mean_correlation
+from ivae_lab.places import CONFIG
+
+Array = NDArray[np.float64]
+ROWS, SIDE = 2000, 400  # rows of the posterior that are summed over, points along each side of the grid of z
+
+
+def main() -> None:
+    """Print what holds for the data of the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("overrides", nargs="+", help="data=... and keys of data, as of ivae_lab.train")
+    with initialize_config_dir(str(CONFIG), version_base="1.3"):
+        config = compose("config", overrides=parser.parse_args().overrides)
+    OmegaConf.set_struct(config, False)
+    seed = int(config.data.pop("seed"))
+    config.data.preprocess = "none"
+    data: TCL = build(config.data, "data")
+    if data.source_family == "gaussian" and data.source_dim == data.x_dim and not data.noise_std:
+        print(f"true log p(x given u) of whitened x: {log_likelihood(data, seed):.3f} nats a row")
+    elif data.source_family == "gaussian" and data.source_dim == 2 and data.noise_std:
+        for name, mcc in posterior_mcc(data, seed).items():
+            print(f"MCC of {name}: {mcc:.3f}")
+    else:
+        parser.error("expected Gaussian sources, and either d = n without noise or n = 2 with noise")
+
+
+def log_likelihood(data: TCL, seed: int) -> float:
+    """Mean over rows of log p(z given u) - log |det J(z)| - log |det W|, with W the whitening of x."""
+    truth = data.truth(seed)
+    signal = truth.z.astype(np.float64)
+    log_det = np.zeros(len(signal))
+    for layer, matrix in enumerate(truth.matrices):
+        if layer or data.nonlinearity_first:
+            log_det += np.log(slope_at(data, signal)).sum(1)
+            signal = bend(data, signal)
+        signal = signal @ matrix.astype(np.float64)
+        log_det += np.linalg.slogdet(matrix.astype(np.float64))[1]
+    _, whitening = fit_preprocess(signal.astype(np.float32), "whiten", data.source_dim)
+    log_det += np.linalg.slogdet(whitening)[1]
+    u = np.repeat(np.arange(data.segments), data.samples_per_segment)
+    return float((log_prior(truth, truth.z.astype(np.float64), u) - log_det).mean())
+
+
+def posterior_mcc(data: TCL, seed: int) -> dict[str, float]:
+    """MCC of the true posterior's mean and of one sample, given x and given (x, u), on rows drawn at random."""
+    rng = np.random.default_rng(0)
+    splits, truth = data(seed), data.truth(seed)
+    rows = rng.choice(len(splits.train), min(ROWS, len(splits.train)), replace=False)
+    x, u, z = (part.numpy()[rows] for part in (splits.train.x, splits.train.u, splits.train.z) if part is not None)
+    reach = np.abs(truth.z).max() * 1.1
+    axis = np.linspace(-reach, reach, SIDE)
+    grid = np.stack(np.meshgrid(axis, axis), -1).reshape(-1, 2)  # (G, 2)
+    signal = data.mix(grid.astype(np.float32), truth.matrices).astype(np.float64)  # (G, d)
+    prior = np.stack([log_prior(truth, grid, np.full(len(grid), m)) for m in range(data.segments)])  # (M, G)
+    marginal = np.logaddexp.reduce(prior, 0)
+    found: dict[str, list[Array]] = {}
+    for row, label in zip(x, u, strict=True):
+        fit = -((row - signal) ** 2).sum(1) / (2 * data.noise_std**2)  # (G,)
+        for given, log_p in (("x", fit + marginal), ("x and u", fit + prior[label])):
+            weight = np.exp(log_p - log_p.max())
+            weight /= weight.sum()
+            drawn = grid[rng.choice(len(grid), p=weight)]
+            found.setdefault(f"the true posterior's mean given {given}", []).append(weight @ grid)
+            found.setdefault(f"the true posterior's sample given {given}", []).append(drawn)
+    return {name: mean_correlation(np.stack(values), z) for name, values in found.items()}
+
+
+def log_prior(truth: Truth, z: Array, u: NDArray[np.int64]) -> Array:
+    """Log p(z given u), (N,)."""
+    standard = (z - truth.mean[u]) / truth.std[u]
+    density: Array = (-0.5 * standard**2 - np.log(truth.std[u]) - 0.5 * math.log(2 * math.pi)).sum(1)
+    return density
+
+
+def bend(data: TCL, h: Array) -> Array:
+    """The mixing's nonlinearity."""
+    return np.tanh(h) + data.slope * h if data.activation == "xtanh" else np.where(h > 0, h, data.slope * h)
+
+
+def slope_at(data: TCL, h: Array) -> Array:
+    """Its derivative."""
+    return 1 - np.tanh(h) ** 2 + data.slope if data.activation == "xtanh" else np.where(h > 0, 1.0, data.slope)
+
+
+if __name__ == "__main__":
+    main()
