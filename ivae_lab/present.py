@@ -34,7 +34,7 @@ from ivae_lab.claims import Judgement, judge, units
 from ivae_lab.experiment import Figure, Scale, function
 from ivae_lab.places import EXPERIMENTS
 from ivae_lab.plots import STYLE, Picture, save
-from ivae_lab.results import FINISHED, atomic, interval
+from ivae_lab.results import FINISHED, atomic, interval, lack
 from ivae_lab.scores import per_seed
 from ivae_lab.tables import latex, markdown
 
@@ -164,7 +164,7 @@ class _Folders:
                 return _Reason()
             path, status = found.unfinished[key]
             if status["state"] in FINISHED:
-                return _Reason("unreadable", "expected results.csv and latents.npz, got not both", path.name)
+                return _Reason("unreadable", lack(path), path.name)
             return _Reason(status["state"], status.get("error"), path.name)
         path, status = found.finished[key]
         self.statuses[path] = status

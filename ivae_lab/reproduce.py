@@ -8,6 +8,10 @@
     scale=quick|paper    quick (the default): minutes on two cores, smaller than the paper, and labelled so; paper: its
                          sizes, steps and seeds
     train=false          draw with what is there
+    hydra/launcher=slurm train on a cluster, all missing cells as one array job (README, "On a cluster")
+    wait=false           with it: leave right after the submission; the same command shows how it stands, submits what
+                         has become missing, and draws when all is there
+    retry=true           train again also what raised an error of its own under this very code
     record=true          keep rows and provenance of scale=paper in experiments/<paper>/results/
     outputs=FOLDER       where run folders and figures lie (outputs)
     compute.threads=1    ... and any other override of `python -m ivae_lab.train`; one that changes numbers gives the
@@ -29,8 +33,10 @@ import subprocess
 import sys
 import time
 import traceback
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from threading import Thread
 from types import FrameType
@@ -46,6 +52,7 @@ if TYPE_CHECKING:
 
     from ivae_lab.cells import Cell, Found
     from ivae_lab.present import Evidence, Presented
+    from ivae_lab.queue import Task
 
 OK, INCOMPLETE, BAD_INPUT = 0, 1, 2
 # Overrides of these say where and how, never what: they change no number.
@@ -57,6 +64,7 @@ REFUSED = {
     "show": "as the figure's table is shown",
 }
 STOPPED = (130, 143)  # by Ctrl-C and SIGTERM
+FLAGS = {"train": "true", "record": "false", "wait": "true", "retry": "false"}
 
 
 @dataclass(frozen=True)
@@ -67,6 +75,8 @@ class Request:
     scale: Scale
     train: bool
     record: bool
+    wait: bool
+    retry: bool
     outputs: Path
     changed: list[str]  # overrides that change numbers
     neutral: list[str]
@@ -75,6 +85,11 @@ class Request:
         """Where a figure's files go."""
         own = f"{self.scale}-{digest(sorted(self.changed))}" if self.changed else self.scale
         return self.outputs / "figures" / figure.paper / figure.name / own
+
+    @property
+    def launcher(self) -> str | None:
+        """The launcher that was asked for."""
+        return next((each.partition("=")[2] for each in self.neutral if each.startswith("hydra/launcher=")), None)
 
     def command(self, figure: Figure) -> str:
         """The command that makes a figure."""
@@ -98,7 +113,7 @@ def parse(arguments: Sequence[str]) -> Request:
     scale = given.pop("scale", "quick")
     if scale not in SCALES:
         raise ExperimentError(f"scale: expected quick or paper, got {scale!r}")
-    flags = {name: _flag(name, given.pop(name, default)) for name, default in (("train", "true"), ("record", "false"))}
+    flags = {name: _flag(name, given.pop(name, default)) for name, default in FLAGS.items()}
     outputs = Path(given.pop("outputs", "outputs"))
     for key in given.keys() & REFUSED.keys():
         raise ExperimentError(f"{key}: expected no override, {REFUSED[key]}, got {given[key]!r}")
@@ -108,7 +123,10 @@ def parse(arguments: Sequence[str]) -> Request:
         raise ExperimentError(
             f"record: expected scale=paper and no changed numbers, got {' '.join([f'scale={scale}', *changed])}"
         )
-    return Request(_figures(wanted[0]), scale, **flags, outputs=outputs, changed=changed, neutral=neutral)
+    request = Request(_figures(wanted[0]), scale, **flags, outputs=outputs, changed=changed, neutral=neutral)
+    if not request.wait and request.launcher != "slurm":
+        raise ExperimentError(f"wait: expected hydra/launcher=slurm with wait=false, got {request.launcher or 'none'}")
+    return request
 
 
 def _flag(name: str, value: str) -> bool:
@@ -206,6 +224,10 @@ def reproduce(figure: Figure, request: Request, console: Console) -> int:
     training = Training(cells, request, console)
     if request.train and (code := training.run()) in STOPPED:
         return code
+    if not request.wait and training.queued:
+        training.say_progress()
+        console.print("under way; the same command shows how it stands, and draws when all is there", soft_wrap=True)
+        return OK
     found = find(request.outputs)
     for line in _set_aside(found, cells):
         console.print(line, style="bold red", soft_wrap=True, highlight=False)
@@ -215,7 +237,7 @@ def reproduce(figure: Figure, request: Request, console: Console) -> int:
     if not evidence.done:
         _print_unfinished(evidence.plain() | {"problems": evidence.problems}, console)
         console.print(f"no runs; {evidence.command} trains them", soft_wrap=True, highlight=False)
-        return INCOMPLETE
+        return training.code if training.code == BAD_INPUT else INCOMPLETE
     shown = present(evidence, request.folder(figure))
     _report(shown, console)
     if request.record:
@@ -291,41 +313,97 @@ class Training:
     ----------
     refused
         Overrides of a cell that was given to the training and that the training said no to -> what it said.
+    queued
+        Tasks of a cluster that wait or run for the figure's cells, by their run folders.
+    code
+        Exit code of the last training.
     """
 
     def __init__(self, cells: Sequence[Cell], request: Request, console: Console) -> None:
         self.cells, self.request, self.console = cells, request, console
         self.began, self.worked = time.monotonic(), 0.0
         self.refused: dict[tuple[str, ...], str] = {}
+        self.queued: dict[str, tuple[Task, str, str]] = {}
+        self.code = OK
 
     def run(self) -> int:
         """Train; the exit code of a call that was stopped, else of the last."""
-        from ivae_lab.cells import find
-
-        code = OK
-        self._say_progress(self._missing(find(self.request.outputs)))
-        for line in list({id(cell.line): cell.line for cell in self.cells}.values()):
-            missing = self._missing(find(self.request.outputs))
-            own = {cell.digest: (cell, seeds) for cell, seeds in missing if cell.line is line}
+        self._look()
+        self.say_progress()
+        lines = list({id(cell.line): [cell.line] for cell in self.cells}.values())
+        if self.request.launcher in PROCESSES:
+            lines = [[line for each in lines for line in each]]  # all at once, as one array job
+        for together in lines:
+            missing = self._missing()
+            own = {cell.digest: (cell, seeds) for cell, seeds in missing if cell.line in together}
             if own:
                 if self.worked:
-                    self._say_progress(missing)
-                code, said = self._train(list(own.values()))
-                if code in STOPPED:
-                    break
-                if code:
-                    self._note([cell for cell, _ in own.values()], code, said)
-        return code
+                    self.say_progress()
+                self.code, said = self._train(list(own.values()))
+                if self.code in STOPPED:
+                    return self.code
+                if self.code:
+                    self._note([cell for cell, _ in own.values()], self.code, said)
+        self._look()
+        if self.queued and self.request.wait:  # submitted by an earlier call
+            self._watch()
+        return self.code
 
     def explain(self, evidence: Evidence) -> None:
-        """Say of cells that left no folder why: their configuration cannot be built, or the training broke off."""
+        """Say of cells that were not trained why: refused, in the queue, or their process died; and name the log."""
+        from ivae_lab import queue
+
+        last = queue.last(self.request.outputs)
         for each in evidence.missing:
             why = self.refused.get(tuple(each["overrides"]))
+            name = Path(each["folder"]).name if each["folder"] else ""
             if each["state"] == "not run" and why:
                 each |= {"state": "failed", "error": why}
+            elif name in self.queued:
+                _, state, reason = self.queued[name]
+                each |= {"state": "in the queue", "error": f"{state}, {reason}"}
+            elif name in last:
+                reason = each["error"] if each["state"] == "failed" else queue.DIED
+                each |= {"state": "failed", "error": f"{reason}; log: {last[name].log}"}
 
-    def _missing(self, found: Found) -> list[tuple[Cell, list[int]]]:
-        return [(cell, seeds) for cell in self.cells if (seeds := found.missing(cell))]
+    def _look(self) -> None:
+        """Ask Slurm what of the figure waits or runs."""
+        from ivae_lab import queue
+
+        cells = {cell.digest for cell in self.cells}
+        try:
+            queued = queue.live(self.request.outputs)
+        except queue.QueueError as error:
+            if self.request.launcher == "slurm":
+                raise ExperimentError(str(error)) from None
+            self.console.print(f"{error}; what an earlier call submitted may be trained twice", soft_wrap=True)
+            queued = {}
+        self.queued = {name: found for name, found in queued.items() if found[0].cell in cells}
+
+    def _watch(self) -> None:
+        from ivae_lab import queue
+
+        try:
+            queue.watch(self.request.outputs, list(self.queued), partial(self.console.print, soft_wrap=True))
+        except queue.QueueError as error:
+            raise ExperimentError(str(error)) from None
+        self.queued = {}
+
+    def _missing(self) -> list[tuple[Cell, list[int]]]:
+        """Seeds of cells that are neither finished nor in the queue, and that it makes sense to train."""
+        from ivae_lab.cells import find
+
+        found = find(self.request.outputs)
+        busy = {(task.cell, seed) for task, _, _ in self.queued.values() for seed in task.seeds}
+        missing = []
+        for cell in self.cells:
+            seeds = [seed for seed in found.missing(cell) if (cell.digest, seed) not in busy]
+            if not self.request.retry:
+                hopeless = [seed for seed in seeds if _is_hopeless(found.unfinished.get((cell.digest, seed)))]
+                seeds = [seed for seed in seeds if seed not in hopeless]
+            if seeds:
+                missing.append((cell, seeds))
+        return missing
 
     def _note(self, cells: list[Cell], code: int, said: list[str]) -> None:
         """Each cell without a folder said why in a line, in their order; if not so, each gets all that was said."""
@@ -339,13 +417,35 @@ class Training:
         reasons = own if len(own) == len(absent) else [whole] * len(absent)
         self.refused |= {cell.overrides: reason for cell, reason in zip(absent, reasons, strict=True)}
 
-    def _say_progress(self, missing: list[tuple[Cell, list[int]]]) -> None:
-        total = sum(len(cell.seeds) for cell in self.cells)
+    def say_progress(self) -> None:
+        """How many runs (cells x seeds) are done, in the queue, failed and to train, and how long that may take."""
+        counted, missing = self._count(), self._missing()
         left = sum(len(seeds) for _, seeds in missing)
         work = sum(cell.steps * len(seeds) for cell, seeds in missing)
         rate = (time.monotonic() - self.began) / self.worked if self.worked else None
         remaining = "" if rate is None or not left else f", about {_duration(rate * work)} left at the rate so far"
-        self.console.print(f"{total - left} of {total} runs done, {left} to train{remaining}")
+        others = "".join(f", {counted[name]} {name}" for name in COUNTED if counted[name])
+        self.console.print(
+            f"{counted['done']} of {sum(len(cell.seeds) for cell in self.cells)} runs done{others}, "
+            f"{left} to train{remaining}"
+        )
+
+    def _count(self) -> Counter[str]:
+        from ivae_lab.cells import find
+
+        found = find(self.request.outputs)
+        queued = {(task.cell, seed): state for task, state, _ in self.queued.values() for seed in task.seeds}
+        counted: Counter[str] = Counter()
+        for key in ((cell.digest, seed) for cell in self.cells for seed in cell.seeds):
+            _, status = found.finished.get(key) or found.unfinished.get(key) or (None, {})
+            if key in found.finished:
+                counted["done"] += 1
+            elif key in queued:
+                counted["waiting" if queued[key] == "PENDING" else "running"] += 1
+            elif status.get("state") == "failed":
+                counted["failed"] += 1
+            counted["resumed"] += bool(status.get("resumed"))
+        return counted
 
     def _train(self, jobs: list[tuple[Cell, list[int]]]) -> tuple[int, list[str]]:
         """Train the jobs in a process of their own: its exit code, 128 + the signal that ended it, and its stderr."""
@@ -353,10 +453,12 @@ class Training:
         path.parent.mkdir(parents=True, exist_ok=True)
         listed = [[*cell.overrides, f"seed=[{','.join(map(str, seeds))}]"] for cell, seeds in jobs]
         path.write_text(json.dumps(listed, indent=1))
-        first = jobs[0][0]
-        self.console.print(f"{first.describe()['label']}, {first.line.variant}: {len(jobs)} configurations")
+        names = dict.fromkeys(f"{cell.describe()['label']}, {cell.line.variant}" for cell, _ in jobs)
+        self.console.print(f"{'; '.join(names)}: {len(jobs)} configurations", soft_wrap=True)
         command = [sys.executable, "-m", "ivae_lab.train", "-m", "hydra/sweeper=listed"]
         command += [f"hydra.sweeper.jobs={_quoted(path)}", f"outputs={_quoted(self.request.outputs)}", "show=false"]
+        if not self.request.wait:
+            command.append("hydra.launcher.wait=false")
         process = subprocess.Popen([*command, *self.request.neutral], stderr=subprocess.PIPE, text=True)
         said: list[str] = []
         listener = Thread(target=_pass_on, args=(process, said), daemon=True)
@@ -377,6 +479,17 @@ class Training:
         return (code if code >= 0 else 128 - code), said
 
 
+def _is_hopeless(where: tuple[Path, dict[str, Any]] | None) -> bool:
+    """Whether a run raised an error of its own, and not the machine's, under this very code: it would again."""
+    from ivae_lab.engine.folder import code
+
+    if where is None or where[1]["state"] != "failed" or where[1].get("retryable", True):
+        return False
+    return where[1].get("code") == code()
+
+
+COUNTED = ("running", "waiting", "failed", "resumed")
+PROCESSES = ("slurm", "local")  # launchers that give each run a process of its own
 _TRAIN = "ivae_lab.train: "
 
 

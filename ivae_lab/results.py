@@ -1,8 +1,9 @@
 """The row schema, and everything that reads or writes a run folder without training: no torch here.
 
 A run folder holds `config.yaml` (resolved), `status.json`, `results.csv`, `history.csv`, `latents.npz`,
-`examples.npz` and `checkpoints/`. Its files are written to a temporary name and renamed, so a file that is there is
-whole.
+`examples.npz` and `checkpoints/`. Its files are written to a temporary name and renamed, so a file that is there was
+written whole; `status.json` holds a checksum of itself and of the files of a finished run, which tells when the disk or
+a hand has changed them since.
 
 `results.csv` is in long form, one row per seed x split x metric variant; a cell is empty where the column does not
 apply or the number is not one (`state` then says why):
@@ -30,6 +31,7 @@ state         done, or diverged where a latent or a term of the loss is not a fi
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import uuid
@@ -41,6 +43,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+
+from ivae_lab.identity import digest
 
 DTYPES = {
     "seed": "Int64",
@@ -64,6 +68,8 @@ COLUMNS = tuple(DTYPES)
 VARIANT = tuple(c for c in COLUMNS if c not in ("seed", "data_seed", "value", "chance", "state"))
 TEXT = [column for column, dtype in DTYPES.items() if dtype == "str"]
 FINISHED = ("done", "diverged")
+# What a finished run is judged by; `status.json` has their sizes and checksums.
+SEALED = ("results.csv", "history.csv", "latents.npz", "examples.npz")
 
 Row = dict[str, Any]  # one row of a table, by column
 
@@ -113,10 +119,12 @@ def read_results(folder: Path) -> pd.DataFrame:
     FileNotFoundError
         If there is no `results.csv`.
     ValueError
-        If it does not have the columns of the schema, or a number is not one.
+        If it does not have the columns of the schema, a number is not one, or it is not the file that the run wrote.
     """
     table = read_table(folder / "results.csv")
     _check_columns(table.columns)
+    if (folder / "status.json").exists():
+        check_seal(folder, "results.csv", read_status(folder))
     return table
 
 
@@ -137,12 +145,48 @@ def read_status(folder: Path) -> dict[str, Any]:
     FileNotFoundError
         If there is none.
     ValueError
-        If it is not a JSON object with a state.
+        If it is not a JSON object with a state, or not as it was written.
     """
     status = json.loads((folder / "status.json").read_text(encoding="utf-8"))
     if not isinstance(status, dict) or "state" not in status:
         raise ValueError("expected status.json to hold an object with a state, got none")
+    checksum = status.pop("checksum", None)
+    if checksum is not None and checksum != digest(status):
+        raise ValueError("expected status.json as the run wrote it, got another checksum: damaged, or edited by hand")
     return status
+
+
+def write_status(folder: Path, status: dict[str, Any]) -> None:
+    """Write `status.json` with its checksum."""
+    with atomic(folder / "status.json") as temporary:
+        temporary.write_text(json.dumps({**status, "checksum": digest(status)}, indent=2) + "\n")
+
+
+def seal(folder: Path) -> dict[str, list[Any]]:
+    """Size in bytes and SHA-256 of each file that a finished run is judged by."""
+    return {name: [len(content := (folder / name).read_bytes()), _sha256(content)] for name in SEALED}
+
+
+def check_seal(folder: Path, name: str, status: dict[str, Any]) -> None:
+    """Hold a file against what `status.json` says of it; a run of before this was written says nothing.
+
+    Raises
+    ------
+    ValueError
+        If they differ.
+    """
+    sealed = (status.get("files") or {}).get(name)
+    if sealed is None:
+        return
+    size = (folder / name).stat().st_size
+    # Arrays are large, and zip files: reading them finds damage by itself.
+    same = sealed[0] == size and (name.endswith(".npz") or sealed[1] == _sha256((folder / name).read_bytes()))
+    if not same:
+        raise ValueError(f"expected {name} as the run wrote it, got another checksum: damaged, or edited by hand")
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def read_latents(path: Path) -> dict[str, NDArray[Any]]:
@@ -178,12 +222,24 @@ def _arrays(path: Path) -> dict[str, NDArray[Any]]:
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether the run in `folder` needs no more work: done or diverged, with its results and latents there."""
+    """Whether the run in `folder` needs no more work: done or diverged, its results and latents there and undamaged."""
+    return lack(folder) is None
+
+
+def lack(folder: Path) -> str | None:
+    """What keeps the run in `folder` from being finished, in words; None where nothing does."""
     try:
-        state = read_status(folder)["state"]
-    except (FileNotFoundError, ValueError):
-        return False
-    return state in FINISHED and all((folder / name).is_file() for name in ("results.csv", "latents.npz"))
+        status = read_status(folder)
+        if status["state"] not in FINISHED:
+            return f"expected state done or diverged, got {status['state']}"
+        for name in SEALED:
+            check_seal(folder, name, status)
+    except FileNotFoundError as error:
+        return f"expected {Path(error.filename).name}, got none"
+    except ValueError as error:
+        return str(error)
+    absent = [name for name in ("results.csv", "latents.npz") if not (folder / name).is_file()]
+    return f"expected {absent[0]}, got none" if absent else None
 
 
 def interval(

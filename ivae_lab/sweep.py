@@ -1,4 +1,4 @@
-"""What is checked before a sweep begins (`python -m ivae_lab.train -m ...`)."""
+"""What is checked before a sweep begins (`python -m ivae_lab.train -m ...`), and what its runs came to."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
+
+exit_codes = [0]  # of the runs of this process, or that it submitted: a sweep goes on after one that fails
 
 
 class WritableOutputs(Callback):

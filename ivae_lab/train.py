@@ -14,10 +14,10 @@ from types import FrameType
 import hydra
 from omegaconf import DictConfig
 
+from ivae_lab import sweep
 from ivae_lab.places import CONFIG
 
 _INTERRUPTED = "ivae_lab.train: interrupted before the run began"
-_exit_codes = [0]  # of the runs of this process: a sweep goes on after a run that fails, and says so at its end
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIG), config_name="config")
@@ -28,7 +28,7 @@ def main(config: DictConfig) -> None:
 
     signal.signal(signal.SIGINT, before)
     code = do(config)
-    _exit_codes.append(code)
+    sweep.exit_codes.append(code)
     if code > 128:  # told to stop: a sweep does not go on either
         sys.exit(code)
 
@@ -45,4 +45,4 @@ if __name__ == "__main__":
     except KeyboardInterrupt:
         print(_INTERRUPTED, file=sys.stderr)
         sys.exit(130)
-    sys.exit(max(_exit_codes))
+    sys.exit(max(sweep.exit_codes))

@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 
 from ivae_lab import experiment, present, reproduce
-from ivae_lab.results import read_status
+from ivae_lab.results import read_status, write_status
 from tests.commands import SMALL, Outcome, command, ended, environment, wait_until
 from tests.test_resume import step_of
 
@@ -258,6 +258,7 @@ class TestLaterCalls:
         table = pd.read_csv(twin / "results.csv")
         table.loc[table["seed"] == 1, "value"] += 0.25
         table.to_csv(twin / "results.csv", index=False)
+        unseal(twin)
         outcome = here("tiny2020/pair")
         assert outcome.code == 0, outcome.err
         (line,) = (line for line in outcome.out.splitlines() if line.startswith("same cell, different numbers"))
@@ -268,11 +269,25 @@ class TestLaterCalls:
     def test_a_finished_run_with_damaged_rows_is_left_out_and_named(self, outputs: Path, here: Here) -> None:
         (name,) = (name for name in runs(outputs) if "vade" in name)
         (outputs / name / "results.csv").write_text("nothing\n")
+        unseal(outputs / name)
         outcome = here("tiny2020/pair")
         assert outcome.code == 1
         assert f"left out: outputs/{name}: expected the columns" in outcome.out
         assert f"seeds [0, 1] in {name}: its rows cannot be read" in outcome.out
         assert "2 of 4 runs; everything lies in" in outcome.out
+
+    def test_rows_that_were_edited_are_made_again_and_until_then_left_out(self, outputs: Path, here: Here) -> None:
+        (name,) = (name for name in runs(outputs) if "vade" in name)
+        table = outputs / name / "results.csv"
+        whole = table.read_text()
+        table.write_text(whole.replace("0.", "0.9", 1))
+        outcome = here("tiny2020/pair", "train=false")
+        assert outcome.code == 1
+        assert f"seeds [0, 1] in {name}: expected results.csv as the run wrote it, got another checksum" in outcome.out
+        assert "2 of 4 runs; everything lies in" in outcome.out
+        outcome = here("tiny2020/pair", "train=true")
+        assert outcome.code == 0, outcome.err
+        assert table.read_text() == whole
 
     def test_one_that_cannot_be_made_does_not_stop_the_others(self, outputs: Path, here: Here) -> None:
         before = runs(outputs)
@@ -285,6 +300,13 @@ class TestLaterCalls:
         for name in ("odd2020/fails", "tiny2020/pair", "tiny2020/single"):
             assert f"everything lies in outputs/figures/{name}/quick" in outcome.out
         assert runs(outputs) == before
+
+
+def unseal(folder: Path) -> None:
+    """Make it a folder of before there were checksums."""
+    status = read_status(folder)
+    del status["files"]
+    write_status(folder, status)
 
 
 @pytest.mark.slow

@@ -106,6 +106,19 @@ def test_kills_and_signals_in_both_phases_change_no_bit(whole: Path, tmp_path: P
 
 
 @pytest.mark.slow
+def test_a_damaged_checkpoint_leaves_the_one_before_it(whole: Path, tmp_path: Path) -> None:
+    step, _ = interrupted(signal.SIGKILL, 60, tmp_path, *RUN)
+    folder = run_folder(tmp_path / "outputs")
+    last = folder / "checkpoints" / "last.ckpt"
+    last.write_bytes(last.read_bytes()[:-100])
+    outcome = command(*RUN, cwd=tmp_path)
+    assert outcome.code == 0, outcome.err
+    assert "last.ckpt, got a damaged one" in outcome.out
+    assert f"continuing at step {step - 20} of {TOTAL}" in outcome.out
+    assert numbers(folder) == numbers(whole)
+
+
+@pytest.mark.slow
 def test_a_second_process_leaves_the_first_alone(whole: Path, tmp_path: Path) -> None:
     first = started(*RUN, cwd=tmp_path)
     wait_until(lambda: step_of(tmp_path / "outputs") >= 0, first)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import signal
 import time
 import zipfile
@@ -29,6 +30,7 @@ from ivae_lab.results import atomic
 _SCORED_ROWS = 2000  # rows of the training data on which the history's MCC is taken
 _RATE_CHUNKS = 40  # chunks that the rate and the time left are taken from
 _PLAIN_LINE_SECONDS = 10.0  # how often a progress line is printed where there is no terminal
+SCHEDULER = signal.SIGUSR2  # what submitit has Slurm send before a time-out or a preemption
 
 
 class History(lightning.Callback):
@@ -63,7 +65,8 @@ def _scores(share: Share) -> list[float | None]:
 class Checkpoints(lightning.Callback):
     """Writes each run's `checkpoints/last.ckpt` from time to time, at the end, and when the training is told to stop.
 
-    A checkpoint is written beside its final name and renamed, so a kill at any moment leaves the last good one.
+    A checkpoint is written beside its final name and renamed, so a kill at any moment leaves a good one; the one before
+    it stays as `previous.ckpt`, in case the disk damages the last.
 
     Parameters
     ----------
@@ -72,11 +75,17 @@ class Checkpoints(lightning.Callback):
         processes spent on it.
     every_seconds
         Time between checkpoints.
+
+    Attributes
+    ----------
+    wanted
+        Write at the next opportunity, whatever the time.
     """
 
     def __init__(self, targets: list[tuple[Share, Path, str, float]], every_seconds: float) -> None:
         self.targets, self.every = targets, every_seconds
         self.began = self.written = time.monotonic()
+        self.wanted = False
 
     def seconds(self, share: Share, models: int) -> float:
         """Seconds spent on a run so far: of the time of a training of several, the part of its models."""
@@ -85,7 +94,8 @@ class Checkpoints(lightning.Callback):
 
     def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: Any, *rest: Any) -> None:
         """Write if it is time."""
-        if time.monotonic() - self.written >= self.every or trainer.should_stop or trainer.is_last_batch:
+        due = time.monotonic() - self.written >= self.every
+        if due or self.wanted or trainer.should_stop or trainer.is_last_batch:
             self.write(pl_module)
 
     def write(self, module: SeedsModule) -> None:
@@ -96,11 +106,17 @@ class Checkpoints(lightning.Callback):
             torch.save({"fingerprint": fingerprint, "seconds": seconds, **module.snapshot(share)}, buffer)
             with atomic(path) as temporary:
                 temporary.write_bytes(buffer.getbuffer())
-        self.written = time.monotonic()
+                _keep(path)
+        self.written, self.wanted = time.monotonic(), False
 
 
 class StopOnSignal(lightning.Callback):
     """On Ctrl-C and SIGTERM, finishes the chunk, lets the checkpoint be written, and stops.
+
+    In a job of a scheduler that has set a handler of its own for its signal (submitit: SIGUSR2 before a time-out or a
+    preemption), that signal stops the training likewise, and is the scheduler's again once it has stopped. In a Slurm
+    job SIGTERM has a checkpoint written and nothing more: it comes before a preemption too, and a job that ended by
+    itself would not be requeued.
 
     Attributes
     ----------
@@ -108,13 +124,18 @@ class StopOnSignal(lightning.Callback):
         The signal's number; None if there was none.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, checkpoints: Checkpoints) -> None:
+        self.checkpoints = checkpoints
         self.received: int | None = None
         self._before: dict[int, Any] = {}
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         """Take the signals over from Lightning, which would stop in the middle of things."""
-        for number in (signal.SIGINT, signal.SIGTERM):
+        handled = [signal.SIGINT, signal.SIGTERM]
+        if scheduled := callable(signal.getsignal(SCHEDULER)):
+            handled.append(SCHEDULER)
+        self._requeued = scheduled and "SLURM_JOB_ID" in os.environ
+        for number in handled:
             self._before[number] = signal.signal(number, self._note)
 
     def on_train_batch_end(self, trainer: lightning.Trainer, *rest: Any) -> None:
@@ -128,7 +149,10 @@ class StopOnSignal(lightning.Callback):
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.received = number
+        if number == signal.SIGTERM and self._requeued:
+            self.checkpoints.wanted = True
+        else:
+            self.received = number
 
 
 class ProgressBar(lightning.Callback):
@@ -197,20 +221,58 @@ def _mean(rows: list[dict[str, float]], name: str) -> str:
     return f"{np.mean(values):.3f}" if values else "-"
 
 
-def load_checkpoint(path: Path, fingerprint: str, expect: Callable[[str], Exception]) -> dict[str, Any]:
-    """Read a checkpoint; `expect` makes the error for one that is unreadable or of another configuration."""
-    try:
-        with zipfile.ZipFile(path) as archive:  # PyTorch itself does not hold the parts against their checksums
-            if broken := archive.testzip():
-                raise zipfile.BadZipFile(f"wrong checksum of {broken}")
-        snapshot = torch.load(path, map_location="cpu", weights_only=True)
-        found = snapshot["fingerprint"]
-    except Exception as error:  # whatever a damaged file makes of unzipping and unpickling
-        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
-        raise expect(
-            f"expected a readable checkpoint in {path}, got a damaged one ({reason}); "
-            "force=true trains again from the start"
-        ) from error
-    if found != fingerprint:
-        raise expect(f"expected a checkpoint of configuration {fingerprint} in {path}, got one of {found}")
-    return snapshot  # type: ignore[no-any-return]
+def load_checkpoint(
+    path: Path, fingerprint: str, expect: Callable[[str], Exception]
+) -> tuple[dict[str, Any] | None, list[str]]:
+    """Read the last good checkpoint: `path`, or the one before it; and say which are damaged.
+
+    Raises
+    ------
+    What `expect` makes, for a good one of another configuration.
+    """
+    damaged = []
+    for candidate in (path, _previous(path)):
+        if not candidate.exists():
+            continue
+        try:
+            snapshot = _load(candidate)
+        except Exception as error:  # whatever a damaged file makes of unzipping and unpickling
+            reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+            damaged.append(f"expected a readable checkpoint in {candidate}, got a damaged one ({reason})")
+            continue
+        if snapshot["fingerprint"] != fingerprint:
+            found = snapshot["fingerprint"]
+            raise expect(f"expected a checkpoint of configuration {fingerprint} in {candidate}, got one of {found}")
+        return snapshot, damaged
+    return None, [*damaged, "no good checkpoint: training again from the start"] if damaged else []
+
+
+def forget_checkpoints(path: Path, but_last: bool = False) -> None:
+    """Remove the checkpoints; `but_last`: only the one before the last."""
+    _previous(path).unlink(missing_ok=True)
+    if not but_last:
+        path.unlink(missing_ok=True)
+
+
+def _load(path: Path) -> dict[str, Any]:
+    with zipfile.ZipFile(path) as archive:  # PyTorch itself does not hold the parts against their checksums
+        if broken := archive.testzip():
+            raise zipfile.BadZipFile(f"wrong checksum of {broken}")
+    snapshot: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    if "fingerprint" not in snapshot:
+        raise ValueError("no fingerprint")
+    return snapshot
+
+
+def _keep(path: Path) -> None:
+    """Give the last checkpoint the name of the one before it too, so that there is one of its own name all along."""
+    if path.exists():
+        _previous(path).unlink(missing_ok=True)
+        try:
+            _previous(path).hardlink_to(path)
+        except OSError:  # a file system without links
+            path.replace(_previous(path))
+
+
+def _previous(path: Path) -> Path:
+    return path.with_name("previous.ckpt")

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import fcntl
-import json
+import hashlib
 import os
 import platform
 import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from ivae_lab.results import atomic
+from ivae_lab.identity import digest
 
 _LIBRARIES = ("torch", "lightning", "hydra-core", "numpy", "scipy", "scikit-learn", "pandas")
 
@@ -45,19 +46,43 @@ def is_free(folder: Path) -> bool:
         return False
 
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a JSON file, complete or not at all."""
-    with atomic(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n")
-
-
 def environment() -> dict[str, Any]:
     """Versions, commit and machine, for the status of a run."""
     return {
         "versions": {"python": platform.python_version(), **{name: version(name) for name in _LIBRARIES}},
         "commit": _commit(),
+        "code": code(),
         "host": socket.gethostname(),
         "pid": os.getpid(),
+        "job": job(),
+    }
+
+
+@cache
+def code() -> str:
+    """Stands for the source code of this package: what raised an error under it will do so again."""
+    root = Path(__file__).resolve().parents[1]
+    return digest([hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(root.rglob("*.py"))])
+
+
+def job() -> dict[str, Any] | None:
+    """The Slurm job that this process is: id, node, GPUs, how often it was started again, log. None outside of one."""
+    if "SLURM_JOB_ID" not in os.environ:
+        return None
+    number = os.environ["SLURM_JOB_ID"]
+    if "SLURM_ARRAY_JOB_ID" in os.environ:
+        number = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    log = None
+    if os.environ.get("SUBMITIT_EXECUTOR") == "slurm":
+        from submitit import JobEnvironment
+
+        log = str(JobEnvironment().paths.stderr)
+    return {
+        "id": number,
+        "node": os.environ.get("SLURMD_NODENAME"),
+        "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
+        "restarts": int(os.environ.get("SLURM_RESTART_COUNT", 0)),
+        "log": log,
     }
 
 

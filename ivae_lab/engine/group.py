@@ -23,6 +23,8 @@ from ivae_lab.engine.module import SeedsModule, Share
 from ivae_lab.engine.run import Run, State
 
 Snapshot = dict[str, Any]
+# Errors of the machine: the same run may well succeed another time.
+PASSING = (OSError, MemoryError, torch.OutOfMemoryError, KeyboardInterrupt)
 
 
 class StoppedError(RuntimeError):
@@ -53,7 +55,7 @@ def execute(runs: list[Run], console: Console) -> list[State]:
     BusyError
         If another process holds a folder.
     StoppedError
-        On Ctrl-C or SIGTERM, with the checkpoints written.
+        On Ctrl-C, SIGTERM or a scheduler's signal, with the checkpoints written.
     """
     states: dict[Path, State] = {}
     with ExitStack() as locks:
@@ -68,7 +70,8 @@ def execute(runs: list[Run], console: Console) -> list[State]:
         except (Exception, KeyboardInterrupt) as error:
             for run in runs:
                 if run.settings.folder not in states:
-                    run.write_status("failed", error=f"{type(error).__name__}: {error}")
+                    passing = isinstance(error, PASSING)
+                    run.write_status("failed", error=f"{type(error).__name__}: {error}", retryable=passing)
             raise
     return [states[run.settings.folder] for run in runs]
 
@@ -100,7 +103,7 @@ def _train(lot: list[tuple[Run, Snapshot | None]], console: Console) -> dict[Pat
     ]
     checkpoints = Checkpoints(targets, runs[0].settings.compute.checkpoint_seconds)
     if module.step < total:
-        _fit(runs, module, [checkpoints], console)
+        _fit(runs, module, checkpoints, console)
     console.print("encoding and scoring")
     return {
         run.settings.folder: run.finish(share, checkpoints.seconds(share, models), module.compiled, models)
@@ -119,11 +122,13 @@ def prepared(runs: list[Run], compiled: bool) -> SeedsModule:
     return SeedsModule(shares, data, training, compiled, at_once)
 
 
-def _fit(runs: list[Run], module: SeedsModule, more: list[lightning.Callback], console: Console) -> None:
-    stop = StopOnSignal()
-    callbacks = [stop, History(), ProgressBar(console), *more]
+def _fit(runs: list[Run], module: SeedsModule, checkpoints: Checkpoints, console: Console) -> None:
+    stop = StopOnSignal(checkpoints)
+    callbacks = [stop, History(), ProgressBar(console), checkpoints]
     loggers = [logger for run in runs for logger in run.loggers()]
-    _trainer(module.data.device, callbacks, loggers).fit(module, datamodule=module.data)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*srun.*")  # one process, on whatever machine
+        _trainer(module.data.device, callbacks, loggers).fit(module, datamodule=module.data)
     total = module.data.plan.total
     if stop.received is not None and module.step < total:
         settings = runs[0].settings
@@ -131,18 +136,16 @@ def _fit(runs: list[Run], module: SeedsModule, more: list[lightning.Callback], c
 
 
 def _trainer(device: torch.device, callbacks: list[lightning.Callback], loggers: list[Logger]) -> lightning.Trainer:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*srun.*")  # one process, on whatever machine
-        return lightning.Trainer(
-            accelerator="gpu" if device.type == "cuda" else "cpu",
-            devices=1,
-            max_epochs=1,
-            callbacks=callbacks,
-            logger=loggers or False,
-            log_every_n_steps=1,  # the history logs by itself; a larger one warns of short runs
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            # One process: requeueing in a Slurm job is the launcher's business, not Lightning's.
-            plugins=[LightningEnvironment()],
-        )
+    return lightning.Trainer(
+        accelerator="gpu" if device.type == "cuda" else "cpu",
+        devices=1,
+        max_epochs=1,
+        callbacks=callbacks,
+        logger=loggers or False,
+        log_every_n_steps=1,  # the history logs by itself; a larger one warns of short runs
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        # One process: requeueing in a Slurm job is the launcher's business, not Lightning's.
+        plugins=[LightningEnvironment()],
+    )

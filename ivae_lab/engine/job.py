@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import traceback
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from rich.console import Console
 
 from ivae_lab.build import ConfigError, build, check_value, unknown_key
 from ivae_lab.display import show
+from ivae_lab.engine.callbacks import SCHEDULER
 from ivae_lab.engine.folder import BusyError
 from ivae_lab.engine.group import StoppedError, execute
 from ivae_lab.engine.planner import together
@@ -41,7 +43,10 @@ def do(config: DictConfig) -> int:
     except OSError as error:
         return _say(f"expected to read and write the run's files, got: {error}", BAD_INPUT)
     except StoppedError as stopped:
-        return _say(stopped, 128 + stopped.signal)
+        code = _say(stopped, 128 + stopped.signal)
+        if stopped.signal == SCHEDULER:
+            signal.raise_signal(SCHEDULER)  # the scheduler's handler requeues the job and ends the process
+        return code
     except KeyboardInterrupt:
         return _say("interrupted; the same command begins again, or continues from its last checkpoint", 130)
     except Exception:

@@ -7,7 +7,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +21,7 @@ from rich.console import Console
 
 from ivae_lab.build import ConfigError, build
 from ivae_lab.engine import folder as folders
-from ivae_lab.engine.callbacks import load_checkpoint
+from ivae_lab.engine.callbacks import forget_checkpoints, load_checkpoint
 from ivae_lab.engine.evaluate import Encoded, encode, examples
 from ivae_lab.engine.module import Share
 from ivae_lab.engine.stack import Stack
@@ -29,7 +29,7 @@ from ivae_lab.engine.training import Compute, Plan, Training
 from ivae_lab.identity import cell_digest, digest, run_digest
 from ivae_lab.metrics.estimate import Estimate
 from ivae_lab.models.model import Model
-from ivae_lab.results import Row, atomic, write_results
+from ivae_lab.results import Row, atomic, read_status, seal, write_results, write_status
 from ivae_lab.types import DataSpec, Splits
 
 State = Literal["done", "diverged"]
@@ -87,6 +87,7 @@ class Run:
     splits: Splits = field(init=False)
     stack: Stack = field(init=False)
     plan: Plan = field(init=False)
+    resumed: int = field(default=0, init=False)  # how often it was continued from a checkpoint
 
     def __post_init__(self) -> None:
         settings, training = self.settings, self.settings.training
@@ -120,19 +121,24 @@ class Run:
         return self.settings.folder / "checkpoints" / "last.ckpt"
 
     def begin(self) -> dict[str, Any] | None:
-        """Write what is known before the training; the checkpoint to continue from, where there is one.
+        """Write what is known before the training; the checkpoint to continue from, where there is a good one.
 
-        With `force` there is none; earlier results stay until the new ones are there.
+        With `force` there is none, but where a scheduler starts the same job again; earlier results stay until the new
+        ones are there.
         """
         self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
         with atomic(self.settings.folder / "config.yaml") as temporary:
             temporary.write_text(OmegaConf.to_yaml(self.settings.config, resolve=True))
-        if self.settings.config.force:
-            self.checkpoint.unlink(missing_ok=True)
+        if self.settings.config.force and not (folders.job() or {"restarts": 0})["restarts"]:
+            forget_checkpoints(self.checkpoint)
+        snapshot, damaged = load_checkpoint(self.checkpoint, self.settings.fingerprint, ConfigError)
+        for line in damaged:
+            self.console.print(line, soft_wrap=True, highlight=False)
+        if snapshot is not None:
+            with suppress(OSError, ValueError):
+                self.resumed = int(read_status(self.settings.folder).get("resumed", 0)) + 1
         self.write_status("running")
-        if not self.checkpoint.exists():
-            return None
-        return load_checkpoint(self.checkpoint, self.settings.fingerprint, ConfigError)
+        return snapshot
 
     def loggers(self) -> list[Logger]:
         """Where its history goes beside history.csv."""
@@ -168,9 +174,11 @@ class Run:
             seconds=round(seconds, 2),
             compiled=compiled,
             trained_together=together,
+            files=seal(path),
             diverged={str(seed): step for seed, step in share.diverged.items()},
             error=_divergence(share.diverged) if share.diverged else None,
         )
+        forget_checkpoints(self.checkpoint, but_last=True)
         return state
 
     def _score(self, encoded: list[Encoded], diverged: dict[int, int]) -> list[Row]:
@@ -197,11 +205,12 @@ class Run:
             "cell": cell_digest(plain),
             "device": str(settings.compute.torch_device()),
             "threads": torch.get_num_threads(),
+            "resumed": self.resumed,
             "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             **folders.environment(),
             **more,
         }
-        folders.write_json(settings.folder / "status.json", status)
+        write_status(settings.folder, status)
 
 
 @contextmanager

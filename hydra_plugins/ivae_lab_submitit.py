@@ -1,0 +1,254 @@
+"""Launchers that give each run of a sweep a process of its own: on a Slurm cluster, or on this machine.
+
+Both are Hydra's submitit launcher (hydra-submitit-launcher; submitit does the requeueing), with what a laboratory needs
+around it: wrong, finished and already queued runs are not submitted, what was submitted is recorded
+(`ivae_lab/queue.py`), the wait can be left and taken up again, and one run that fails does not hide the others.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from hydra.core.singleton import Singleton
+from hydra.core.utils import JobReturn
+from hydra_plugins.hydra_submitit_launcher.submitit_launcher import BaseSubmititLauncher
+from omegaconf import OmegaConf
+
+if TYPE_CHECKING:
+    import submitit
+
+    from ivae_lab.engine.run import Settings
+
+_POLL_SECONDS = 0.5
+
+
+class _QueueLauncher(BaseSubmititLauncher):  # type: ignore[misc]
+    """What the two have in common."""
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Submit what is to be done, and wait for it unless told not to."""
+        wanted = list(self._wanted(job_overrides))
+        if wanted:
+            self._do(wanted, initial_job_idx)
+        return []
+
+    def _do(self, wanted: list[tuple[list[str], Settings]], first: int) -> None:
+        raise NotImplementedError
+
+    def _wanted(self, job_overrides: Sequence[Sequence[str]]) -> Iterator[tuple[list[str], Settings]]:
+        """Jobs that are right and not finished; of the others it says why not, in a line each."""
+        from ivae_lab import sweep
+        from ivae_lab.build import ConfigError
+        from ivae_lab.engine.job import read_settings
+        from ivae_lab.results import is_finished
+
+        loader = self.hydra_context.config_loader
+        for overrides in job_overrides:
+            config = loader.load_sweep_config(self.config, list(overrides))
+            own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+            try:
+                settings = read_settings(own, dict(config.hydra.runtime.choices))
+            except ConfigError as error:
+                _refuse(error)
+                continue
+            if is_finished(settings.folder) and not own.force:
+                print(f"already finished: {settings.folder} (force=true trains again)")
+                sweep.exit_codes.append(_code(settings.folder))
+                continue
+            yield list(overrides), settings
+
+    def _executor(self, cluster: str) -> submitit.AutoExecutor:
+        """Submitit's executor with the keys of the configuration, null ones left out."""
+        import submitit
+
+        general = ("timeout_min", "mem_gb", "cpus_per_task", "gpus_per_node", "name", "stderr_to_stdout")
+        own = {name: value for name, value in self.params.items() if value is not None}
+        folder, timeouts = own.pop("submitit_folder"), own.pop("max_num_timeout", 0)
+        executor = submitit.AutoExecutor(
+            folder, cluster=cluster, **({"slurm_max_num_timeout": timeouts} if cluster == "slurm" else {})
+        )
+        if cluster == "local" and (gpus := _visible_gpus()):
+            own = {"gpus_per_node": len(gpus), "visible_gpus": gpus} | own
+        executor.update_parameters(
+            **{name if name in general else f"{cluster}_{name}": value for name, value in own.items()}
+        )
+        return executor
+
+    def _arguments(self, overrides: list[str], number: int) -> tuple[Any, ...]:
+        """What submitit hands back to `__call__` in the job."""
+        return overrides, "hydra.sweep.dir", number, f"job_id_for_{number}", Singleton.get_state()
+
+    def _conclude(self, folders: Sequence[Path]) -> None:
+        """Name what did not come out, from what the runs wrote."""
+        from ivae_lab import sweep
+
+        for folder in folders:
+            sweep.exit_codes.append(_code(folder))
+            if line := explain(folder):
+                print(line, file=sys.stderr)
+
+
+class SlurmLauncher(_QueueLauncher):
+    """One array job on a Slurm cluster, each task one run with its seeds.
+
+    `conf/hydra/launcher/slurm.yaml`; the parameters are submitit's.
+
+    Parameters
+    ----------
+    wait
+        Stay until all is done; otherwise leave right after the submission.
+    """
+
+    def __init__(self, wait: bool, **params: Any) -> None:
+        super().__init__(**params)
+        self.wait = wait
+
+    def _do(self, wanted: list[tuple[list[str], Settings]], first: int) -> None:
+        from ivae_lab import queue
+
+        outputs = wanted[0][1].folder.parent
+        try:
+            queued = queue.live(outputs)
+            mine = [settings.folder.name for _, settings in wanted]
+            fresh = [each for each in wanted if each[1].folder.name not in queued]
+            for name in (name for name in mine if name in queued):
+                print(f"already in the queue: {outputs / name} (job {queued[name][0].job})")
+            if fresh:
+                tasks = self._submit(fresh, outputs, first)
+                time.sleep(1)  # Slurm says at once what it will never start
+                queue.refuse_impossible(queue.live(outputs).values())
+                print(f"submitted {len(tasks)} runs as job {tasks[0].job.partition('_')[0]}; logs in {_logs(tasks)}")
+            if self.wait:
+                queue.watch(outputs, mine, lambda line: print(line, flush=True))
+                self._conclude([outputs / name for name in mine])
+        except queue.QueueError as error:
+            _leave(error)
+
+    def _submit(self, wanted: list[tuple[list[str], Settings]], outputs: Path, first: int) -> list[Any]:
+        """Give the runs to Slurm, and keep a record."""
+        from submitit.core.utils import FailedJobError, FailedSubmissionError
+
+        from ivae_lab import queue
+        from ivae_lab.identity import cell_digest
+
+        outputs.mkdir(parents=True, exist_ok=True)
+        arguments = [self._arguments(overrides, number) for number, (overrides, _) in enumerate(wanted, first)]
+        try:
+            jobs = self._executor("slurm").map_array(self, *zip(*arguments, strict=True))
+        except (FailedJobError, FailedSubmissionError, RuntimeError) as error:
+            raise queue.QueueError(f"expected Slurm to take the jobs, got: {_reason(error)}") from None
+        tasks = [
+            queue.Task(
+                job=job.job_id,
+                folder=settings.folder.name,
+                cell=cell_digest(settings.plain()),
+                seeds=settings.seeds,
+                log=str(job.paths.stderr),
+            )
+            for job, (_, settings) in zip(jobs, wanted, strict=True)
+        ]
+        queue.record(outputs, tasks)
+        return tasks
+
+
+class LocalLauncher(_QueueLauncher):
+    """Processes on this machine, a bounded number at a time: what the cluster would do, without one.
+
+    `conf/hydra/launcher/local.yaml`. Submitit's local executor rather than joblib's launcher: a process that is killed
+    takes no other with it (joblib's pool breaks), and each has a log of its own; but it has no bound, so that is ours.
+
+    Parameters
+    ----------
+    processes
+        How many runs at a time.
+    """
+
+    def __init__(self, processes: int, **params: Any) -> None:
+        super().__init__(**params)
+        self.processes = processes
+
+    def _do(self, wanted: list[tuple[list[str], Settings]], first: int) -> None:
+        executor = self._executor("local")
+        folders = [settings.folder for _, settings in wanted]
+        waiting = list(enumerate(wanted, first))
+        running: list[Any] = []  # submitit's LocalJob
+        done = 0
+        try:
+            while waiting or running:
+                while waiting and len(running) < self.processes:
+                    number, (overrides, settings) = waiting.pop(0)
+                    running.append(executor.submit(self, *self._arguments(overrides, number)))
+                    print(f"run folder: {settings.folder}; log: {running[-1].paths.stdout}", flush=True)
+                time.sleep(_POLL_SECONDS)
+                running = [job for job in running if not job.done()]
+                if done != (done := len(wanted) - len(waiting) - len(running)):
+                    print(f"{done} of {len(wanted)} runs ended, {len(running)} running", flush=True)
+        except BaseException:
+            for job in running:
+                job._process.terminate()  # its controller passes it on: each run writes its checkpoint
+            for job in running:
+                job._process.wait()
+            raise
+        self._conclude(folders)
+
+
+def _visible_gpus() -> list[int]:
+    """GPUs that this process sees: submitit shows its local jobs none unless told to."""
+    import torch
+
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return list(range(torch.cuda.device_count())) if named is None else [int(each) for each in named.split(",") if each]
+
+
+def explain(folder: Path) -> str | None:
+    """A line for a run that did not come out: what it says itself, or that it died without a word, and its log."""
+    from ivae_lab import queue
+    from ivae_lab.results import read_status
+
+    task = queue.last(folder.parent).get(folder.name)
+    where = f"; log: {task.log}" if task else ""
+    try:
+        status = read_status(folder)
+    except (OSError, ValueError) as error:
+        return f"ivae_lab.train: {folder.name}: expected a run folder, got: {error}{where}"
+    if status["state"] in ("failed", "diverged"):
+        return f"ivae_lab.train: {folder.name}: {status['state']}: {status['error']}{where}"
+    if status["state"] == "running":
+        return f"ivae_lab.train: {folder.name}: {queue.DIED}{where}"
+    return None
+
+
+def _code(folder: Path) -> int:
+    from ivae_lab.results import read_status
+
+    try:
+        return 0 if read_status(folder)["state"] == "done" else 1
+    except (OSError, ValueError):
+        return 1
+
+
+def _logs(tasks: Sequence[Any]) -> str:
+    return os.path.commonpath([Path(task.log).parent.parent for task in tasks])
+
+
+def _reason(error: BaseException) -> str:
+    """What sbatch said, of an error that submitit makes of it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return next((line for line in lines if "sbatch: error" in line), lines[-1] if lines else type(error).__name__)
+
+
+def _refuse(error: object) -> None:
+    from ivae_lab import sweep
+
+    sweep.exit_codes.append(2)
+    print(f"ivae_lab.train: {error}", file=sys.stderr)
+
+
+def _leave(error: object) -> NoReturn:
+    _refuse(error)
+    sys.exit(2)

@@ -1,0 +1,203 @@
+"""What a sweep has given to Slurm: a record of each submission, and what Slurm says of its tasks. No torch here.
+
+Hydra's submitit launcher submits (`hydra_plugins/ivae_lab_submitit.py`); this tells which runs are waiting or running,
+so that none is submitted twice, and where the log of each lies. What became of a run is never taken from Slurm, which
+calls a job completed that failed: it is what the run folder says.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from ivae_lab.results import atomic, is_finished, read_status
+
+RECORDS = Path(".submitit") / "submitted"  # below the outputs
+# Reasons for which Slurm lets a task wait for ever: the request is wrong, not the cluster busy.
+IMPOSSIBLE = (
+    "PartitionTimeLimit",
+    "PartitionNodeLimit",
+    "BadConstraints",
+    "InvalidAccount",
+    "InvalidQOS",
+    "AccountNotAllowed",
+    "QOSNotAllowed",
+    "QOSMaxWallDurationPerJobLimit",
+)
+DIED = "the process died without a word (killed, or out of memory?); the same command continues from its checkpoint"
+_LOOK_SECONDS, _SAY_SECONDS = 2.0, 30.0
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task of a submission: a run that Slurm is to do."""
+
+    job: str  # its id, such as 12_3
+    folder: str  # name of the run folder
+    cell: str
+    seeds: list[int]
+    log: str
+
+
+class QueueError(RuntimeError):
+    """Slurm could not be asked, or refused: one line."""
+
+
+def record(outputs: Path, tasks: Sequence[Task]) -> None:
+    """Keep what was submitted, in a file named by the first task's job."""
+    path = outputs / RECORDS / f"{tasks[0].job}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic(path) as temporary:
+        temporary.write_text(json.dumps([asdict(task) for task in tasks], indent=1))
+
+
+def live(outputs: Path) -> dict[str, tuple[Task, str, str]]:
+    """Tasks that wait or run, by the name of their run folder, with Slurm's state and reason.
+
+    Submissions of which nothing waits or runs any more are moved to a folder `ended`, and not asked about again.
+
+    Raises
+    ------
+    QueueError
+        If Slurm cannot be asked: then nothing is known, and nothing should be submitted.
+    """
+    found: dict[str, tuple[Task, str, str]] = {}
+    for path in _records(outputs / RECORDS):
+        tasks = _tasks(path)
+        states = _ask(tasks[0].job.partition("_")[0])
+        found |= {task.folder: (task, *states[task.job]) for task in tasks if task.job in states}
+        if not states:
+            ended = path.parent / "ended" / path.name
+            ended.parent.mkdir(exist_ok=True)
+            with suppress(FileNotFoundError):  # another process was faster
+                path.replace(ended)
+    return found
+
+
+def last(outputs: Path) -> dict[str, Task]:
+    """The last task that was to do each run, by the name of its folder."""
+    paths = [*_records(outputs / RECORDS / "ended"), *_records(outputs / RECORDS)]
+    return {task.folder: task for path in paths for task in _tasks(path)}
+
+
+def _records(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
+
+
+def _tasks(path: Path) -> list[Task]:
+    return [Task(**task) for task in json.loads(path.read_text())]
+
+
+def _ask(job: str) -> dict[str, tuple[str, str]]:
+    """State and reason of every task of a job that waits or runs, by its id."""
+    try:
+        done = subprocess.run(
+            ["squeue", "--noheader", "--array", "--jobs", job, "--format", "%i|%T|%r"],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise QueueError(f"expected squeue to say what runs, got: {error}") from None
+    if done.returncode and "Invalid job id" not in done.stderr:  # that is: ended long ago
+        raise QueueError(f"expected squeue to say what runs, got: {' '.join(done.stderr.split())}")
+    lines = [line.split("|", 2) for line in done.stdout.splitlines()]
+    return {number: (state, reason) for number, state, reason in lines}
+
+
+def counts(outputs: Path, folders: Iterable[str], queued: dict[str, tuple[Task, str, str]]) -> Counter[str]:
+    """How many of the run folders are done, diverged, failed, running, waiting or lost; beside them, `resumed`."""
+    counted: Counter[str] = Counter()
+    for name in folders:
+        status = _status(outputs / name)
+        state = str(status.get("state", "lost"))
+        if name in queued:
+            state = "waiting" if queued[name][1] == "PENDING" else "running"
+        elif state == "running":
+            state = "lost"
+        counted[state] += 1
+        counted["resumed"] += bool(status.get("resumed"))
+    return counted
+
+
+def said(counted: Counter[str]) -> str:
+    """Counts in words, the empty ones left out, all but `done`."""
+    names = ("running", "waiting", "diverged", "failed", "lost", "resumed")
+    return ", ".join(f"{counted[name]} {name}" for name in ("done", *(each for each in names if counted[each])))
+
+
+def watch(outputs: Path, folders: Sequence[str], say: Callable[[str], None]) -> None:
+    """Wait until no task of these run folders waits or runs; say how it stands whenever it changes, or half a minute.
+
+    Slurm that cannot be asked, such as while its controller restarts, is asked again.
+
+    Raises
+    ------
+    QueueError
+        If a task waits for something that cannot come.
+    """
+    began, before, at = time.monotonic(), "", 0.0
+    finished_before = _finished(outputs, folders)
+    while True:
+        try:
+            queued = {name: found for name, found in live(outputs).items() if name in folders}
+        except QueueError as error:
+            if str(error) != before:
+                before = str(error)
+                say(f"{error}; asking again")
+            time.sleep(_LOOK_SECONDS)
+            continue
+        refuse_impossible(queued.values())
+        now, line = time.monotonic(), said(counts(outputs, folders, queued))
+        if line != before or now - at > _SAY_SECONDS:
+            fresh = _finished(outputs, folders) - finished_before
+            left = (
+                "" if not (fresh and queued) else f", {_left(now - began, fresh, len(queued))} left at the rate so far"
+            )
+            say(f"{line}{left}")
+            before, at = line, now
+        if not queued:
+            return
+        time.sleep(_LOOK_SECONDS)
+
+
+def refuse_impossible(queued: Iterable[tuple[Task, str, str]]) -> None:
+    """Cancel tasks that wait for something that cannot come.
+
+    Raises
+    ------
+    QueueError
+        With Slurm's reason.
+    """
+    stuck = {task.job: reason for task, state, reason in queued if state == "PENDING" and reason in IMPOSSIBLE}
+    if stuck:
+        subprocess.run(["scancel", *stuck], capture_output=True, check=False, timeout=60)
+        reasons = ", ".join(sorted(set(stuck.values())))
+        raise QueueError(
+            f"expected a request that the cluster can meet, got one that Slurm would never start ({reasons}); "
+            f"cancelled {len(stuck)} tasks. `sinfo -l` and the keys of hydra.launcher say what to change"
+        )
+
+
+def _finished(outputs: Path, folders: Iterable[str]) -> int:
+    return sum(is_finished(outputs / name) for name in folders)
+
+
+def _left(seconds: float, done: int, queued: int) -> str:
+    return str(timedelta(seconds=round(seconds / done * queued)))
+
+
+def _status(folder: Path) -> dict[str, Any]:
+    try:
+        return read_status(folder)
+    except (OSError, ValueError):
+        return {}
