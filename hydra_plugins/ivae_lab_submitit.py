@@ -8,10 +8,12 @@ around it: wrong, finished and already queued runs are not submitted, what was s
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from hydra.core.singleton import Singleton
@@ -83,14 +85,14 @@ class _QueueLauncher(BaseSubmititLauncher):  # type: ignore[misc]
         """What submitit hands back to `__call__` in the job."""
         return overrides, "hydra.sweep.dir", number, f"job_id_for_{number}", Singleton.get_state()
 
-    def _conclude(self, folders: Sequence[Path]) -> None:
-        """Name what did not come out, from what the runs wrote."""
+    def _conclude(self, logs: Mapping[Path, str]) -> None:
+        """Name what did not come out, from what the runs wrote, and its log."""
         from ivae_lab import sweep
 
-        for folder in folders:
+        for folder, log in logs.items():
             sweep.exit_codes.append(_code(folder))
-            if line := explain(folder):
-                print(line, file=sys.stderr)
+            if reason := _failure(folder):
+                print(f"ivae_lab.train: {folder.name}: {reason}; log: {log}", file=sys.stderr)
 
 
 class SlurmLauncher(_QueueLauncher):
@@ -125,7 +127,8 @@ class SlurmLauncher(_QueueLauncher):
                 print(f"submitted {len(tasks)} runs as job {tasks[0].job.partition('_')[0]}; logs in {_logs(tasks)}")
             if self.wait:
                 queue.watch(outputs, mine, lambda line: print(line, flush=True))
-                self._conclude([outputs / name for name in mine])
+                last = queue.last(outputs)
+                self._conclude({outputs / name: last[name].log for name in mine})
         except queue.QueueError as error:
             _leave(error)
 
@@ -174,27 +177,35 @@ class LocalLauncher(_QueueLauncher):
 
     def _do(self, wanted: list[tuple[list[str], Settings]], first: int) -> None:
         executor = self._executor("local")
-        folders = [settings.folder for _, settings in wanted]
         waiting = list(enumerate(wanted, first))
         running: list[Any] = []  # submitit's LocalJob
-        done = 0
+        logs: dict[Path, str] = {}
+        ended = 0
+        before = signal.signal(signal.SIGTERM, _terminate)
         try:
             while waiting or running:
                 while waiting and len(running) < self.processes:
                     number, (overrides, settings) = waiting.pop(0)
                     running.append(executor.submit(self, *self._arguments(overrides, number)))
-                    print(f"run folder: {settings.folder}; log: {running[-1].paths.stdout}", flush=True)
+                    logs[settings.folder] = str(running[-1].paths.stdout)
+                    print(f"run folder: {settings.folder}; log: {logs[settings.folder]}", flush=True)
                 time.sleep(_POLL_SECONDS)
                 running = [job for job in running if not job.done()]
-                if done != (done := len(wanted) - len(waiting) - len(running)):
-                    print(f"{done} of {len(wanted)} runs ended, {len(running)} running", flush=True)
+                if ended != (ended := len(logs) - len(running)):
+                    print(f"{ended} of {len(wanted)} runs ended, {len(running)} running", flush=True)
         except BaseException:
             for job in running:
                 job._process.terminate()  # its controller passes it on: each run writes its checkpoint
             for job in running:
                 job._process.wait()
             raise
-        self._conclude(folders)
+        finally:
+            signal.signal(signal.SIGTERM, before)
+        self._conclude(logs)
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    sys.exit(128 + number)
 
 
 def _visible_gpus() -> list[int]:
@@ -205,22 +216,18 @@ def _visible_gpus() -> list[int]:
     return list(range(torch.cuda.device_count())) if named is None else [int(each) for each in named.split(",") if each]
 
 
-def explain(folder: Path) -> str | None:
-    """A line for a run that did not come out: what it says itself, or that it died without a word, and its log."""
+def _failure(folder: Path) -> str | None:
+    """What a run that did not come out says itself, or that it died without a word."""
     from ivae_lab import queue
     from ivae_lab.results import read_status
 
-    task = queue.last(folder.parent).get(folder.name)
-    where = f"; log: {task.log}" if task else ""
     try:
         status = read_status(folder)
     except (OSError, ValueError) as error:
-        return f"ivae_lab.train: {folder.name}: expected a run folder, got: {error}{where}"
-    if status["state"] in ("failed", "diverged"):
-        return f"ivae_lab.train: {folder.name}: {status['state']}: {status['error']}{where}"
+        return f"expected a run folder, got: {error}"
     if status["state"] == "running":
-        return f"ivae_lab.train: {folder.name}: {queue.DIED}{where}"
-    return None
+        return queue.DIED
+    return None if status["state"] == "done" else f"{status['state']}: {status['error']}"
 
 
 def _code(folder: Path) -> int:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
+import random
+import shutil
 import signal
+import time
 from functools import lru_cache
 from pathlib import Path
 
@@ -103,6 +107,29 @@ def test_kills_and_signals_in_both_phases_change_no_bit(whole: Path, tmp_path: P
     # A kill in the middle of a write may leave its temporary file, which has a dot and no final name.
     assert {name for name in files(folder) if "/." not in f"/{name}"} == files(whole) - {".lock"}
     assert folder.name == whole.name
+
+
+@pytest.mark.slow
+def test_kills_at_random_moments_change_no_bit(whole: Path, tmp_path: Path) -> None:
+    """A few moments here; `IVAE_LAB_KILLS=30` for more."""
+    outputs, draw = tmp_path / "outputs", random.Random(0)
+    for number in range(int(os.environ.get("IVAE_LAB_KILLS", "3"))):
+        process = started(*RUN, cwd=tmp_path)
+        if number % 3:  # while it trains, scores or writes; else also while it starts
+            before = step_of(outputs)
+            while process.poll() is None and step_of(outputs) == before:
+                time.sleep(0.01)
+            time.sleep(draw.uniform(0, 2))
+        else:
+            time.sleep(draw.uniform(0, 12))
+        process.kill()
+        ended(process)
+        if any(is_finished(path.parent) for path in outputs.glob("*/status.json")):
+            assert numbers(run_folder(outputs)) == numbers(whole)
+            shutil.rmtree(outputs)
+    outcome = command(*RUN, cwd=tmp_path)
+    assert outcome.code == 0, outcome.err
+    assert numbers(run_folder(outputs)) == numbers(whole)
 
 
 @pytest.mark.slow

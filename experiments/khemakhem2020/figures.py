@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from ivae_lab.metrics.mcc import match, mean_correlation
@@ -148,6 +149,8 @@ def stretch_of_signals(tables: Tables) -> Picture:
     for row, source in enumerate(sources):
         axes[row, 0].set_ylabel(f"source {source}")
     axes[-1, 0].legend(loc="lower left", fontsize=6, ncols=2)
+    for axis in figure.axes:
+        axis.xaxis.set_major_locator(MaxNLocator(3))
     figure.supxlabel("time", fontsize=8)
     means = table.groupby(["variant", "label"], sort=False)["correlation"].mean()
     return Picture(

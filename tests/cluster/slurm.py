@@ -117,13 +117,14 @@ class Cluster:
     def kill_node(self, name: str) -> None:
         """Kill a node with everything that runs on it, as if its power had failed; tell the controller."""
         _kill(self.root / f"{name}.pid")
-        sockets = list((self.root / "spool" / name).glob(f"{name}_*"))
-        steps = {path.name.removeprefix(f"{name}_") for path in sockets}
-        for process, environment, arguments in self._processes():
-            step = arguments.partition("[")[2].partition("]")[0] if arguments.startswith("slurmstepd") else None
-            if step in steps or (step is None and f"SLURMD_NODENAME={name}" in environment):
-                with suppress(ProcessLookupError):
-                    os.kill(process, signal.SIGKILL)
+        jobs = {path.name[len(name) + 1 :].split(".")[0] for path in (self.root / "spool" / name).glob(f"{name}_*")}
+        # First what would tell the controller of the jobs' end, then the jobs.
+        for stepd in (True, False):
+            for process, environment, arguments in self._processes():
+                job = arguments.partition("[")[2].split(".")[0] if arguments.startswith("slurmstepd") else None
+                if job in jobs if stepd else (job is None and f"SLURMD_NODENAME={name}" in environment):
+                    with suppress(ProcessLookupError):
+                        os.kill(process, signal.SIGKILL)
         for path in (self.root / "spool" / name).glob("*"):
             if path.name.startswith((f"{name}_", "job")):
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
