@@ -124,7 +124,8 @@ class SlurmLauncher(_QueueLauncher):
                 tasks = self._submit(fresh, outputs, first)
                 time.sleep(1)  # Slurm says at once what it will never start
                 queue.refuse_impossible(queue.live(outputs).values())
-                print(f"submitted {len(tasks)} runs as job {tasks[0].job.partition('_')[0]}; logs in {_logs(tasks)}")
+                job, logs = tasks[0].job.partition("_")[0], _logs(tasks)
+                print(f"submitted {len(tasks)} runs as job {job}; logs in {logs}", flush=True)
             if self.wait:
                 queue.watch(outputs, mine, lambda line: print(line, flush=True))
                 last = queue.last(outputs)

@@ -6,7 +6,8 @@ Prints the seconds that are spent on
 - data: drawing each data set of conf/data;
 - mcc: comparing 10 seeds of 200 latents on 5,000 rows in all 45 pairs, and the chance floors of one pair;
 - checkpoint: writing and reading a file of a checkpoint's size, for 10 and for 200 seeds of khemakhem2020's iVAE.
-  Writing includes waiting for the disk and renaming; reading finds the file in memory.
+  Writing includes waiting for the disk and renaming; reading finds the file in memory;
+- training: the same training of ten seeds with a checkpoint every 20 s, the default, and with one at its end only.
 
 All numbers are medians of a few repeats; the smallest and largest stand beside them, because machines are shared. What
 is measured runs once before, so files and libraries are warm. Times of different machines do not compare. Cores and
@@ -121,13 +122,33 @@ def checkpoint_actions() -> Iterator[tuple[str, Action]]:
             yield f"read {size}", partial(torch.load, path, weights_only=True)
 
 
-PARTS = {"start": start_actions, "data": data_actions, "mcc": mcc_actions, "checkpoint": checkpoint_actions}
+def training_actions() -> Iterator[tuple[str, Action]]:
+    """Training ten seeds for a minute or two, with and without checkpoints on the way."""
+    for seconds in (20.0, 1e9):
+        overrides = ("model=ivae_paper", "data=tcl_khemakhem", "trainer.steps=15000", "seed=[0,1,2,3,4,5,6,7,8,9]")
+        yield f"checkpoint every {seconds:g} s", partial(train, *overrides, f"compute.checkpoint_seconds={seconds}")
+
+
+PARTS = {
+    "start": start_actions,
+    "data": data_actions,
+    "mcc": mcc_actions,
+    "checkpoint": checkpoint_actions,
+    "training": training_actions,
+}
 
 
 def composed(*overrides: str) -> DictConfig:
     """Compose the main configuration."""
     with initialize_config_dir(str(CONFIG), version_base="1.3"):
         return compose("config", overrides=list(overrides))
+
+
+def train(*overrides: str) -> None:
+    """Do a run by the command, in a folder that is removed."""
+    with TemporaryDirectory(dir=".") as folder:
+        command = [sys.executable, "-m", "ivae_lab.train", *overrides, f"outputs={folder}", "show=false"]
+        subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
 
 
 def related_latents() -> list[Floats]:

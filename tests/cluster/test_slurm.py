@@ -114,7 +114,7 @@ def same(cwd: Path, undisturbed: dict[str, dict[str, object]]) -> bool:
 
 
 def test_a_sweep_over_two_nodes_is_the_same_as_here(slurm: Cluster, tmp_path: Path) -> None:
-    sweep = ("-m", *TINY, "model=vae,vade", "data.seed=1,2,4", "seed=[0,1]", "show=false")
+    sweep = ("-m", *TINY, "model=vae,vade", "data.seed=1,2,3,4", "seed=[0,1]", "show=false")
     there, here = tmp_path / "there", tmp_path / "here"
     for folder in (there, here):
         folder.mkdir()
@@ -300,7 +300,7 @@ def test_what_the_cluster_cannot_do_is_said_at_once(slurm: Cluster, tmp_path: Pa
 
 def test_each_task_sees_a_gpu_of_its_own(slurm: Cluster, tmp_path: Path) -> None:
     gpus = ("hydra.launcher.gpus_per_node=1", "compute.device=cpu")
-    outcome = command("-m", *TINY, "seed=0", "data.seed=1,2,4", *SLURM, *gpus, cwd=tmp_path)
+    outcome = command("-m", *TINY, "seed=0", "data.seed=1,2,3,4", *SLURM, *gpus, cwd=tmp_path)
     assert outcome.code == 0, outcome.err
     seen = [(job["node"], job["gpus"]) for job in (read_status(path)["job"] for path in runs(tmp_path))]
     assert sorted(seen) == [("n1", "0"), ("n1", "1"), ("n2", "0"), ("n2", "1")]
