@@ -141,7 +141,11 @@ class SlurmLauncher(_QueueLauncher):
         from ivae_lab.identity import cell_digest
 
         outputs.mkdir(parents=True, exist_ok=True)
-        arguments = [self._arguments(overrides, number) for number, (overrides, _) in enumerate(wanted, first)]
+        # As many threads wherever it runs: other numbers of them round otherwise. Overrides of the user come later.
+        threads = [f"compute.threads={self.params['cpus_per_task']}"] if self.params["cpus_per_task"] else []
+        arguments = [
+            self._arguments([*threads, *overrides], number) for number, (overrides, _) in enumerate(wanted, first)
+        ]
         try:
             jobs = self._executor("slurm").map_array(self, *zip(*arguments, strict=True))
         except (FailedJobError, FailedSubmissionError, RuntimeError) as error:

@@ -353,18 +353,19 @@ class Training:
         """Say of cells that were not trained why: refused, in the queue, or their process died; and name the log."""
         from ivae_lab import queue
 
-        last = queue.last(self.request.outputs)
+        given = {task.cell: task for task in queue.last(self.request.outputs).values()}
+        digests = {cell.overrides: cell.digest for cell in self.cells}
         for each in evidence.missing:
+            task = given.get(digests[tuple(each["overrides"])])
             why = self.refused.get(tuple(each["overrides"]))
-            name = Path(each["folder"]).name if each["folder"] else ""
             if each["state"] == "not run" and why:
                 each |= {"state": "failed", "error": why}
-            elif name in self.queued:
-                _, state, reason = self.queued[name]
+            elif task is not None and task.folder in self.queued:
+                _, state, reason = self.queued[task.folder]
                 each |= {"state": "in the queue", "error": f"{state}, {reason}"}
-            elif name in last:
-                reason = each["error"] if each["state"] == "failed" else queue.DIED
-                each |= {"state": "failed", "error": f"{reason}; log: {last[name].log}"}
+            elif task is not None:
+                died = each["state"] in ("running", "not run")
+                each |= {"state": "failed", "error": f"{queue.DIED if died else each['error']}; log: {task.log}"}
 
     def _look(self) -> None:
         """Ask Slurm what of the figure waits or runs."""

@@ -341,6 +341,13 @@ class TestCellsThatFail:
         assert "greater than 0" in lacking["error"]
 
 
+def test_an_impossible_value_for_all_cells_is_bad_input(tree: Path, tmp_path: Path) -> None:
+    outcome = real("tiny2020/single", "trainer.lr=-1", cwd=tmp_path)
+    assert outcome.code == 2
+    assert outcome.err == "ivae_lab.train: trainer.lr: expected greater than 0, got -1 (int)\n"
+    assert "Traceback" not in outcome.out
+
+
 @pytest.fixture
 def dying(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
     """Makes every training end itself by a signal; the file has a line for each that began."""
