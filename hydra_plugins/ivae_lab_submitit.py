@@ -123,7 +123,8 @@ class SlurmLauncher(_QueueLauncher):
             if fresh:
                 tasks = self._submit(fresh, outputs, first)
                 time.sleep(1)  # Slurm says at once what it will never start
-                queue.refuse_impossible(queue.live(outputs).values())
+                queued = queue.live(outputs)
+                queue.refuse_impossible(queued[task.folder] for task in tasks if task.folder in queued)
                 job, logs = tasks[0].job.partition("_")[0], _logs(tasks)
                 print(f"submitted {len(tasks)} runs as job {job}; logs in {logs}", flush=True)
             if self.wait:
