@@ -27,7 +27,6 @@ from ivae_lab.results import COLUMNS, read_latents
 SMALL = ("data.segments=8", "data.samples_per_segment=100", "trainer.batch_size=64", "trainer.chunk=20")
 # Least work for a run of which only the folder matters.
 TINY = (*SMALL, "trainer.steps=40", "model.encoder.hidden=8", "compute.threads=1")
-TRAIN = (sys.executable, "-m", "ivae_lab.train")
 _PATIENCE = 60.0  # seconds for what a test waits for
 _TRACKING = "WANDB_"  # variables of the developer's own that would change where a run logs
 
@@ -61,15 +60,18 @@ def command(*arguments: str, cwd: Path, module: str = "ivae_lab.train", **env: s
     return Outcome(done.returncode, done.stdout, done.stderr)
 
 
-def started(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
-    """Start `python -m ivae_lab.train` and come back at once."""
+def started(
+    *arguments: str, cwd: Path, module: str = "ivae_lab.train", own_group: bool = False
+) -> subprocess.Popen[str]:
+    """Start `python -m <module>` and come back at once; `own_group`: in a process group of its own."""
     return subprocess.Popen(
-        [*TRAIN, *arguments],
+        [sys.executable, "-m", module, *arguments],
         cwd=cwd,
         env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=own_group,
     )
 
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 import re
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from ivae_lab.results import is_finished, read_status
-from tests.commands import TINY, command, ended, environment, numbers, wait_until
+from tests.commands import TINY, command, ended, numbers, started, wait_until
 
 LOCAL = ("hydra/launcher=local", "hydra.launcher.processes=2")
 pytestmark = pytest.mark.slow
@@ -46,15 +44,7 @@ def test_it_has_the_numbers_of_the_others_and_names_what_went_wrong(tmp_path: Pa
 def test_stopping_it_stops_the_runs_which_go_on_later(tmp_path: Path) -> None:
     long = ("trainer.steps=4000", "compute.checkpoint_seconds=0")
     sweep = ("-m", *TINY, "seed=0", "data.seed=1,2", *long, "show=false", *LOCAL)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "ivae_lab.train", *sweep],
-        cwd=tmp_path,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    process = started(*sweep, cwd=tmp_path, own_group=True)
     wait_until(lambda: len([*tmp_path.glob("outputs/*/checkpoints/last.ckpt")]) == 2, process)
     process.send_signal(signal.SIGTERM)
     assert ended(process).code == 143
@@ -70,14 +60,7 @@ def test_stopping_it_stops_the_runs_which_go_on_later(tmp_path: Path) -> None:
 def test_a_killed_process_takes_no_other_with_it(tmp_path: Path) -> None:
     long = ("trainer.steps=4000", "compute.checkpoint_seconds=0")
     sweep = ("-m", *TINY, "seed=0", "data.seed=1,2,3", *long, "show=false", *LOCAL)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "ivae_lab.train", *sweep],
-        cwd=tmp_path,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = started(*sweep, cwd=tmp_path)
     wait_until(lambda: len([*tmp_path.glob("outputs/*/checkpoints/last.ckpt")]) == 2, process)
     victim = folders(tmp_path)[0]
     os.kill(read_status(victim)["pid"], signal.SIGKILL)

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -18,7 +17,7 @@ import pytest
 
 from ivae_lab import experiment, present, reproduce
 from ivae_lab.results import read_status, write_status
-from tests.commands import SMALL, Outcome, command, ended, environment, wait_until
+from tests.commands import SMALL, Outcome, command, ended, started, wait_until
 from tests.test_resume import step_of
 
 CELL = [*SMALL, "trainer.steps=40", "model.encoder.hidden=8"]
@@ -393,15 +392,7 @@ def test_signals_stop_it_and_the_same_command_continues_to_the_same_rows(tree: P
     last = -1
     # SIGTERM to the command alone, as a scheduler does; SIGINT to all of its group, as a terminal does.
     for number, code in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
-        process = subprocess.Popen(
-            [sys.executable, "-m", "ivae_lab.reproduce", *arguments],
-            cwd=tmp_path,
-            env=environment(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
+        process = started(*arguments, cwd=tmp_path, module="ivae_lab.reproduce", own_group=True)
         wait_until(partial(_is_past, outputs, last), process)
         (os.kill if number == signal.SIGTERM else os.killpg)(process.pid, number)
         outcome = ended(process)

@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +17,7 @@ import pytest
 
 from ivae_lab.results import read_status
 from tests.cluster.slurm import Cluster, cluster, missing
-from tests.commands import SMALL, TINY, Outcome, command, environment, numbers
+from tests.commands import SMALL, TINY, Outcome, command, ended, numbers, started
 
 pytestmark = [
     pytest.mark.slow,
@@ -77,24 +76,6 @@ def runs(cwd: Path) -> list[Path]:
     return sorted(path.parent for path in cwd.glob("outputs/*/status.json"))
 
 
-def launched(*arguments: str, cwd: Path, module: str = "ivae_lab.train") -> subprocess.Popen[str]:
-    """Start a command with a process group of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-m", module, *arguments],
-        cwd=cwd,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def ended(process: subprocess.Popen[str]) -> Outcome:
-    out, err = process.communicate(timeout=300)
-    return Outcome(process.returncode, out, err)
-
-
 def training(cwd: Path, count: int) -> Callable[[], bool]:
     """Whether so many runs are past their first checkpoint and not finished."""
 
@@ -140,7 +121,7 @@ def test_a_sweep_over_two_nodes_is_the_same_as_here(slurm: Cluster, tmp_path: Pa
 def test_a_dead_node_and_a_dead_controller_cost_nothing(
     slurm: Cluster, tmp_path: Path, undisturbed: dict[str, dict[str, object]]
 ) -> None:
-    process = launched("-m", *LONG, "data.seed=1,2", *SLURM, cwd=tmp_path)
+    process = started("-m", *LONG, "data.seed=1,2", *SLURM, cwd=tmp_path)
     slurm.until(training(tmp_path, 2))
     slurm.kill_controller()
     time.sleep(3)  # long enough for the launcher to ask in vain
@@ -158,7 +139,7 @@ def test_a_dead_node_and_a_dead_controller_cost_nothing(
 def test_preemption_and_the_signal_of_a_time_out_change_no_bit(
     slurm: Cluster, tmp_path: Path, undisturbed: dict[str, dict[str, object]]
 ) -> None:
-    process = launched("-m", *LONG, "data.seed=1,2", *SLURM, "hydra.launcher.timeout_min=600", cwd=tmp_path)
+    process = started("-m", *LONG, "data.seed=1,2", *SLURM, "hydra.launcher.timeout_min=600", cwd=tmp_path)
     slurm.until(training(tmp_path, 2))
     slurm.run("sbatch", "-p", "urgent", "-n4", "-N2", "--mem=100", "-o/dev/null", "--wrap", "sleep 3")
     slurm.until(lambda: {"PENDING"} <= {*slurm.jobs().values()})  # the runs give way
@@ -223,7 +204,7 @@ def test_the_launcher_may_be_left_or_killed_and_taken_up_again(
     assert left.code == 0, left.err
     assert "0 of 4 runs done, 4 to train" in left.out
     assert "under way" in left.out
-    process = launched("made2020/fig", *SLURM, *compute, cwd=tmp_path, module="ivae_lab.reproduce")
+    process = started("made2020/fig", *SLURM, *compute, cwd=tmp_path, module="ivae_lab.reproduce", own_group=True)
     slurm.until(training(tmp_path, 2))
     os.killpg(process.pid, signal.SIGKILL)
     ended(process)
@@ -250,7 +231,7 @@ def test_failures_are_named_with_reason_and_log_and_only_what_may_help_is_tried_
         long,
     )
     compute = ("compute.checkpoint_seconds=0.1", "compute.threads=1")
-    process = launched("made2020/fig", *SLURM, *compute, cwd=tmp_path, module="ivae_lab.reproduce")
+    process = started("made2020/fig", *SLURM, *compute, cwd=tmp_path, module="ivae_lab.reproduce")
     slurm.until(training(tmp_path, 1))
     (victim,) = (path for path in runs(tmp_path) if "pretrained" in path.name)
     os.kill(read_status(victim)["pid"], signal.SIGKILL)  # what a kernel out of memory does
