@@ -69,3 +69,11 @@ def test_a_killed_process_takes_no_other_with_it(tmp_path: Path) -> None:
     (line,) = outcome.err.splitlines()
     assert line.startswith(f"ivae_lab.train: {victim.name}: the process died without a word")
     assert sorted(is_finished(path) for path in folders(tmp_path)) == [False, True, True]
+
+
+def test_a_machine_without_slurm_is_said(tmp_path: Path) -> None:
+    outcome = command("-m", *TINY, "seed=0", "data.seed=1,2", "hydra/launcher=slurm", cwd=tmp_path, PATH="")
+    assert outcome.code == 2
+    (line,) = outcome.err.splitlines()
+    assert line.startswith("ivae_lab.train: expected Slurm to take the jobs, got: Could not detect")
+    assert not folders(tmp_path)

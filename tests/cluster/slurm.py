@@ -154,7 +154,7 @@ class Cluster:
         lines = self.run("squeue", "-h", "-r", "-o", "%i %T").split("\n")
         return dict(line.split() for line in lines if line)
 
-    def until(self, holds: Callable[[], bool], seconds: float = 60.0) -> None:
+    def until(self, holds: Callable[[], bool], seconds: float = 120.0) -> None:
         """Look again and again until it holds."""
         deadline = time.monotonic() + seconds
         while not holds():
