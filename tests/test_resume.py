@@ -8,6 +8,7 @@ import random
 import shutil
 import signal
 import time
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -183,6 +184,34 @@ def test_a_compiled_run_continues_bit_for_bit(tmp_path: Path) -> None:
     folder = run_folder(tmp_path / "outputs")
     assert read_status(folder)["compiled"] is True
     assert numbers(folder) == numbers(run_folder(alone / "outputs"))
+
+
+@pytest.mark.slow
+def test_a_signal_that_ends_the_compiler_too_is_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal sends Ctrl-C, a scheduler its signal, to the compiler as well."""
+    if shutil.which("g++") is None or not Path("/proc/self/stat").exists():
+        pytest.skip("expected g++ and /proc, got not both")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))  # an empty one: it has to compile
+    arguments = (*SMALL, "model=vae", "trainer.steps=200", "seed=0", "compute.compile=true", "compute.threads=1")
+    process = started(*arguments, cwd=tmp_path, own_group=True)
+    wait_until(lambda: compiles(process.pid), process)
+    os.killpg(process.pid, signal.SIGINT)
+    outcome = ended(process)
+    assert outcome.code == 130, outcome.err
+    assert "stopped by SIGINT after step" in outcome.err
+    assert read_status(run_folder(tmp_path / "outputs"))["state"] == "running"
+
+
+def compiles(group: int) -> bool:
+    """Whether a C++ compiler is at work in a process group, and for longer than a try of the processor's features."""
+    now = float(Path("/proc/uptime").read_text().split()[0])
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            name, _, rest = path.read_text().partition("(")[2].rpartition(")")
+            own, began = int(rest.split()[2]), int(rest.split()[19]) / os.sysconf("SC_CLK_TCK")
+            if name == "cc1plus" and own == group and now - began > 2:
+                return True
+    return False
 
 
 def test_ctrl_c_while_libraries_are_imported_is_one_line(tmp_path: Path) -> None:

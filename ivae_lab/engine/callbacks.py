@@ -148,6 +148,10 @@ class StopOnSignal(lightning.Callback):
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
+    def on_exception(self, trainer: lightning.Trainer, pl_module: Any, exception: BaseException) -> None:
+        """Give the signals back."""
+        self.on_train_end(trainer, pl_module)
+
     def _note(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGTERM and self._requeued:
             self.checkpoints.wanted = True

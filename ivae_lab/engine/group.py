@@ -128,7 +128,12 @@ def _fit(runs: list[Run], module: SeedsModule, checkpoints: Checkpoints, console
     loggers = [logger for run in runs for logger in run.loggers()]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*srun.*")  # one process, on whatever machine
-        _trainer(module.data.device, callbacks, loggers).fit(module, datamodule=module.data)
+        try:
+            _trainer(module.data.device, callbacks, loggers).fit(module, datamodule=module.data)
+        except Exception:
+            # Terminals and schedulers send a signal to all our processes: a compiler that it ended is no failure.
+            if stop.received is None:
+                raise
     total = module.data.plan.total
     if stop.received is not None and module.step < total:
         settings = runs[0].settings
