@@ -44,6 +44,7 @@ LAYERS = (
         "results scores tables experiment cells claims present plots display queue aggregate about report sweep",
         light=True,
     ),
+    _layer(2, "fetch"),
     _layer(3, "engine"),
     _layer(4, "train reproduce"),
 )
