@@ -39,10 +39,10 @@ def written(path: Path, content: bytes) -> Path:
 
 
 @contextmanager
-def refused(*parts: str) -> Iterator[None]:
+def refused(*parts: str) -> Iterator[pytest.ExceptionInfo[ValueError]]:
     """Expect a ValueError of one line: expected ..., got ..., with these parts."""
     with pytest.raises(ValueError, match=r"expected .*got") as caught:
-        yield
+        yield caught
     told = str(caught.value)
     assert "\n" not in told
     for part in parts:

@@ -44,8 +44,8 @@ LAYERS = (
         "results scores tables experiment cells claims present plots display queue aggregate about report sweep",
         light=True,
     ),
-    _layer(2, "fetch"),
     _layer(3, "engine"),
+    _layer(3, "fetch", third_party="rich"),
     _layer(4, "train reproduce"),
 )
 HEAVY = {"torch", "lightning", "pytorch_lightning"}

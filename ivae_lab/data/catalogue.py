@@ -137,12 +137,10 @@ def _svhn() -> Entry:
         "train": "sha256:435e94d69a87fde4fd4d7f3dd208dfc32cb6ae8af2240d066de1df7508d083b8",
         "test": "sha256:cdce80dfb2a2c4c6160906d0bd7c68ec5a99d7ca4831afa54f09182025b6a75b",
     }
-    parts = {part: (File(f"svhn/{part}_32x32.mat", checksum),) for part, checksum in sums.items()}
-    downloads = tuple(
-        Download(file.path, (address + Path(file.path).name,), file.checksum) for (file,) in parts.values()
-    )
+    files = {part: File(f"svhn/{part}_32x32.mat", checksum) for part, checksum in sums.items()}
+    downloads = tuple(Download(f.path, (address + Path(f.path).name,), f.checksum) for f in files.values())
     about = "Netzer et al. 2011: 73,257 and 26,032 house numbers' digits, 32 x 32, RGB; 246 MB to fetch"
-    return Entry(about, parts, downloads)
+    return Entry(about, {part: (file,) for part, file in files.items()}, downloads)
 
 
 def _dsprites() -> Entry:

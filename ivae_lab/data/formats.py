@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +39,7 @@ class Sprites(NamedTuple):
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[BinaryIO]:
+def opened(path: Path) -> Iterator[io.BufferedIOBase]:
     """Open a file for reading, through gzip where it is gzip.
 
     Raises
@@ -57,7 +57,7 @@ def opened(path: Path) -> Iterator[BinaryIO]:
             return
         try:
             with gzip.open(handle) as unpacked:
-                yield cast(BinaryIO, unpacked)
+                yield unpacked
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise ValueError(f"{path}: expected a whole gzip file, got: {error}") from None
 
@@ -216,9 +216,9 @@ def read_svhn(path: Path) -> tuple[Images, Labels]:
     """
     from scipy.io import loadmat
 
-    raw = path.read_bytes()
+    stream: Any = io.BytesIO(path.read_bytes())  # SciPy's types know paths only
     try:
-        content = loadmat(io.BytesIO(raw), variable_names=("X", "y"))
+        content = loadmat(stream, variable_names=("X", "y"))
     except Exception as error:  # a damaged file may raise anything
         told = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"{path}: expected a MATLAB v5 file, got: {told}") from None
