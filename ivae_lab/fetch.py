@@ -243,8 +243,8 @@ def _member(archive: Path, member: str) -> Iterator[IO[bytes]]:
         with zipfile.ZipFile(archive) as pack, pack.open(member) as source:
             yield source
         return
-    with tarfile.open(archive) as pack:
-        content = pack.extractfile(member)
+    with tarfile.open(archive) as tape:
+        content = tape.extractfile(member)
         if content is None:
             raise KeyError(f"{member} is not a file")
         with content:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import gzip
 import itertools
 import pickle
-import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
@@ -27,26 +25,10 @@ FILES = settings(deadline=None, max_examples=40)  # the time of a file system is
 ANY_BYTES = arrays(np.uint8, array_shapes(min_dims=0, max_dims=5, min_side=0, max_side=6))
 
 
-def scratch(content: bytes, name: str = "file") -> Path:
-    """A file for one example of hypothesis, which calls a test many times with one tmp_path."""
-    return written(Path(tempfile.mkdtemp(dir=_scratch())) / name, content)
-
-
-@functools.cache
-def _scratch() -> str:
-    holder = tempfile.TemporaryDirectory(prefix="formats-")
-    _kept.append(holder)
-    return holder.name
-
-
-_kept: list[tempfile.TemporaryDirectory[str]] = []
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _swept() -> Any:
-    yield
-    for holder in _kept:
-        holder.cleanup()
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """For all examples of hypothesis, which calls a test many times with one tmp_path."""
+    return tmp_path_factory.mktemp("examples")
 
 
 # IDX
@@ -54,8 +36,8 @@ def _swept() -> Any:
 
 @FILES
 @given(array=ANY_BYTES, suffix=st.sampled_from(["", ".gz"]))
-def test_idx_round_trip(array: NDArray[np.uint8], suffix: str) -> None:
-    found = read_idx(scratch(idx(array), f"file{suffix}"))
+def test_idx_round_trip(folder: Path, array: NDArray[np.uint8], suffix: str) -> None:
+    found = read_idx(written(folder / f"file{suffix}", idx(array)))
     assert found.dtype == np.uint8
     assert found.flags.writeable
     np.testing.assert_array_equal(found, array, strict=True)
@@ -63,18 +45,18 @@ def test_idx_round_trip(array: NDArray[np.uint8], suffix: str) -> None:
 
 @FILES
 @given(array=ANY_BYTES, data=st.data())
-def test_idx_of_another_length_is_refused(array: NDArray[np.uint8], data: st.DataObject) -> None:
+def test_idx_of_another_length_is_refused(folder: Path, array: NDArray[np.uint8], data: st.DataObject) -> None:
     content = idx(array)
     keep = data.draw(st.integers(0, len(content) - 1))
-    refuses(read_idx, scratch(content[:keep]))
-    refuses(read_idx, scratch(content + b"\0"), f"got {array.size + 1}")
+    refuses(read_idx, written(folder / "file", content[:keep]))
+    refuses(read_idx, written(folder / "file", content + b"\0"), f"got {array.size + 1}")
 
 
 @FILES
 @given(array=ANY_BYTES, data=st.data())
-def test_truncated_gzip_is_refused(array: NDArray[np.uint8], data: st.DataObject) -> None:
+def test_truncated_gzip_is_refused(folder: Path, array: NDArray[np.uint8], data: st.DataObject) -> None:
     content = gzip.compress(idx(array), mtime=0)
-    path = scratch(b"", "file.idx")
+    path = folder / "file.idx"
     path.write_bytes(content[: data.draw(st.integers(0, len(content) - 1))])
     refuses(read_idx, path)
 
@@ -268,18 +250,18 @@ def test_pickle_of_something_else(tmp_path: Path) -> None:
 
 @FILES
 @given(data=st.data())
-def test_truncated_pickle_is_refused(data: st.DataObject) -> None:
+def test_truncated_pickle_is_refused(folder: Path, data: st.DataObject) -> None:
     content = python2(1)
-    refuses(read_cifar10, scratch(content[: data.draw(st.integers(0, len(content) - 1))]))
+    refuses(read_cifar10, written(folder / "file", content[: data.draw(st.integers(0, len(content) - 1))]))
 
 
 @FILES
 @given(where=st.integers(0, 200), value=st.integers(0, 255))
-def test_damaged_pickle_reads_or_is_refused(where: int, value: int) -> None:
+def test_damaged_pickle_reads_or_is_refused(folder: Path, where: int, value: int) -> None:
     content = bytearray(python2(1))
     content[where] = value
     with contextlib.suppress(ValueError):  # and nothing else is raised
-        assert read_cifar10(scratch(bytes(content)))[0].shape[1:] == (32, 32, 3)
+        assert read_cifar10(written(folder / "file", bytes(content)))[0].shape[1:] == (32, 32, 3)
 
 
 # SVHN
@@ -289,6 +271,7 @@ def test_svhn(tmp_path: Path) -> None:
     x = np.random.default_rng(0).integers(0, 256, (32, 32, 3, 4), np.uint8)
     path = tmp_path / "test_32x32.mat"
     savemat(path, {"X": x, "y": np.array([[10], [1], [9], [5]], np.uint8)}, do_compression=True)
+    path = written(tmp_path / "test_32x32.mat.gz", path.read_bytes())
     images, labels = read_svhn(path)
     assert images.shape == (4, 32, 32, 3)
     assert images.dtype == np.uint8
@@ -317,8 +300,8 @@ def test_other_matlab_files(tmp_path: Path, content: dict[str, Any], told: str) 
 
 @FILES
 @given(data=st.data())
-def test_truncated_matlab_file_is_refused(data: st.DataObject) -> None:
-    path = scratch(b"", "a.mat")
+def test_truncated_matlab_file_is_refused(folder: Path, data: st.DataObject) -> None:
+    path = folder / "a.mat"
     savemat(path, {"X": np.zeros((32, 32, 3, 2), np.uint8), "y": [[1], [2]]}, do_compression=True)
     content = path.read_bytes()
     path.write_bytes(content[: data.draw(st.integers(0, len(content) - 1))])
@@ -374,8 +357,8 @@ def test_archives_without_an_array(tmp_path: Path) -> None:
 
 @FILES
 @given(data=st.data())
-def test_truncated_archive_is_refused(data: st.DataObject) -> None:
-    path = scratch(b"", "a.npz")
+def test_truncated_archive_is_refused(folder: Path, data: st.DataObject) -> None:
+    path = folder / "a.npz"
     np.savez_compressed(path, **sprites())
     content = path.read_bytes()
     path.write_bytes(content[: data.draw(st.integers(0, len(content) - 1))])

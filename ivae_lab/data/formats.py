@@ -62,6 +62,11 @@ def opened(path: Path) -> Iterator[io.BufferedIOBase]:
             raise ValueError(f"{path}: expected a whole gzip file, got: {error}") from None
 
 
+def _content(path: Path) -> bytes:
+    with opened(path) as handle:
+        return handle.read()
+
+
 def read_idx(path: Path) -> Images:
     """Array of an IDX file of unsigned bytes (MNIST, EMNIST), plain or gzip, with any number of dimensions.
 
@@ -70,8 +75,7 @@ def read_idx(path: Path) -> Images:
     ValueError
         If it is not one, or is longer or shorter than its header says.
     """
-    with opened(path) as handle:
-        content = handle.read()
+    content = _content(path)
     shape, start = _idx_header(path, content)
     expected, got = math.prod(shape), len(content) - start
     if got != expected:
@@ -117,8 +121,7 @@ def read_cifar10(path: Path) -> tuple[Images, Labels]:
     ValueError
         If it is not such a batch, or is a pickle that asks for anything but uint8 arrays and plain containers.
     """
-    with opened(path) as handle:
-        content = handle.read()
+    content = _content(path)
     read = _binary_batch if path.name.removesuffix(".gz").endswith(".bin") else _pickled_batch
     planes, labels = read(path, content)
     images = planes.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)  # (N, 32, 32, 3)
@@ -216,7 +219,7 @@ def read_svhn(path: Path) -> tuple[Images, Labels]:
     """
     from scipy.io import loadmat
 
-    stream: Any = io.BytesIO(path.read_bytes())  # SciPy's types know paths only
+    stream: Any = io.BytesIO(_content(path))  # SciPy's types know paths only
     try:
         content = loadmat(stream, variable_names=("X", "y"))
     except Exception as error:  # a damaged file may raise anything
@@ -239,13 +242,13 @@ def read_dsprites(path: Path) -> Sprites:
         If it is not one. Its pickled member, `metadata`, is not opened.
     """
     names = ("imgs", "latents_classes", "latents_values")
-    with path.open("rb") as handle:  # not by name: NumPy leaves a damaged file open
-        try:
-            with np.load(handle, allow_pickle=False) as archive:
-                images, classes, values = (archive[name] for name in names)
-        except Exception as error:  # a damaged archive may raise anything
-            told = " ".join(str(error).split()) or type(error).__name__
-            raise ValueError(f"{path}: expected a .npz with {', '.join(names)}, got: {told}") from None
+    stream = io.BytesIO(_content(path))  # not by name: NumPy leaves a damaged file open
+    try:
+        with np.load(stream, allow_pickle=False) as archive:
+            images, classes, values = (archive[name] for name in names)
+    except Exception as error:  # a damaged archive may raise anything
+        told = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{path}: expected a .npz with {', '.join(names)}, got: {told}") from None
     if images.dtype != np.uint8 or images.ndim != 3 or images.shape[1:] != (64, 64) or images.max(initial=0) > 1:
         raise ValueError(f"{path}: expected imgs of 0 and 1, uint8, (N, 64, 64), got {_told(images)}")
     if classes.dtype.kind not in "iu" or classes.ndim != 2 or len(classes) != len(images):
