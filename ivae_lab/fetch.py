@@ -117,7 +117,7 @@ def _bring(entry: Entry, download: Download, root: Path, progress: Progress) -> 
         if download.members:
             _unpack(entry, download, root)
     except FetchError as error:
-        files = ", ".join(map(str, _missing(entry, download, root)))
+        files = ", ".join(str(file) for each in entry.downloads for file in _missing(entry, each, root))
         archive = f", or the archive {File(download.path, download.checksum)}" if download.members else ""
         raise FetchError(f"{error}; put into {root} by hand: {files}{archive}") from None
     if download.members and not by_hand:

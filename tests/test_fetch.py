@@ -214,6 +214,17 @@ def test_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyt
     assert names(tmp_path) == set()
 
 
+def test_no_network_names_every_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("no_proxy", "*")
+    files = (File("toy/a", md5(b"a")), File("toy/b", md5(b"b")))
+    downloads = tuple(Download(file.path, (DEAD,), file.checksum) for file in files)
+    monkeypatch.setitem(CATALOGUE, "toy", Entry("toy", {"all": files}, downloads))
+    run(tmp_path, 1)
+    assert f"by hand: {files[0]}, {files[1]}" in one_error(capsys)
+
+
 # Archives
 
 
