@@ -45,6 +45,7 @@ LAYERS = (
         light=True,
     ),
     _layer(3, "engine"),
+    _layer(3, "fetch", third_party="rich"),
     _layer(4, "train reproduce"),
 )
 HEAVY = {"torch", "lightning", "pytorch_lightning"}
