@@ -1,8 +1,8 @@
 """Where the files of image data sets lie, what they must contain, and who publishes them.
 
 Checksums are `algorithm:hex`; of a file they are of its content, so it may lie there plain or as `.gz`. `None` is an
-unknown checksum: none was published by the authors or by torchvision or TensorFlow Datasets, which load these files. That
-of the full dSprites is from public repositories that use it, which agree.
+unknown checksum: none was published by the authors or by torchvision or TensorFlow Datasets, which load these files.
+That of the full dSprites is from public repositories that use it, which agree.
 """
 
 from __future__ import annotations
