@@ -6,7 +6,7 @@
 set -euo pipefail
 
 if [[ "${SLURM_ARRAY_TASK_ID:-}" ]]; then
-  read -ra overrides < <(sed -n "${SLURM_ARRAY_TASK_ID}p" "$IVAE_LAB_RUNS")
+  read -ra overrides < <(grep . "$IVAE_LAB_RUNS" | sed -n "${SLURM_ARRAY_TASK_ID}p")
   exec bash "$IVAE_LAB_TRAIN" "${overrides[@]}"
 fi
 

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -294,11 +295,32 @@ def test_two_jobs_of_one_run_do_not_meet(
     assert command(*sweep, cwd=tmp_path).code == 0
     shutil.rmtree(tmp_path / "outputs" / ".submitit" / "submitted")  # as if another user had submitted it
     slurm.until(training(tmp_path, 1))
-    second = command(*sweep[:-1], cwd=tmp_path)
-    slurm.until(lambda: not slurm.jobs())
     (folder,) = runs(tmp_path)
+    first = read_status(folder)["pid"]
+    os.kill(first, signal.SIGSTOP)  # so that it holds the folder for as long as the second takes
+    try:
+        second = command(*sweep[:-1], cwd=tmp_path)
+    finally:
+        os.kill(first, signal.SIGCONT)
+    assert second.code == 1  # not done when it looked
+    slurm.until(lambda: not slurm.jobs())
     assert read_status(folder)["resumed"] == 0
     assert numbers(folder) == undisturbed[folder.name]
     logs = [path.read_text() for path in (tmp_path / "outputs" / ".submitit").glob("*/*.err")]
     assert sum("another process is training" in log for log in logs) == 1
-    assert second.code in (0, 1)  # the second looked while the first was at work, or after it
+
+
+def test_sbatch_by_hand_requeues_itself(
+    slurm: Cluster, tmp_path: Path, undisturbed: dict[str, dict[str, object]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHON", sys.executable)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    (tmp_path / "runs.txt").write_text(f"{' '.join(LONG)} data.seed=1\n\n{' '.join(LONG)} data.seed=2\n")
+    sweep = str(ROOT / "scripts" / "slurm_sweep.sh")
+    slurm.run(sweep, "runs.txt", "--cpus-per-task=1", "--mem=400", cwd=tmp_path)
+    slurm.until(training(tmp_path, 2))
+    (first, *_) = slurm.jobs()
+    slurm.run("scancel", "--batch", "--signal=USR1", first)  # what Slurm sends before the time limit
+    slurm.until(lambda: resumed(tmp_path) == 1)
+    slurm.until(lambda: not slurm.jobs())
+    assert same(tmp_path, undisturbed)
