@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.utils import JobReturn
-from omegaconf import DictConfig, OmegaConf
 
 
 class StackedLauncher(BasicLauncher):
@@ -19,16 +17,10 @@ class StackedLauncher(BasicLauncher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Say which runs are to come, then do the jobs."""
         from ivae_lab.engine.job import expect
+        from ivae_lab.sweep import composed
 
-        expect([self._composed(overrides) for overrides in job_overrides])
+        expect([composed(self, overrides) for overrides in job_overrides])
         try:
             return super().launch(job_overrides, initial_job_idx)
         finally:
             expect([])
-
-    def _composed(self, overrides: Sequence[str]) -> tuple[DictConfig, dict[str, Any]]:
-        """The configuration of a job without Hydra's own part, and its choices."""
-        loader = self.hydra_context.config_loader  # type: ignore[union-attr]
-        config = loader.load_sweep_config(self.config, list(overrides))  # type: ignore[arg-type]
-        own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-        return own, dict(config.hydra.runtime.choices)

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn
 from hydra_plugins.hydra_submitit_launcher.submitit_launcher import BaseSubmititLauncher
-from omegaconf import OmegaConf
 
 if TYPE_CHECKING:
     import submitit
@@ -49,36 +48,30 @@ class _QueueLauncher(BaseSubmititLauncher):  # type: ignore[misc]
         from ivae_lab.engine.job import read_settings
         from ivae_lab.results import is_finished
 
-        loader = self.hydra_context.config_loader
         for overrides in job_overrides:
-            config = loader.load_sweep_config(self.config, list(overrides))
-            own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+            config, choices = sweep.composed(self, overrides)
             try:
-                settings = read_settings(own, dict(config.hydra.runtime.choices))
+                settings = read_settings(config, choices)
             except ConfigError as error:
                 _refuse(error)
                 continue
-            if is_finished(settings.folder) and not own.force:
+            if is_finished(settings.folder) and not config.force:
                 print(f"already finished: {settings.folder} (force=true trains again)")
-                sweep.exit_codes.append(_code(settings.folder))
+                sweep.exit_codes.append(1 if _failure(settings.folder) else 0)
                 continue
             yield list(overrides), settings
 
-    def _executor(self, cluster: str) -> submitit.AutoExecutor:
-        """Submitit's executor with the keys of the configuration, null ones left out."""
+    def _executor(self, **more: Any) -> submitit.AutoExecutor:
+        """Submitit's executor with the keys of the configuration; `more` stand for those that are null."""
         import submitit
 
         general = ("timeout_min", "mem_gb", "cpus_per_task", "gpus_per_node", "name", "stderr_to_stdout")
-        own = {name: value for name, value in self.params.items() if value is not None}
-        folder, timeouts = own.pop("submitit_folder"), own.pop("max_num_timeout", 0)
-        executor = submitit.AutoExecutor(
-            folder, cluster=cluster, **({"slurm_max_num_timeout": timeouts} if cluster == "slurm" else {})
-        )
-        if cluster == "local" and (gpus := _visible_gpus()):
-            own = {"gpus_per_node": len(gpus), "visible_gpus": gpus} | own
-        executor.update_parameters(
-            **{name if name in general else f"{cluster}_{name}": value for name, value in own.items()}
-        )
+        given = more | {name: value for name, value in self.params.items() if value is not None}
+        own = {name if name in general else f"{self._EXECUTOR}_{name}": value for name, value in given.items()}
+        folder, timeouts = (f"{self._EXECUTOR}_{name}" for name in ("submitit_folder", "max_num_timeout"))
+        first = {timeouts: own.pop(timeouts)} if timeouts in own else {}  # submitit wants it beforehand
+        executor = submitit.AutoExecutor(own.pop(folder), cluster=self._EXECUTOR, **first)
+        executor.update_parameters(**own)
         return executor
 
     def _arguments(self, overrides: list[str], number: int) -> tuple[Any, ...]:
@@ -90,8 +83,9 @@ class _QueueLauncher(BaseSubmititLauncher):  # type: ignore[misc]
         from ivae_lab import sweep
 
         for folder, log in logs.items():
-            sweep.exit_codes.append(_code(folder))
-            if reason := _failure(folder):
+            reason = _failure(folder)
+            sweep.exit_codes.append(1 if reason else 0)
+            if reason:
                 print(f"ivae_lab.train: {folder.name}: {reason}; log: {log}", file=sys.stderr)
 
 
@@ -106,6 +100,8 @@ class SlurmLauncher(_QueueLauncher):
         Stay until all is done; otherwise leave right after the submission.
     """
 
+    _EXECUTOR = "slurm"
+
     def __init__(self, wait: bool, **params: Any) -> None:
         super().__init__(**params)
         self.wait = wait
@@ -119,7 +115,7 @@ class SlurmLauncher(_QueueLauncher):
             mine = [settings.folder.name for _, settings in wanted]
             fresh = [each for each in wanted if each[1].folder.name not in queued]
             for name in (name for name in mine if name in queued):
-                print(f"already in the queue: {outputs / name} (job {queued[name][0].job})")
+                print(f"already in the queue: {outputs / name} (job {queued[name].task.job})")
             if fresh:
                 tasks = self._submit(fresh, outputs, first)
                 time.sleep(1)  # Slurm says at once what it will never start
@@ -148,7 +144,7 @@ class SlurmLauncher(_QueueLauncher):
             self._arguments([*threads, *overrides], number) for number, (overrides, _) in enumerate(wanted, first)
         ]
         try:
-            jobs = self._executor("slurm").map_array(self, *zip(*arguments, strict=True))
+            jobs = self._executor().map_array(self, *zip(*arguments, strict=True))
         except (FailedJobError, FailedSubmissionError, RuntimeError) as error:
             raise queue.QueueError(f"expected Slurm to take the jobs, got: {_reason(error)}") from None
         tasks = [
@@ -177,12 +173,15 @@ class LocalLauncher(_QueueLauncher):
         How many runs at a time.
     """
 
+    _EXECUTOR = "local"
+
     def __init__(self, processes: int, **params: Any) -> None:
         super().__init__(**params)
         self.processes = processes
 
     def _do(self, wanted: list[tuple[list[str], Settings]], first: int) -> None:
-        executor = self._executor("local")
+        gpus = _visible_gpus()
+        executor = self._executor(**({"gpus_per_node": len(gpus), "visible_gpus": gpus} if gpus else {}))
         waiting = list(enumerate(wanted, first))
         running: list[Any] = []  # submitit's LocalJob
         logs: dict[Path, str] = {}
@@ -234,15 +233,6 @@ def _failure(folder: Path) -> str | None:
     if status["state"] == "running":
         return queue.DIED
     return None if status["state"] == "done" else f"{status['state']}: {status['error']}"
-
-
-def _code(folder: Path) -> int:
-    from ivae_lab.results import read_status
-
-    try:
-        return 0 if read_status(folder)["state"] == "done" else 1
-    except (OSError, ValueError):
-        return 1
 
 
 def _logs(tasks: Sequence[Any]) -> str:

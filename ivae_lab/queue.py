@@ -16,9 +16,9 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from ivae_lab.results import atomic, is_finished, read_status
+from ivae_lab.results import atomic, read_status
 
 RECORDS = Path(".submitit") / "submitted"  # below the outputs
 # Reasons for which Slurm lets a task wait for ever: the request is wrong, not the cluster busy.
@@ -47,6 +47,19 @@ class Task:
     log: str
 
 
+class Queued(NamedTuple):
+    """A task that waits or runs, with Slurm's state and reason."""
+
+    task: Task
+    state: str
+    reason: str
+
+    @property
+    def now(self) -> str:
+        """What it does, in a word."""
+        return "waiting" if self.state == "PENDING" else "running"
+
+
 class QueueError(RuntimeError):
     """Slurm could not be asked, or refused: one line."""
 
@@ -59,7 +72,7 @@ def record(outputs: Path, tasks: Sequence[Task]) -> None:
         temporary.write_text(json.dumps([asdict(task) for task in tasks], indent=1))
 
 
-def live(outputs: Path) -> dict[str, tuple[Task, str, str]]:
+def live(outputs: Path) -> dict[str, Queued]:
     """Tasks that wait or run, by the name of their run folder, with Slurm's state and reason.
 
     Submissions of which nothing waits or runs any more are moved to a folder `ended`, and not asked about again.
@@ -69,11 +82,11 @@ def live(outputs: Path) -> dict[str, tuple[Task, str, str]]:
     QueueError
         If Slurm cannot be asked: then nothing is known, and nothing should be submitted.
     """
-    found: dict[str, tuple[Task, str, str]] = {}
+    found: dict[str, Queued] = {}
     for path in _records(outputs / RECORDS):
         tasks = _tasks(path)
         states = _ask(tasks[0].job.partition("_")[0])
-        found |= {task.folder: (task, *states[task.job]) for task in tasks if task.job in states}
+        found |= {task.folder: Queued(task, *states[task.job]) for task in tasks if task.job in states}
         if not states:
             ended = path.parent / "ended" / path.name
             ended.parent.mkdir(exist_ok=True)
@@ -114,14 +127,14 @@ def _ask(job: str) -> dict[str, tuple[str, str]]:
     return {number: (state, reason) for number, state, reason in lines}
 
 
-def counts(outputs: Path, folders: Iterable[str], queued: dict[str, tuple[Task, str, str]]) -> Counter[str]:
+def counts(outputs: Path, folders: Iterable[str], queued: dict[str, Queued]) -> Counter[str]:
     """How many of the run folders are done, diverged, failed, running, waiting or lost; beside them, `resumed`."""
     counted: Counter[str] = Counter()
     for name in folders:
         status = _status(outputs / name)
         state = str(status.get("state", "lost"))
         if name in queued:
-            state = "waiting" if queued[name][1] == "PENDING" else "running"
+            state = queued[name].now
         elif state == "running":
             state = "lost"
         counted[state] += 1
@@ -129,10 +142,10 @@ def counts(outputs: Path, folders: Iterable[str], queued: dict[str, tuple[Task, 
     return counted
 
 
-def said(counted: Counter[str]) -> str:
-    """Counts in words, the empty ones left out, all but `done`."""
+def besides(counted: Counter[str]) -> str:
+    """What there is besides the done, in words; empty where there is nothing."""
     names = ("running", "waiting", "diverged", "failed", "lost", "resumed")
-    return ", ".join(f"{counted[name]} {name}" for name in ("done", *(each for each in names if counted[each])))
+    return "".join(f", {counted[name]} {name}" for name in names if counted[name])
 
 
 def watch(outputs: Path, folders: Sequence[str], say: Callable[[str], None]) -> None:
@@ -146,10 +159,10 @@ def watch(outputs: Path, folders: Sequence[str], say: Callable[[str], None]) -> 
         If a task waits for something that cannot come.
     """
     began, before, at = time.monotonic(), "", 0.0
-    finished_before = _finished(outputs, folders)
+    names, ended_before = set(folders), None
     while True:
         try:
-            queued = {name: found for name, found in live(outputs).items() if name in folders}
+            queued = {name: found for name, found in live(outputs).items() if name in names}
         except QueueError as error:
             if str(error) != before:
                 before = str(error)
@@ -157,20 +170,19 @@ def watch(outputs: Path, folders: Sequence[str], say: Callable[[str], None]) -> 
             time.sleep(_LOOK_SECONDS)
             continue
         refuse_impossible(queued.values())
-        now, line = time.monotonic(), said(counts(outputs, folders, queued))
+        counted, now = counts(outputs, folders, queued), time.monotonic()
+        ended = counted["done"] + counted["diverged"]
+        ended_before = ended if ended_before is None else ended_before
+        line = f"{counted['done']} done{besides(counted)}"
         if line != before or now - at > _SAY_SECONDS:
-            fresh = _finished(outputs, folders) - finished_before
-            left = (
-                "" if not (fresh and queued) else f", {_left(now - began, fresh, len(queued))} left at the rate so far"
-            )
-            say(f"{line}{left}")
+            say(line + (_left(now - began, ended - ended_before, len(queued)) if queued else ""))
             before, at = line, now
         if not queued:
             return
         time.sleep(_LOOK_SECONDS)
 
 
-def refuse_impossible(queued: Iterable[tuple[Task, str, str]]) -> None:
+def refuse_impossible(queued: Iterable[Queued]) -> None:
     """Cancel tasks that wait for something that cannot come.
 
     Raises
@@ -188,12 +200,9 @@ def refuse_impossible(queued: Iterable[tuple[Task, str, str]]) -> None:
         )
 
 
-def _finished(outputs: Path, folders: Iterable[str]) -> int:
-    return sum(is_finished(outputs / name) for name in folders)
-
-
-def _left(seconds: float, done: int, queued: int) -> str:
-    return str(timedelta(seconds=round(seconds / done * queued)))
+def _left(seconds: float, ended: int, queued: int) -> str:
+    """How long the rest may take, where some have ended."""
+    return f", {timedelta(seconds=round(seconds / ended * queued))} left at the rate so far" if ended else ""
 
 
 def _status(folder: Path) -> dict[str, Any]:

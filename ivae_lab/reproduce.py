@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 
     from ivae_lab.cells import Cell, Found
     from ivae_lab.present import Evidence, Presented
-    from ivae_lab.queue import Task
+    from ivae_lab.queue import Queued
 
 OK, INCOMPLETE, BAD_INPUT = 0, 1, 2
 # Overrides of these say where and how, never what: they change no number.
@@ -224,11 +224,11 @@ def reproduce(figure: Figure, request: Request, console: Console) -> int:
     training = Training(cells, request, console)
     if request.train and (code := training.run()) in STOPPED:
         return code
+    found = find(request.outputs)
     if not request.wait and training.queued:
-        training.say_progress()
+        training.say_progress(found)
         console.print("under way; the same command shows how it stands, and draws when all is there", soft_wrap=True)
         return OK
-    found = find(request.outputs)
     for line in _set_aside(found, cells):
         console.print(line, style="bold red", soft_wrap=True, highlight=False)
     evidence = Evidence(figure, request.scale, request.changed, request.command(figure))
@@ -323,22 +323,24 @@ class Training:
         self.cells, self.request, self.console = cells, request, console
         self.began, self.worked = time.monotonic(), 0.0
         self.refused: dict[tuple[str, ...], str] = {}
-        self.queued: dict[str, tuple[Task, str, str]] = {}
+        self.queued: dict[str, Queued] = {}
         self.code = OK
 
     def run(self) -> int:
         """Train; the exit code of a call that was stopped, else of the last."""
+        from ivae_lab.cells import find
+
         self._look()
-        self.say_progress()
+        self.say_progress(find(self.request.outputs))
         lines = list({id(cell.line): [cell.line] for cell in self.cells}.values())
         if self.request.launcher in PROCESSES:
             lines = [[line for each in lines for line in each]]  # all at once, as one array job
         for together in lines:
-            missing = self._missing()
-            own = {cell.digest: (cell, seeds) for cell, seeds in missing if cell.line in together}
+            found = find(self.request.outputs)
+            own = {cell.digest: (cell, seeds) for cell, seeds in self._missing(found) if cell.line in together}
             if own:
                 if self.worked:
-                    self.say_progress()
+                    self.say_progress(found)
                 self.code, said = self._train(list(own.values()))
                 if self.code in STOPPED:
                     return self.code
@@ -390,21 +392,15 @@ class Training:
             raise ExperimentError(str(error)) from None
         self.queued = {}
 
-    def _missing(self) -> list[tuple[Cell, list[int]]]:
+    def _missing(self, found: Found) -> list[tuple[Cell, list[int]]]:
         """Seeds of cells that are neither finished nor in the queue, and that it makes sense to train."""
-        from ivae_lab.cells import find
-
-        found = find(self.request.outputs)
         busy = {(task.cell, seed) for task, _, _ in self.queued.values() for seed in task.seeds}
-        missing = []
-        for cell in self.cells:
-            seeds = [seed for seed in found.missing(cell) if (cell.digest, seed) not in busy]
-            if not self.request.retry:
-                hopeless = [seed for seed in seeds if _is_hopeless(found.unfinished.get((cell.digest, seed)))]
-                seeds = [seed for seed in seeds if seed not in hopeless]
-            if seeds:
-                missing.append((cell, seeds))
-        return missing
+
+        def sensible(key: tuple[str, int]) -> bool:
+            return key not in busy and (self.request.retry or not _is_hopeless(found.unfinished.get(key)))
+
+        missing = ((cell, [s for s in found.missing(cell) if sensible((cell.digest, s))]) for cell in self.cells)
+        return [(cell, seeds) for cell, seeds in missing if seeds]
 
     def _note(self, cells: list[Cell], code: int, said: list[str]) -> None:
         """Each cell without a folder said why in a line, in their order; if not so, each gets all that was said."""
@@ -418,31 +414,27 @@ class Training:
         reasons = own if len(own) == len(absent) else [whole] * len(absent)
         self.refused |= {cell.overrides: reason for cell, reason in zip(absent, reasons, strict=True)}
 
-    def say_progress(self) -> None:
+    def say_progress(self, found: Found) -> None:
         """How many runs (cells x seeds) are done, in the queue, failed and to train, and how long that may take."""
-        counted, missing = self._count(), self._missing()
+        from ivae_lab.queue import besides
+
+        counted, missing = self._count(found), self._missing(found)
+        total = sum(len(cell.seeds) for cell in self.cells)
         left = sum(len(seeds) for _, seeds in missing)
         work = sum(cell.steps * len(seeds) for cell, seeds in missing)
         rate = (time.monotonic() - self.began) / self.worked if self.worked else None
         remaining = "" if rate is None or not left else f", about {_duration(rate * work)} left at the rate so far"
-        others = "".join(f", {counted[name]} {name}" for name in COUNTED if counted[name])
-        self.console.print(
-            f"{counted['done']} of {sum(len(cell.seeds) for cell in self.cells)} runs done{others}, "
-            f"{left} to train{remaining}"
-        )
+        self.console.print(f"{counted['done']} of {total} runs done{besides(counted)}, {left} to train{remaining}")
 
-    def _count(self) -> Counter[str]:
-        from ivae_lab.cells import find
-
-        found = find(self.request.outputs)
-        queued = {(task.cell, seed): state for task, state, _ in self.queued.values() for seed in task.seeds}
+    def _count(self, found: Found) -> Counter[str]:
+        queued = {(each.task.cell, seed): each.now for each in self.queued.values() for seed in each.task.seeds}
         counted: Counter[str] = Counter()
         for key in ((cell.digest, seed) for cell in self.cells for seed in cell.seeds):
             _, status = found.finished.get(key) or found.unfinished.get(key) or (None, {})
             if key in found.finished:
                 counted["done"] += 1
             elif key in queued:
-                counted["waiting" if queued[key] == "PENDING" else "running"] += 1
+                counted[queued[key]] += 1
             elif status.get("state") == "failed":
                 counted["failed"] += 1
             counted["resumed"] += bool(status.get("resumed"))
@@ -489,7 +481,6 @@ def _is_hopeless(where: tuple[Path, dict[str, Any]] | None) -> bool:
     return where[1].get("code") == code()
 
 
-COUNTED = ("running", "waiting", "failed", "resumed")
 PROCESSES = ("slurm", "local")  # launchers that give each run a process of its own
 _TRAIN = "ivae_lab.train: "
 

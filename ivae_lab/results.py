@@ -163,8 +163,8 @@ def write_status(folder: Path, status: dict[str, Any]) -> None:
 
 
 def seal(folder: Path) -> dict[str, list[Any]]:
-    """Size in bytes and SHA-256 of each file that a finished run is judged by."""
-    return {name: [len(content := (folder / name).read_bytes()), _sha256(content)] for name in SEALED}
+    """What tells each file that a finished run is judged by from another."""
+    return {name: _seal(folder / name) for name in SEALED}
 
 
 def check_seal(folder: Path, name: str, status: dict[str, Any]) -> None:
@@ -176,17 +176,16 @@ def check_seal(folder: Path, name: str, status: dict[str, Any]) -> None:
         If they differ.
     """
     sealed = (status.get("files") or {}).get(name)
-    if sealed is None:
-        return
-    size = (folder / name).stat().st_size
-    # Arrays are large, and zip files: reading them finds damage by itself.
-    same = sealed[0] == size and (name.endswith(".npz") or sealed[1] == _sha256((folder / name).read_bytes()))
-    if not same:
+    if sealed is not None and sealed != _seal(folder / name):
         raise ValueError(f"expected {name} as the run wrote it, got another checksum: damaged, or edited by hand")
 
 
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
+def _seal(path: Path) -> list[Any]:
+    """Size in bytes and SHA-256; of arrays the size alone, as they are large, and reading a zip file finds damage."""
+    if path.suffix == ".npz":
+        return [path.stat().st_size]
+    content = path.read_bytes()
+    return [len(content), hashlib.sha256(content).hexdigest()]
 
 
 def read_latents(path: Path) -> dict[str, NDArray[Any]]:

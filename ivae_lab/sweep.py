@@ -1,15 +1,25 @@
-"""What is checked before a sweep begins (`python -m ivae_lab.train -m ...`), and what its runs came to."""
+"""What the runs of a sweep share (`python -m ivae_lab.train -m ...`): how each is composed, a check, the exit codes."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from hydra.plugins.launcher import Launcher
+from omegaconf import DictConfig, OmegaConf
 
 exit_codes = [0]  # of the runs of this process, or that it submitted: a sweep goes on after one that fails
+
+
+def composed(launcher: Launcher, overrides: Sequence[str]) -> tuple[DictConfig, dict[str, Any]]:
+    """Compose the configuration of a job, without Hydra's own part, and its choices."""
+    loader = launcher.hydra_context.config_loader  # type: ignore[attr-defined]
+    config = loader.load_sweep_config(launcher.config, list(overrides))  # type: ignore[attr-defined]
+    own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    return own, dict(config.hydra.runtime.choices)
 
 
 class WritableOutputs(Callback):

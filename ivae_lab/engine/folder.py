@@ -81,9 +81,14 @@ def job() -> dict[str, Any] | None:
         "id": number,
         "node": os.environ.get("SLURMD_NODENAME"),
         "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
-        "restarts": int(os.environ.get("SLURM_RESTART_COUNT", 0)),
+        "restarts": restarts(),
         "log": log,
     }
+
+
+def restarts() -> int:
+    """How often Slurm has started this job again."""
+    return int(os.environ.get("SLURM_RESTART_COUNT", 0))
 
 
 def _commit() -> str | None:

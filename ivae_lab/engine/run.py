@@ -129,7 +129,7 @@ class Run:
         self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
         with atomic(self.settings.folder / "config.yaml") as temporary:
             temporary.write_text(OmegaConf.to_yaml(self.settings.config, resolve=True))
-        if self.settings.config.force and not (folders.job() or {"restarts": 0})["restarts"]:
+        if self.settings.config.force and not folders.restarts():
             forget_checkpoints(self.checkpoint)
         snapshot, damaged = load_checkpoint(self.checkpoint, self.settings.fingerprint, ConfigError)
         for line in damaged:
