@@ -13,11 +13,13 @@ from collections.abc import Callable
 
 import numpy as np
 from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
 from numpy.typing import NDArray
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from scipy.stats import norm
 
-from ivae_lab.build import build
+from ivae_lab.build import ConfigError, build
 from ivae_lab.data.mixing import leaky_relu, xtanh
 from ivae_lab.data.tcl import TCL, Truth, fit_preprocess
 from ivae_lab.metrics.mcc import mean_correlation
@@ -31,12 +33,10 @@ def main() -> None:
     """Print what holds for the data of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("overrides", nargs="+", help="data=... and keys of data, as of ivae_lab.train")
-    with initialize_config_dir(str(CONFIG), version_base="1.3"):
-        config = compose("config", overrides=parser.parse_args().overrides)
-    OmegaConf.set_struct(config, False)
-    seed = int(config.data.pop("seed"))
-    config.data.preprocess = "none"
-    data: TCL = build(config.data, "data")
+    try:
+        data, seed = read(parser.parse_args().overrides)
+    except (HydraException, OmegaConfBaseException, ConfigError) as error:
+        parser.error(" ".join(str(error).split()))
     if data.source_family == "gaussian" and data.source_dim == data.x_dim and not data.noise_std:
         print(f"true log p(x given u) of whitened x: {log_likelihood(data, seed):.3f} nats a row")
     elif data.source_family == "gaussian" and data.source_dim == 2 and data.noise_std:
@@ -44,6 +44,16 @@ def main() -> None:
             print(f"MCC of {name}: {mcc:.3f}")
     else:
         parser.error("expected Gaussian sources, and either d = n without noise or n = 2 with noise")
+
+
+def read(overrides: list[str]) -> tuple[TCL, int]:
+    """The data set of a command line, not preprocessed, and its data seed."""
+    with initialize_config_dir(str(CONFIG), version_base="1.3"):
+        config = compose("config", overrides=overrides)
+    OmegaConf.set_struct(config, False)
+    seed = int(config.data.pop("seed"))
+    config.data.preprocess = "none"
+    return build(config.data, "data"), seed
 
 
 def log_likelihood(data: TCL, seed: int) -> float:
