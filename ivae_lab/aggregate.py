@@ -49,7 +49,7 @@ import pyarrow.parquet
 import yaml
 from numpy.typing import NDArray
 
-from ivae_lab.results import COLUMNS, DTYPES, FINISHED, VARIANT, atomic, read_status
+from ivae_lab.results import COLUMNS, DTYPES, FINISHED, VARIANT, atomic, check_seal, read_status
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -339,6 +339,7 @@ def _read(folder: Path, fingerprint: str) -> Run:
         return Run(fingerprint, kept)
     config = read_config((folder / "config.yaml").read_text(encoding="utf-8"))
     rows = _read_rows((folder / "results.csv").read_text(encoding="utf-8"))
+    check_seal(folder, "results.csv", status)
     _check_seeds(rows["seed"].to_pylist(), status.get("seeds"))
     return Run(fingerprint, kept, config, rows)
 

@@ -18,7 +18,17 @@ import yaml
 
 from ivae_lab import aggregate
 from ivae_lab.aggregate import ABOUT, CACHE, RULE, collect, flatten, main, read_config, run_folders, table
-from ivae_lab.results import COLUMNS, DTYPES, read_results, read_table, summarise, write_results
+from ivae_lab.results import (
+    COLUMNS,
+    DTYPES,
+    read_results,
+    read_status,
+    read_table,
+    seal,
+    summarise,
+    write_results,
+    write_status,
+)
 from tests.commands import Outcome, command
 
 ROOT = Path(__file__).parents[1]
@@ -220,6 +230,16 @@ class TestUnreadable:
         assert reason in found.unreadable["b"]
         assert "\n" not in found.unreadable["b"]
         assert set(table(found)["folder"]) == {"a"}
+
+    def test_a_changed_digit(self, tmp_path: Path) -> None:
+        folder = make_run(tmp_path / "a")
+        (folder / "history.csv").write_text("step\n")
+        for name in ("latents.npz", "examples.npz"):
+            (folder / name).write_bytes(b"")
+        write_status(folder, read_status(folder) | {"files": seal(folder)})
+        assert unreadable(tmp_path) == {}
+        edit(folder / "results.csv", "0.5", "0.6")
+        assert "expected results.csv as the run wrote it, got another checksum" in unreadable(tmp_path)["a"]
 
     @pytest.mark.parametrize("name", ["config.yaml", "status.json", "results.csv"])
     def test_missing_file(self, tmp_path: Path, name: str) -> None:
