@@ -33,6 +33,7 @@ class _QueueLauncher(BaseSubmititLauncher):  # type: ignore[misc]
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Submit what is to be done, and wait for it unless told not to."""
+        self._check_keys()
         wanted = list(self._wanted(job_overrides))
         if wanted:
             self._do(wanted, initial_job_idx)
@@ -40,6 +41,20 @@ class _QueueLauncher(BaseSubmititLauncher):  # type: ignore[misc]
 
     def _do(self, wanted: list[tuple[list[str], Settings]], first: int) -> None:
         raise NotImplementedError
+
+    def _kinds(self) -> dict[str, Any]:
+        """Types of keys of `hydra.launcher`."""
+        raise NotImplementedError
+
+    def _check_keys(self) -> None:
+        from ivae_lab.build import ConfigError, check_value
+
+        given = self.config.hydra.launcher
+        try:
+            for key, kind in self._kinds().items():
+                check_value(given[key], kind, f"hydra.launcher.{key}")
+        except ConfigError as error:
+            _leave(error)
 
     def _wanted(self, job_overrides: Sequence[Sequence[str]]) -> Iterator[tuple[list[str], Settings]]:
         """Jobs that are right and not finished; of the others it says why not, in a line each."""
@@ -105,6 +120,14 @@ class SlurmLauncher(_QueueLauncher):
     def __init__(self, wait: bool, **params: Any) -> None:
         super().__init__(**params)
         self.wait = wait
+
+    def _kinds(self) -> dict[str, Any]:
+        from ivae_lab.types import Count, PositiveFloat, PositiveInt
+
+        counts = dict.fromkeys(("timeout_min", "array_parallelism"), PositiveInt)
+        some = {"cpus_per_task": PositiveInt | None, "gpus_per_node": Count | None, "mem_gb": PositiveFloat | None}
+        names = dict.fromkeys(("partition", "account", "qos", "constraint"), str | None)
+        return {"wait": bool, **counts, **some, **names, "signal_delay_s": Count, "max_num_timeout": Count}
 
     def _do(self, wanted: list[tuple[list[str], Settings]], first: int) -> None:
         from ivae_lab import queue
@@ -178,6 +201,11 @@ class LocalLauncher(_QueueLauncher):
     def __init__(self, processes: int, **params: Any) -> None:
         super().__init__(**params)
         self.processes = processes
+
+    def _kinds(self) -> dict[str, Any]:
+        from ivae_lab.types import Count, PositiveInt
+
+        return {"processes": PositiveInt, "timeout_min": PositiveInt, "gpus_per_node": Count | None}
 
     def _do(self, wanted: list[tuple[list[str], Settings]], first: int) -> None:
         gpus = _visible_gpus()

@@ -10,7 +10,8 @@ if [[ "${SLURM_ARRAY_TASK_ID:-}" ]]; then
   exec bash "$IVAE_LAB_TRAIN" "${overrides[@]}"
 fi
 
-runs=${1:?expected a file with the overrides of one run per line, got none}
+runs=${1:-}
+[[ -f $runs ]] || { echo "expected a file with the overrides of one run per line, got ${runs:-none}" >&2; exit 2; }
 count=$(grep -c . "$runs") || { echo "expected overrides in $runs, got none" >&2; exit 2; }
 here=$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")
 IVAE_LAB_RUNS=$(readlink -f -- "$runs") IVAE_LAB_TRAIN=$here/slurm_train.sh \

@@ -77,3 +77,22 @@ def test_a_machine_without_slurm_is_said(tmp_path: Path) -> None:
     (line,) = outcome.err.splitlines()
     assert line.startswith("ivae_lab.train: expected Slurm to take the jobs, got: Could not detect")
     assert not folders(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("launcher", "wrong", "expected"),
+    [
+        ("local", "processes=0", "expected greater than 0, got 0"),
+        ("local", "processes=two", "expected a valid integer, got 'two'"),
+        ("slurm", "wait=5", "expected a valid boolean, got 5"),
+        ("slurm", "timeout_min=soon", "expected a valid integer, got 'soon'"),
+        ("slurm", "mem_gb=-1", "expected greater than 0 or null, got -1"),
+    ],
+)
+def test_a_wrong_value_is_said_before_anything_begins(tmp_path: Path, launcher: str, wrong: str, expected: str) -> None:
+    sweep = ("-m", *TINY, "seed=0", "data.seed=1,2", f"hydra/launcher={launcher}", f"hydra.launcher.{wrong}")
+    outcome = command(*sweep, cwd=tmp_path)
+    assert outcome.code == 2
+    (line,) = outcome.err.splitlines()
+    assert line.startswith(f"ivae_lab.train: hydra.launcher.{wrong.partition('=')[0]}: {expected}")
+    assert not folders(tmp_path)
