@@ -1,4 +1,9 @@
-"""Networks, written for one model and one batch of rows; `engine/` maps them over many seeds."""
+"""Networks, written for one model and one batch of rows; `engine/` maps them over many seeds.
+
+An encoder is made by `encoder(spec, latent_dim)` and called as `encoder(x, u, noise)`; a decoder is made likewise and
+called as `decoder(z, noise)`. `noise` (B, noise_dim) is standard normal, for dropout: with it a network is in training
+mode, without it in evaluation mode. The networks here do the same in both; those for images are in `image_nets.py`.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ivae_lab.distributions import CorrelatedNormal, Normal, Posterior
-from ivae_lab.types import PositiveFloat, PositiveInt
+from ivae_lab.types import DataSpec, PositiveFloat, PositiveInt
 
 Activation = Literal["xtanh", "leaky_relu", "relu"]
 Init = Literal["torch", "xavier_uniform", "xavier_normal"]
@@ -117,7 +122,33 @@ def _columns(linear: nn.Module, h: Tensor) -> Tensor:
     return linear.weight @ h + linear.bias.unsqueeze(-1)  # type: ignore[operator]
 
 
-class GaussianEncoder(nn.Module):
+class Encoder(nn.Module):
+    """x, and u where it sees it, to a posterior over z.
+
+    Attributes
+    ----------
+    noise_dim
+        Standard normal numbers per row for dropout.
+    """
+
+    noise_dim: int = 0
+
+    def forward(self, x: Tensor, u: Tensor | None, noise: Tensor | None = None) -> Posterior:
+        """(B, d), (B,) and (B, noise_dim) to a Gaussian over (B, n)."""
+        raise NotImplementedError
+
+
+class Decoder(nn.Module):
+    """z to what the likelihood takes; `noise_dim` as in an `Encoder`."""
+
+    noise_dim: int = 0
+
+    def forward(self, z: Tensor, noise: Tensor | None = None) -> Tensor:
+        """(B, n) and (B, noise_dim) to (B, d)."""
+        raise NotImplementedError
+
+
+class GaussianEncoder(Encoder):
     """q(z given x) or q(z given x, u): a Gaussian whose mean and log-variances are MLPs.
 
     Parameters
@@ -136,9 +167,8 @@ class GaussianEncoder(nn.Module):
 
     def __init__(
         self,
-        x_dim: int,
+        spec: DataSpec,
         latent_dim: int,
-        u_dim: int,
         *,
         hidden: PositiveInt,
         layers: PositiveInt,
@@ -151,26 +181,26 @@ class GaussianEncoder(nn.Module):
         covariance: Literal["diagonal", "full"] = "diagonal",
     ) -> None:
         super().__init__()
-        if sees_u and not u_dim:
+        if sees_u and not spec.u_dim:
             raise ValueError("expected data with an auxiliary variable u for an encoder that sees u, got data without")
         self.std, self.covariance, self.latent_dim = std, covariance, latent_dim
         spread = latent_dim * (1 + latent_dim) if covariance == "full" else latent_dim
         widths = [latent_dim, spread] if heads == "separate" else [latent_dim + spread]
         self.nets = nn.ModuleList(
             MLP(
-                x_dim,
+                spec.x_dim,
                 width,
                 hidden=hidden,
                 layers=layers,
                 activation=activation,
                 slope=slope,
                 init=init,
-                u_dim=u_dim if sees_u else 0,
+                u_dim=spec.u_dim if sees_u else 0,
             )
             for width in widths
         )
 
-    def forward(self, x: Tensor, u: Tensor | None) -> Posterior:
+    def forward(self, x: Tensor, u: Tensor | None, noise: Tensor | None = None) -> Posterior:
         """(B, d) and (B,) to a Gaussian over (B, n)."""
         joint, n = torch.cat([net(x, u) for net in self.nets], -1), self.latent_dim
         if self.covariance == "diagonal":
@@ -183,13 +213,13 @@ class GaussianEncoder(nn.Module):
         return 2 * torch.log(nn.functional.softplus(spread)) if self.std == "softplus" else spread
 
 
-class MLPDecoder(nn.Module):
+class MLPDecoder(Decoder):
     """z to the parameter of p(x given z): a mean (Gaussian) or logits (Bernoulli)."""
 
     def __init__(
         self,
+        spec: DataSpec,
         latent_dim: int,
-        x_dim: int,
         *,
         hidden: PositiveInt,
         layers: PositiveInt,
@@ -198,8 +228,9 @@ class MLPDecoder(nn.Module):
         init: Init,
     ) -> None:
         super().__init__()
-        self.net = MLP(latent_dim, x_dim, hidden=hidden, layers=layers, activation=activation, slope=slope, init=init)
+        widths = (latent_dim, spec.x_dim)
+        self.net = MLP(*widths, hidden=hidden, layers=layers, activation=activation, slope=slope, init=init)
 
-    def forward(self, z: Tensor) -> Tensor:
+    def forward(self, z: Tensor, noise: Tensor | None = None) -> Tensor:
         """(B, n) to (B, d)."""
         return self.net(z)  # type: ignore[no-any-return]

@@ -27,7 +27,7 @@ Decay = Annotated[float, Gt(0), Lt(1)]
 class Batch:
     """Rows of a data set: observations, auxiliary variable, true sources where known, and row ids."""
 
-    x: Tensor  # (B, d) observations, float32
+    x: Tensor  # (B, d) observations: float32, or the bytes of images (C, H, W), uint8
     u: Tensor | None  # (B,) int64 labels in 0..M-1, such as the segment of a time series
     z: Tensor | None  # (B, n) true sources: for scoring only, a model never reads them
     index: Tensor  # (B,) int64 row ids in the whole data set, kept through splits and shuffling
@@ -48,6 +48,21 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class Image:
+    """How a row of x is an image: its bytes, channel by channel, each row by row."""
+
+    channels: int  # C
+    height: int  # H
+    width: int  # W
+    redrawn: bool = False  # a byte b is no observation, but the probability b / 255 of a 1 that is drawn at every step
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        return self.channels, self.height, self.width
+
+
+@dataclass(frozen=True)
 class DataSpec:
     """What a model must know of the data before it is built."""
 
@@ -55,7 +70,8 @@ class DataSpec:
     u_dim: int  # M, the number of values of u; 0 where the data has no u
     source_dim: int | None  # n of the true sources, None where unknown
     train_rows: int  # N of the training part
-    binary: bool  # observations are 0 or 1
+    binary: bool  # observations are 0 or 1, or (bytes of grey images) stand for the probability of a 1
+    image: Image | None = None  # x are bytes of images; None: x are numbers
 
 
 @dataclass(frozen=True)
@@ -66,6 +82,7 @@ class Splits:
     valid: Batch
     test: Batch
     spec: DataSpec
+    scored: tuple[str, ...] = ("train", "valid", "test")  # parts whose latents are kept and scored after the training
 
     def items(self) -> list[tuple[str, Batch]]:
         """The parts that have rows, by name."""

@@ -18,6 +18,7 @@ from ivae_lab.build import ConfigError
 from ivae_lab.engine.callbacks import load_checkpoint
 from ivae_lab.nets import GaussianEncoder
 from ivae_lab.results import is_finished
+from ivae_lab.types import DataSpec
 from tests.commands import TINY, Outcome, command, here, numbers, run_folder
 
 
@@ -149,8 +150,8 @@ def test_a_sweep_into_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path
 def test_an_encoder_that_sees_u_refuses_data_without() -> None:
     with pytest.raises(ValueError, match=r"expected data with an auxiliary variable u .* got data without"):
         GaussianEncoder(
-            5, 2, 0, hidden=4, layers=2, activation="relu", slope=0.1, init="torch", sees_u=True, heads="shared",
-            std="exp",
+            DataSpec(5, 0, None, 100, False), 2, hidden=4, layers=2, activation="relu", slope=0.1, init="torch",
+            sees_u=True, heads="shared", std="exp",
         )  # fmt: skip
 
 

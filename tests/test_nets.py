@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot, softplus
 
 from ivae_lab.nets import MLP, Activation, GaussianEncoder, MLPDecoder, activate, look_up
+from ivae_lab.types import DataSpec
 
 ACTIVATIONS: tuple[Activation, ...] = ("xtanh", "leaky_relu", "relu")
 SMALL: dict[str, Any] = {"hidden": 7, "layers": 3, "activation": "xtanh", "slope": 0.1, "init": "torch"}
@@ -28,7 +29,7 @@ def mlp(in_dim: int, out_dim: int, **changes: Any) -> MLP:
 def encoder(**changes: Any) -> GaussianEncoder:
     torch.manual_seed(0)
     settings = SMALL | {"sees_u": False, "heads": "separate", "std": "exp"} | changes
-    return GaussianEncoder(4, 3, 5, **settings)
+    return GaussianEncoder(DataSpec(4, 5, None, 100, False), 3, **settings)
 
 
 def joint_weight(net: MLP) -> Tensor:
@@ -181,19 +182,17 @@ def test_the_encoder_sees_u_where_asked_to(sees_u: bool) -> None:
 
 def test_an_encoder_that_sees_u_needs_data_with_u() -> None:
     with pytest.raises(ValueError, match="expected data with an auxiliary variable u for an encoder"):
-        GaussianEncoder(4, 3, 0, **SMALL, sees_u=True, heads="separate", std="exp")
+        GaussianEncoder(DataSpec(4, 0, None, 100, False), 3, **SMALL, sees_u=True, heads="separate", std="exp")
 
 
 def test_the_decoder_is_an_mlp_of_z() -> None:
-    net, z = MLPDecoder(3, 4, **SMALL), torch.randn(6, 3)
+    net, z = MLPDecoder(DataSpec(4, 0, None, 100, False), 3, **SMALL), torch.randn(6, 3)
     torch.testing.assert_close(net(z), reference(net.net, z, "xtanh", 0.1))
 
 
 def test_the_released_ivae_has_as_many_parameters_as_in_the_released_code(
     composed: Callable[..., DictConfig], model_of: Callable[..., Any]
 ) -> None:
-    from ivae_lab.types import DataSpec
-
     config = composed("model=ivae_released", "data=tcl_khemakhem_released")
     data = config.data
     rows = data.segments * data.samples_per_segment

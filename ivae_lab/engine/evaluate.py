@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from ivae_lab.engine.stack import ENCODE_ROWS, Stack
+from ivae_lab.engine.stack import ENCODE_IMAGES, ENCODE_ROWS, Stack
 from ivae_lab.engine.streams import normals
 from ivae_lab.metrics.estimate import Estimate
 from ivae_lab.types import Batch, Splits
 
-EXAMPLES = 1000  # rows in examples.npz
+EXAMPLES, IMAGES, DRAWS = 1000, 100, 8  # rows in examples.npz, of images fewer; draws from each part of the prior
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,9 @@ class Encoded:
 
     split: str
     rows: Batch
-    latents: dict[str, np.ndarray[Any, Any]]  # "mean" and "sample", each (S, N, n)
+    latents: dict[
+        str, np.ndarray[Any, Any]
+    ]  # "mean" and "sample", each (S, N, n); of some models "cluster" (S, N)
     terms: dict[str, np.ndarray[Any, Any]]  # in nats, averaged over rows, each (S,)
 
     def estimate(self, position: int) -> Estimate:
@@ -34,19 +36,22 @@ class Encoded:
             u=_numpy(self.rows.u),
             index=self.rows.index.cpu().numpy(),
             terms={name: float(values[position]) for name, values in self.terms.items()},
+            clusters=self.latents["cluster"][position] if "cluster" in self.latents else None,
         )
 
 
 def encode(stack: Stack, splits: Splits, device: torch.device) -> list[Encoded]:
-    """Encode every split that has rows, with one posterior sample per row from each seed's own stream."""
-    return [_encode(stack, name, rows.to(device)) for name, rows in splits.items()]
+    """Encode the splits that are to be scored, with one posterior sample per row from each seed's own stream."""
+    return [_encode(stack, name, rows.to(device)) for name, rows in splits.items() if name in splits.scored]
 
 
 def examples(stack: Stack, rows: Batch, device: torch.device) -> dict[str, np.ndarray[Any, Any]]:
     """At most `EXAMPLES` evenly spaced rows as every seed reconstructs them, and the priors: arrays of examples.npz."""
-    chosen = torch.linspace(0, len(rows) - 1, min(EXAMPLES, len(rows))).long()
+    most = IMAGES if rows.x.dtype == torch.uint8 else EXAMPLES
+    chosen = torch.linspace(0, len(rows) - 1, min(most, len(rows))).long()
     batch = rows[chosen].to(device)
-    said = {name: value.cpu().numpy() for name, value in stack.map("examples", batch).items()}  # (S, ...)
+    noise = normals(stack.seeds, "examples", 0, (DRAWS, stack.template.latent_dim)).to(device)
+    said = {name: value.cpu().numpy() for name, value in stack.map("examples", batch, noise).items()}  # (S, ...)
     arrays = {"index": batch.index, "x": batch.x, "u": batch.u, "sources": batch.z}
     return said | {name: part.cpu().numpy() for name, part in arrays.items() if part is not None}
 
@@ -54,23 +59,31 @@ def examples(stack: Stack, rows: Batch, device: torch.device) -> dict[str, np.nd
 def posterior_means(stack: Stack, data: Batch, rows: torch.Tensor) -> torch.Tensor:
     """The posterior's mean of some rows, for every seed: (S, N, n)."""
     device = next(iter(stack.parameters.values())).device
-    blocks = torch.split(rows, ENCODE_ROWS)
+    blocks = torch.split(rows, _encode_rows(data))
     return torch.cat([stack.map("posterior_mean", data[block].to(device)) for block in blocks], 1)
 
 
 def _encode(stack: Stack, split: str, rows: Batch) -> Encoded:
-    noise = normals(stack.seeds, f"posterior sample, {split}", 0, (len(rows), stack.template.noise_dim))
-    blocks = [
-        stack.map("bound", rows[start : start + ENCODE_ROWS], noise[:, start : start + ENCODE_ROWS].to(rows.x.device))
-        for start in range(0, len(rows), ENCODE_ROWS)
-    ]
+    model, step = stack.template, _encode_rows(rows)
+    noise = normals(stack.seeds, f"posterior sample, {split}", 0, (len(rows), model.noise_dim))
+    blocks = []
+    for start in range(0, len(rows), step):
+        own = noise[:, start : start + step]  # (S, step, noise_dim)
+        live = normals(stack.seeds, f"live evaluation, {split}", start, (own.shape[1], model.live_dim))
+        block = rows[start : start + step]
+        blocks.append(stack.map("bound", block, torch.cat([own, live], -1).to(rows.x.device)))
     whole = {name: torch.cat([block[name] for block in blocks], 1).cpu() for name in blocks[0]}  # (S, N, ...)
     return Encoded(
         split=split,
         rows=rows,
-        latents={name: whole.pop(name).numpy() for name in ("mean", "sample")},
+        latents={name: whole.pop(name).numpy() for name in ("mean", "sample", "cluster") if name in whole},
         terms={name: values.double().mean(1).numpy() for name, values in whole.items()},
     )
+
+
+def _encode_rows(rows: Batch) -> int:
+    """How many rows at a time: networks for images need more memory a row."""
+    return ENCODE_IMAGES if rows.x.dtype == torch.uint8 else ENCODE_ROWS
 
 
 def _numpy(part: torch.Tensor | None) -> np.ndarray[Any, Any] | None:

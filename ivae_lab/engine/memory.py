@@ -58,7 +58,8 @@ def step_graph(stack: Stack, data: DataModule, training: Training) -> GraphModul
     models, device = len(stack.seeds), data.device
     shuffled = Shuffled(stack.seeds, torch.zeros(models, dtype=torch.int64), data.rows, data.batch_size)
     part = Part(stack, new_state(stack, torch.zeros(models)), shuffled, data, training, None)
-    noise = torch.zeros(models, data.batch_size, stack.template.noise_dim, device=device)
+    width = stack.template.noise_dim + stack.template.live_dim
+    noise = torch.zeros(models, data.batch_size, width, device=device)
     changing = (
         shuffled.at(0).to(device),
         noise,

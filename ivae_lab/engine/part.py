@@ -24,9 +24,10 @@ Programs = dict[tuple[str, int], Step]
 
 
 def new_state(stack: Stack, rate: Tensor) -> State:
-    """The state at step 0: the stack's own parameters, Adam's moments, the rates (S,) and running sums."""
+    """The state at step 0: the stack's own parameters and buffers, Adam's moments, the rates (S,) and running sums."""
     return {
         "parameters": stack.parameters,
+        "buffers": stack.buffers,
         "first": {name: torch.zeros_like(value) for name, value in stack.parameters.items()},
         "second": {name: torch.zeros_like(value) for name, value in stack.parameters.items()},
         "rates": Rates.state_at_start(rate),
@@ -76,8 +77,9 @@ class Part:
         begin = 0 if chunk.pretraining else plan.pretrain_steps
         counts = range(chunk.start - begin + 1, chunk.stop - begin + 1)
         done = [0.0 if chunk.pretraining else (count - 1) / plan.steps for count in counts]
-        shape = (len(counts), self.data.batch_size, self.stack.template.noise_dim)
-        noise = normals(self.stack.seeds, "training noise", chunk.start, shape)  # (S, T, B, noise_dim)
+        model = self.stack.template
+        shape = (len(counts), self.data.batch_size, model.noise_dim + model.live_dim)
+        noise = normals(self.stack.seeds, "training noise", chunk.start, shape)  # (S, T, B, noise_dim + live_dim)
         # Cut into steps in one go: launching an operation costs as much as some of a step's kernels take.
         noises = noise.transpose(0, 1).contiguous().to(device).unbind()
         progress = torch.tensor(done).to(device).unbind()
@@ -121,7 +123,7 @@ class Part:
         seen = {"x": table.x, "u": table.u, "index": table.index}
         return (
             state["parameters"],
-            self.stack.buffers,
+            state["buffers"],
             state["first"],
             state["second"],
             state["sums"],
@@ -132,8 +134,8 @@ class Part:
 def update_of(stack: Stack, method: str, clip_norm: float | None) -> Step:
     """One optimiser step as a function of tensors alone: it changes parameters, moments and sums.
 
-    The function takes what `Part.fixed` gives, then rows (S, B), noise (S, B, noise_dim), progress () and Adam's pace
-    (6, S). It returns the loss, (S,).
+    The function takes what `Part.fixed` gives, then rows (S, B), noise (S, B, noise_dim + live_dim), progress () and
+    Adam's pace (6, S). It returns the loss, (S,).
     """
     gradients_of = stack.gradients(method)
 

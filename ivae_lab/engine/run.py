@@ -231,8 +231,8 @@ def _divergence(diverged: dict[int, int]) -> str:
 
 def _latents(encoded: list[Encoded], seeds: list[int]) -> dict[str, np.ndarray[Any, Any]]:
     arrays = {
-        name: np.concatenate([part.latents[name] for part in encoded], 1) for name in ("mean", "sample")
-    }  # (S, N, n)
+        name: np.concatenate([part.latents[name] for part in encoded], 1) for name in encoded[0].latents
+    }  # (S, N, ...)
     for name, key in (("sources", "z"), ("u", "u"), ("index", "index")):
         values = [getattr(part.rows, key) for part in encoded]
         if values[0] is not None:

@@ -14,7 +14,8 @@ from ivae_lab.engine.streams import generator
 from ivae_lab.models.model import Model
 from ivae_lab.types import Batch
 
-ENCODE_ROWS = 2048  # rows that `map` is given at a time, so that memory does not grow with the data
+# Rows that `map` is given at a time, so that memory does not grow with the data.
+ENCODE_ROWS, ENCODE_IMAGES = 2048, 256
 Parameters = dict[str, Tensor]  # by name, each (S, ...)
 
 
@@ -66,13 +67,17 @@ class Stack:
         return part
 
     def map(self, method: str, batch: Batch, *arguments: Tensor) -> Any:
-        """Call a method on rows that all seeds share; `arguments` carry a first dimension of seeds, (S, ...)."""
+        """Call a method on rows that all seeds share; `arguments` carry a first dimension of seeds, (S, ...).
+
+        Nothing of the models changes.
+        """
 
         def one(parameters: Parameters, buffers: Parameters, *rest: Tensor) -> Any:
             return functional_call(self.template, (parameters, buffers), (method, batch, *rest))
 
         with torch.no_grad():
-            return vmap(one)(self.parameters, self.buffers, *arguments)
+            buffers = {name: value.clone() for name, value in self.buffers.items()}
+            return vmap(one)(self.parameters, buffers, *arguments)
 
     def model(self, position: int) -> Model:
         """The model of one seed; what is changed in it must be put back with `replace`."""

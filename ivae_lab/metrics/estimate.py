@@ -29,6 +29,7 @@ class Estimate:
     u: NDArray[Any] | None  # (N,) auxiliary variable
     index: Integers  # (N,) row ids in the whole data set
     terms: dict[str, float]  # the ELBO and its terms by name, averaged over rows, in nats
+    clusters: Integers | None = None  # (N,) the model's most probable cluster of each row, where it has clusters
 
     @property
     def state(self) -> str:

@@ -10,8 +10,26 @@ from torch import Tensor, nn
 from ivae_lab.distributions import Normal
 from ivae_lab.types import DataSpec, Fraction, PositiveFloat
 
+_HALF = 1 / 510  # of the distance between two values of a byte, as parts of their range
 
-class GaussianLikelihood(nn.Module):
+
+class Likelihood(nn.Module):
+    """What a model asks of p(x given z); x and the decoder's output are (B, d)."""
+
+    def log_prob(self, x: Tensor, output: Tensor, progress: Tensor) -> Tensor:
+        """Log p(x given z) in nats, (B,); `progress` is the share of the training done."""
+        raise NotImplementedError
+
+    def mean(self, output: Tensor) -> Tensor:
+        """Expected x given the decoder's output: (B, d)."""
+        raise NotImplementedError
+
+    def sample(self, output: Tensor, generator: torch.Generator) -> Tensor:
+        """Draw x given the decoder's output: (B, d)."""
+        raise NotImplementedError
+
+
+class GaussianLikelihood(Likelihood):
     """p(x given z) = N(x; f(z), v I): additive noise (Khemakhem et al. 2020, Equation 6).
 
     Parameters
@@ -69,8 +87,11 @@ class GaussianLikelihood(nn.Module):
         return Normal(output, self.log_variance).sample(len(output), generator)
 
 
-class BernoulliLikelihood(nn.Module):
-    """p(x given z) = prod_i Bernoulli(x_i; sigmoid(f_i(z))) (Khemakhem et al. 2020, Supplement E, Equation 29)."""
+class BernoulliLikelihood(Likelihood):
+    """p(x given z) = prod_i Bernoulli(x_i; sigmoid(f_i(z))) (Khemakhem et al. 2020, Supplement E, Equation 29).
+
+    Of grey images that are not binarised, x_i in [0, 1] is the weight of a 1: minus a cross-entropy, no density.
+    """
 
     def __init__(self, spec: DataSpec) -> None:
         super().__init__()
@@ -89,3 +110,58 @@ class BernoulliLikelihood(nn.Module):
         """Draw x given the decoder's output: (B, d)."""
         uniform = torch.rand(output.shape, generator=generator).to(output.device)
         return (uniform < torch.sigmoid(output)).to(output.dtype)
+
+
+class DiscretisedLogistic(Likelihood):
+    """p(x given z) of colour images: a logistic around f(z), put into the 256 values that a byte can have.
+
+    p(x_i) = S((x_i + h - f_i(z)) / s) - S((x_i - h - f_i(z)) / s) with the logistic function S and half the distance
+    of two values, h = 1 / 510; the lowest and the highest value take what is beyond them, so that the 256
+    probabilities sum to 1. One scale s is learned for all (Willetts and Paige 2021, section 4.2; Kingma et al. 2016,
+    section C.5: https://arxiv.org/abs/1606.04934).
+
+    Parameters
+    ----------
+    spec
+        The data it is for.
+    scale
+        s at the start; x is in [-1/2, 1/2].
+    """
+
+    def __init__(self, spec: DataSpec, *, scale: PositiveFloat) -> None:
+        super().__init__()
+        if spec.image is None or spec.binary:
+            raise ValueError(
+                f"expected colour images for a discretised logistic likelihood, got "
+                f"{'binary images' if spec.binary else 'data that are no images'}"
+            )
+        self.log_scale = nn.Parameter(torch.tensor(math.log(scale)))
+
+    def log_prob(self, x: Tensor, output: Tensor, progress: Tensor) -> Tensor:
+        """Log p(x given z) in nats: (B,)."""
+        inverse = torch.exp(-self.log_scale)
+        centred = x - output
+        below_upper = nn.functional.logsigmoid((centred + _HALF) * inverse)
+        above_lower = nn.functional.logsigmoid((_HALF - centred) * inverse)
+        between = below_upper + above_lower + torch.log(-torch.expm1(-2 * _HALF * inverse))  # S(a) - S(b), a > b
+        inner = torch.where(x > _HALF - 0.5, torch.where(x < 0.5 - _HALF, between, above_lower), below_upper)
+        return inner.sum(-1)
+
+    def mean(self, output: Tensor) -> Tensor:
+        """The logistic's centre, within the range of x: (B, d)."""
+        return output.clamp(-0.5, 0.5)
+
+    def sample(self, output: Tensor, generator: torch.Generator) -> Tensor:
+        """Draw x given the decoder's output: (B, d)."""
+        uniform = torch.rand(output.shape, generator=generator).clamp(min=1e-7).to(output.device)
+        drawn = output + torch.exp(self.log_scale) * torch.logit(uniform)
+        levels = torch.round((drawn + 0.5) / (2 * _HALF)) * (2 * _HALF) - 0.5
+        return levels.clamp(-0.5, 0.5)
+
+
+def of_images(spec: DataSpec, *, scale: PositiveFloat) -> Likelihood:
+    """Bernoulli for binary and grey images, a discretised logistic of that scale at the start for colour ones.
+
+    Willetts and Paige 2021, section 4.2.
+    """
+    return BernoulliLikelihood(spec) if spec.binary else DiscretisedLogistic(spec, scale=scale)

@@ -15,14 +15,17 @@ class Model(nn.Module):
     """A trainable model of x, with latents z.
 
     The engine maps these methods over many seeds at once (`torch.func.vmap`), so they draw no random numbers
-    of their own (noise comes in), branch on no tensor's value, and change no buffer.
+    of their own (noise comes in) and branch on no tensor's value. `loss` may change buffers in place (the running
+    statistics of batch normalisation), nothing else does.
 
     Attributes
     ----------
     latent_dim
         n.
     noise_dim
-        Standard normal numbers that `loss` wants per row.
+        Standard normal numbers per row that make the posterior's sample.
+    live_dim
+        Further ones, for what is random in training only, such as dropout.
     pretrain_steps
         Optimiser steps on `pretraining_loss` before the main objective; 0 for none.
     starts_from_data
@@ -31,13 +34,15 @@ class Model(nn.Module):
 
     latent_dim: int
     noise_dim: int
+    live_dim: int = 0
     pretrain_steps: int = 0
     starts_from_data: bool = False
 
     def loss(self, batch: Batch, noise: Tensor, progress: Tensor) -> dict[str, Tensor]:
         """The objective to minimise under "loss", and terms to report (in nats per row): scalars.
 
-        `noise` is (B, noise_dim), standard normal; `progress` is a scalar in [0, 1], the share of the training done.
+        `noise` is (B, noise_dim + live_dim), standard normal; `progress` is a scalar in [0, 1], the share of the
+        training done.
         """
         raise NotImplementedError
 
@@ -56,15 +61,18 @@ class Model(nn.Module):
     def bound(self, batch: Batch, noise: Tensor) -> dict[str, Tensor]:
         """What a trained model says of each row, (B, ...): "mean" and "sample" of the posterior, "elbo" and its terms.
 
-        The sample is the one that `noise` makes, and the terms are taken at it; terms are in nats.
+        The sample is the one that `noise` (B, noise_dim + live_dim) makes, and the terms are taken at it; terms are in
+        nats. A model of clusters adds "cluster", the most probable one at the posterior's mean, int64.
         """
         raise NotImplementedError
 
-    def examples(self, batch: Batch) -> dict[str, Tensor]:
-        """What is worth a look beside the latents.
+    def examples(self, batch: Batch, noise: Tensor) -> dict[str, Tensor]:
+        """What is worth a look beside the latents; `noise` (r, n) is standard normal.
 
         "reconstruction" (B, d), the x expected at the posterior's mean; "prior_mean" and "prior_std" (M, n), of the
-        prior at each u, or of each component of a mixture, or of one row.
+        prior at each u, or of each component of a mixture, or of one row. Images are in [0, 1], and come with "drawn"
+        (M, r, d), the x expected at r draws from the prior at each u or component, and "traversals" (n', steps, d),
+        where one latent after the other moves through the prior's range.
         """
         raise NotImplementedError
 

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from ivae_lab.distributions import Posterior
-from ivae_lab.models.likelihoods import BernoulliLikelihood, GaussianLikelihood
+from ivae_lab.distributions import NormalMixture, Posterior
+from ivae_lab.models.auxiliary import Auxiliary
+from ivae_lab.models.likelihoods import Likelihood
 from ivae_lab.models.model import Model
 from ivae_lab.models.objectives import ELBO, Evidence, FourTerms
+from ivae_lab.models.pixels import Pixels
+from ivae_lab.nets import Decoder, Encoder
 from ivae_lab.types import Batch, Count, DataSpec, NonNegativeFloat, PositiveInt
+
+# What is drawn of a model of images: components, latents, and how many deviations a traversal reaches to either side.
+_MOST_DRAWN, _MOST_TRAVERSED, _STEPS, _REACH = 20, 10, 9, 2.5
 
 
 class VAE(Model):
@@ -31,9 +38,14 @@ class VAE(Model):
     beta
         Weight of the KL term, or of what the objective says instead.
     encoder, decoder, likelihood, objective
-        See `nets.py`, `likelihoods.py` and `objectives.py`.
+        See `nets.py`, `image_nets.py`, `likelihoods.py` and `objectives.py`.
     pretrain_steps
         Steps as a plain autoencoder before the objective: VaDE's pretraining. Every seed does its own.
+    auxiliary
+        Makes u from x, in place of the data's; see `auxiliary.py`.
+    evaluate_live
+        Encode the data after the training with networks in training mode, dropout and batch statistics live, and
+        images binarised afresh by each seed: as the code released with Willetts and Paige 2021 does.
     """
 
     def __init__(
@@ -43,13 +55,19 @@ class VAE(Model):
         *,
         latent_dim: PositiveInt | None,
         beta: NonNegativeFloat,
-        encoder: Callable[[int, int, int], nn.Module],
-        decoder: Callable[[int, int], nn.Module],
-        likelihood: Callable[[DataSpec], GaussianLikelihood | BernoulliLikelihood],
+        encoder: Callable[[DataSpec, int], Encoder],
+        decoder: Callable[[DataSpec, int], Decoder],
+        likelihood: Callable[[DataSpec], Likelihood],
         objective: ELBO | FourTerms,
         pretrain_steps: Count = 0,
+        auxiliary: Callable[[DataSpec], Auxiliary] | None = None,
+        evaluate_live: bool = False,
     ) -> None:
         super().__init__()
+        self.pixels = Pixels(spec.image, spec.binary) if spec.image is not None else None
+        self.auxiliary = auxiliary(spec) if auxiliary is not None else None
+        if self.auxiliary is not None:
+            spec = replace(spec, u_dim=self.auxiliary.u_dim)
         if latent_dim is None:
             if spec.source_dim is None:
                 raise ValueError("expected latent_dim for data without known sources, got none")
@@ -57,8 +75,10 @@ class VAE(Model):
         self.latent_dim = self.noise_dim = latent_dim
         self.train_rows, self.u_dim, self.pretrain_steps = spec.train_rows, spec.u_dim, pretrain_steps
         self.register_buffer("beta", torch.tensor(float(beta)))  # a number of its own for each model of a stack
-        self.encoder = encoder(spec.x_dim, latent_dim, spec.u_dim)
-        self.decoder = decoder(latent_dim, spec.x_dim)
+        self.encoder = encoder(spec, latent_dim)
+        self.decoder = decoder(spec, latent_dim)
+        self.evaluate_live = evaluate_live
+        self.live_dim = self.encoder.noise_dim + self.decoder.noise_dim + (self.pixels.noise_dim if self.pixels else 0)
         if isinstance(objective, FourTerms) and getattr(self.encoder, "covariance", None) == "full":
             raise ValueError(
                 "expected encoder.covariance=diagonal for an objective of four terms, whose estimates take each "
@@ -76,7 +96,7 @@ class VAE(Model):
 
     def loss(self, batch: Batch, noise: Tensor, progress: Tensor) -> dict[str, Tensor]:
         """The objective, with the ELBO and its terms, in nats per row."""
-        evidence = self._evidence(batch, noise, progress)
+        evidence = self._evidence(batch, noise, progress, live=True)
         kl = evidence.kl()
         return {
             "loss": self.objective(evidence, self.get_buffer("beta"), progress),
@@ -87,25 +107,47 @@ class VAE(Model):
 
     def bound(self, batch: Batch, noise: Tensor) -> dict[str, Tensor]:
         """Posterior mean and sample, and the ELBO of each row with its terms."""
-        evidence = self._evidence(batch, noise, torch.ones_like(noise[0, 0]))
-        kl = evidence.kl()
-        return {
-            "mean": evidence.posterior.mean,
+        evidence = self._evidence(batch, noise, torch.ones_like(noise[0, 0]), live=self.evaluate_live)
+        kl, mean = evidence.kl(), evidence.posterior.mean
+        found = {
+            "mean": mean,
             "sample": evidence.z,
             "elbo": evidence.log_likelihood - kl,
             "log_likelihood": evidence.log_likelihood,
             "kl": kl,
         }
+        if isinstance(evidence.prior, NormalMixture):
+            found["cluster"] = evidence.prior.log_joint(mean).argmax(-1)
+        return found
 
-    def _evidence(self, batch: Batch, noise: Tensor, progress: Tensor) -> Evidence:
-        q = self.encode(batch)
-        z = q.rsample(noise)
-        log_likelihood = self.likelihood.log_prob(batch.x, self.decoder(z), progress)
-        return Evidence(log_likelihood, q, self.prior(batch.u), z, self.train_rows)
+    def _evidence(self, batch: Batch, noise: Tensor, progress: Tensor, live: bool) -> Evidence:
+        for_sample, *for_networks, for_pixels = self._cut(noise)
+        x = self.observed(batch, for_pixels)
+        to_encoder, to_decoder = for_networks if live else (None, None)
+        q = self.encoder(x, self.u(batch), to_encoder)
+        z = q.rsample(for_sample)
+        log_likelihood = self.likelihood.log_prob(x, self.decoder(z, to_decoder), progress)
+        return Evidence(log_likelihood, q, self.prior(self.u(batch)), z, self.train_rows)
+
+    def _cut(self, noise: Tensor) -> tuple[Tensor, ...]:
+        """The noise for the sample, encoder, decoder and pixels."""
+        widths = [self.noise_dim, self.encoder.noise_dim, self.decoder.noise_dim]
+        return noise.tensor_split([widths[0], sum(widths[:2]), sum(widths)], -1)
+
+    def observed(self, batch: Batch, noise: Tensor | None = None) -> Tensor:
+        """The x that the networks and the likelihood see: (B, d)."""
+        return batch.x if self.pixels is None else self.pixels(batch.x, noise)
+
+    def u(self, batch: Batch) -> Tensor | None:
+        """The auxiliary variable: the data's, or what is made of x."""
+        return batch.u if self.auxiliary is None else self.auxiliary(self.observed(batch))
 
     def pretraining_loss(self, batch: Batch, noise: Tensor, progress: Tensor) -> dict[str, Tensor]:
         """An autoencoder's: -log p(x given the posterior's mean)."""
-        log_likelihood = self.likelihood.log_prob(batch.x, self.decoder(self.encode(batch).mean), progress)
+        _, to_encoder, to_decoder, for_pixels = self._cut(noise)
+        x = self.observed(batch, for_pixels)
+        code = self.encoder(x, self.u(batch), to_encoder).mean
+        log_likelihood = self.likelihood.log_prob(x, self.decoder(code, to_decoder), progress)
         nothing = torch.full_like(log_likelihood.mean(), torch.nan)
         return {
             "loss": -log_likelihood.mean(),
@@ -116,23 +158,42 @@ class VAE(Model):
 
     def encode(self, batch: Batch) -> Posterior:
         """q(z given x [, u])."""
-        return self.encoder(batch.x, batch.u)  # type: ignore[no-any-return]
+        return self.encoder(self.observed(batch), self.u(batch))  # type: ignore[no-any-return]
 
-    def examples(self, batch: Batch) -> dict[str, Tensor]:
-        """Reconstructions from the posterior's mean, and the prior's parameters."""
+    def examples(self, batch: Batch, noise: Tensor) -> dict[str, Tensor]:
+        """Reconstructions from the posterior's mean, the prior's parameters, and what there is to see of images."""
         every_u = torch.arange(self.u_dim, device=batch.x.device) if self.u_dim else None
-        prior = self.prior(every_u)
+        prior, code = self.prior(every_u), self.posterior_mean(batch)
         mean, std = prior.mean + 0 * prior.std, prior.std + 0 * prior.mean  # of one shape
-        return {
-            "reconstruction": self.likelihood.mean(self.decoder(self.posterior_mean(batch))),
-            "prior_mean": mean.reshape(-1, self.latent_dim),
-            "prior_std": std.reshape(-1, self.latent_dim),
-        }
+        mean, std = mean.reshape(-1, self.latent_dim), std.reshape(-1, self.latent_dim)
+        shown = {"reconstruction": self._expected(code), "prior_mean": mean, "prior_std": std}
+        if self.pixels is None:
+            return shown
+        first = slice(_MOST_DRAWN)
+        if isinstance(prior, NormalMixture):
+            first = prior.log_weights.topk(min(_MOST_DRAWN, len(mean))).indices  # type: ignore[assignment]
+        drawn = mean[first].unsqueeze(1) + std[first].unsqueeze(1) * noise  # (M, r, n)
+        return shown | {"drawn": self._expected(drawn), **self._traversals(code)}
+
+    def _traversals(self, code: Tensor) -> dict[str, Tensor]:
+        """The latents that vary most over the rows: one after the other moves around the first row's code."""
+        chosen = code.var(0).topk(min(_MOST_TRAVERSED, self.latent_dim)).indices  # (n',)
+        steps = torch.linspace(-_REACH, _REACH, _STEPS, device=code.device)
+        moved = code.mean(0)[chosen].unsqueeze(-1) + code.std(0)[chosen].unsqueeze(-1) * steps  # (n', steps)
+        at = torch.nn.functional.one_hot(chosen, self.latent_dim).to(code.dtype).unsqueeze(1)  # (n', 1, n)
+        z = code[0] * (1 - at) + moved.unsqueeze(-1) * at  # (n', steps, n)
+        return {"traversals": self._expected(z), "traversed": chosen}
+
+    def _expected(self, z: Tensor) -> Tensor:
+        """The x expected given z, of images in [0, 1]: (..., n) to (..., d)."""
+        x = self.likelihood.mean(self.decoder(z.reshape(-1, self.latent_dim)))
+        x = x.reshape(*z.shape[:-1], x.shape[-1])
+        return x if self.pixels is None else self.pixels.shown(x)
 
     def start(self, z: Tensor, seed: int) -> None:
         """Fit the prior to encoded data."""
         self.prior.fit(z, seed)  # type: ignore[operator]
 
     def sample(self, rows: int, u: Tensor | None, generator: torch.Generator) -> Tensor:
-        """Z from the prior, then x given z."""
+        """Z from the prior, then x given z; images as observations of `models/pixels.py`."""
         return self.likelihood.sample(self.decoder(self.prior(u).sample(rows, generator)), generator)

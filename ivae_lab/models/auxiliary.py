@@ -1,0 +1,51 @@
+"""The auxiliary variable u made of x, where the data have none, or another one is wanted."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ivae_lab.types import DataSpec, PositiveInt
+
+
+class Auxiliary(nn.Module):
+    """A function from x to u in 0..u_dim-1.
+
+    Attributes
+    ----------
+    u_dim
+        M, how many values u has.
+    """
+
+    u_dim: int
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, d) to int64 labels (B,)."""
+        raise NotImplementedError
+
+
+class Rademacher(Auxiliary):
+    """u is the orthant of a random projection: u = sum_i 2^i [(A x)_i > 0], A of N rows of fair signs +-1.
+
+    Willetts and Paige 2021, Appendix C, Equations C.1 to C.3. A is drawn once, with the initial weights of the model,
+    so each model seed has its own, as in the paper. x are the observations as networks see them; images that are
+    binarised afresh at every step go in as their probabilities, so that u does not change from step to step.
+
+    Parameters
+    ----------
+    spec
+        The data it is for.
+    projections
+        N; u has 2^N values.
+    """
+
+    def __init__(self, spec: DataSpec, *, projections: PositiveInt) -> None:
+        super().__init__()
+        self.u_dim = 2**projections
+        self.register_buffer("signs", torch.randint(2, (projections, spec.x_dim)).float() * 2 - 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, d) to int64 labels (B,)."""
+        signs = self.get_buffer("signs")
+        bits = (x @ signs.mT > 0).long()  # (B, N)
+        return (bits << torch.arange(len(signs), device=x.device)).sum(-1)

@@ -1,0 +1,41 @@
+"""From the bytes of images to what a model takes for its observations."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ivae_lab.types import Image
+
+_LEVELS = 256
+
+
+class Pixels(nn.Module):
+    """Bytes b to observations: b / 255 of binary images, b / 255 - 1/2 of others.
+
+    Where the image says `redrawn`, an observation is 1 with probability b / 255 and else 0, drawn anew at every step
+    ("fresh binarisation"). Bytes 0 and 255 are then no matter of chance: images that were binarised once stay as they
+    are.
+
+    Parameters
+    ----------
+    image, binary
+        Of the data's `DataSpec`.
+    """
+
+    def __init__(self, image: Image, binary: bool) -> None:
+        super().__init__()
+        self.redrawn, self.offset = image.redrawn, 0.0 if binary else 0.5
+        self.noise_dim = image.channels * image.height * image.width if image.redrawn else 0
+        levels = torch.arange(_LEVELS, dtype=torch.float64) / (_LEVELS - 1)
+        self.register_buffer("thresholds", torch.special.ndtri(levels).float())  # of standard normal numbers
+
+    def forward(self, x: Tensor, noise: Tensor | None) -> Tensor:
+        """(B, d) bytes and (B, noise_dim) standard normal numbers to (B, d); without noise what is to be expected."""
+        if self.redrawn and noise is not None:
+            return (noise < self.get_buffer("thresholds")[x.long()]).float()
+        return x.float() / (_LEVELS - 1) - self.offset
+
+    def shown(self, x: Tensor) -> Tensor:
+        """Observations as grey or colour values in [0, 1]."""
+        return (x + self.offset).clamp(0, 1)
