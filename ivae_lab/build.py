@@ -32,12 +32,15 @@ def build(config: DictConfig, path: str, **extra: Any) -> Any:
     """
     check(OmegaConf.to_container(config, resolve=True), path, given=frozenset(extra))
     try:
-        return instantiate(config, **extra)
+        # Hydra would make a configuration of a dataclass: without the methods, and no longer of its class.
+        return instantiate(config, _partial_=True)(**extra) if extra else instantiate(config)
     except InstantiationException as error:
         cause = error.__cause__
         if isinstance(cause, ValueError):
             raise ConfigError(f"{path}: {cause}") from cause
         raise
+    except ValueError as error:  # of the call with `extra`
+        raise ConfigError(f"{path}: {error}") from error
 
 
 def check(node: Any, path: str, given: frozenset[str] = frozenset()) -> None:
