@@ -207,7 +207,7 @@ def test_what_is_given_arrives_as_it_is(composed: Compose) -> None:
     """Hydra makes configurations of the dataclasses that it is given, without their methods."""
     config = composed("model=vae").model
     with open_dict(config):
-        config.encoder = {"_target_": "tests.test_build.refuse", "_partial_": True}
+        config.encoder = config.decoder = {"_target_": "tests.test_build.refuse", "_partial_": True}
     with pytest.raises(ConfigError, match=r"^model: DataSpec$"):
         build(config, "model", spec=SPEC, prior=lambda n, m: None)
 
