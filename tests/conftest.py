@@ -40,12 +40,18 @@ def _composed(*overrides: str) -> DictConfig:
 
 def _tiny(*overrides: str) -> DictConfig:
     config = _composed(*overrides)
+    if _is_for_images(config) and not any(each.startswith("data=") for each in overrides):
+        config = _composed("data=digits", "model.latent_dim=2", *overrides)
     for group, sizes in TINY.items():
         for key in sizes.keys() & config[group].keys():
             config[group][key] = sizes[key]
     if config.model.get("pretrain_steps"):
         config.model.pretrain_steps = 2
     return config
+
+
+def _is_for_images(config: DictConfig) -> bool:
+    return str(config.model.likelihood["_target_"]).endswith("of_images")
 
 
 def _splits(config: DictConfig) -> Any:
@@ -95,7 +101,7 @@ def composed() -> Callable[..., DictConfig]:
 
 @pytest.fixture(scope="session")
 def tiny() -> Callable[..., DictConfig]:
-    """As `composed`, with tiny data, three steps of training, and small mixtures."""
+    """As `composed`, with tiny data, three steps of training, and small mixtures; images for a model of images."""
     return _tiny
 
 

@@ -140,7 +140,7 @@ class TestConfiguration:
             for overrides in (["metric=[mcc]", f"data={name}"], [f"data={name}", "metric=[mcc]"]):
                 assert set(composed(*overrides).metric) == {"mcc"}
 
-    @pytest.mark.parametrize("name", ["vae", "vade", "vae_matched"])  # from the base, with a prior, from a model
+    @pytest.mark.parametrize("name", ["vae", "vade", "vae_matched", "vade_images"])
     def test_a_vae_takes_a_u_made_of_x(self, composed: Compose, name: str) -> None:
         own = resolved(composed(f"model={name}").model)
         made = resolved(composed("model/auxiliary=rademacher", f"model={name}", "model.auxiliary.projections=3").model)
@@ -209,7 +209,7 @@ class TestModels:
     ) -> None:
         config = tiny(f"model={name}")
         model, _, _ = model_and_batch(config, splits_of, model_of)
-        alone = build(config.prior, "prior")(model.latent_dim, config.data.segments)
+        alone = build(config.prior, "prior")(model.latent_dim, splits_of(config).spec.u_dim)
         own = {key: value.shape for key, value in alone.named_parameters()}
         in_model = {key: value.shape for key, value in model.named_parameters() if key.startswith("prior.")}
         assert in_model == {f"prior.{key}": shape for key, shape in own.items()}
