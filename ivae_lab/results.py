@@ -1,7 +1,7 @@
 """The row schema, and everything that reads or writes a run folder without training: no torch here.
 
-A run folder holds `config.yaml` (resolved), `status.json`, `results.csv`, `history.csv`, `latents.npz`,
-`examples.npz` and `checkpoints/`. Its files are written to a temporary name and renamed, so a file that is there was
+A run folder holds `config.yaml` (resolved), `network.csv` (the parameters of one model), `status.json`, `results.csv`,
+`history.csv`, `latents.npz`, `examples.npz` and `checkpoints/`. Its files are written to a temporary name and renamed, so a file that is there was
 written whole; `status.json` holds a checksum of itself and of the files of a finished run, which tells when the disk or
 a hand has changed them since.
 
