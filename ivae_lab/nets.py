@@ -18,6 +18,7 @@ from ivae_lab.types import DataSpec, PositiveFloat, PositiveInt
 
 Activation = Literal["xtanh", "leaky_relu", "relu"]
 Init = Literal["torch", "xavier_uniform", "xavier_normal"]
+Spread = Literal["exp", "softplus"]
 _PRODUCT_ROWS = 128  # largest table that `look_up` multiplies
 
 
@@ -36,6 +37,11 @@ def initialise(weight: Tensor, init: Init) -> None:
         nn.init.xavier_uniform_(weight)
     elif init == "xavier_normal":
         nn.init.xavier_normal_(weight)
+
+
+def log_variance(spread: Tensor, std: Spread) -> Tensor:
+    """Log s^2 of what a network gives: log s^2 itself (`exp`), or the inverse softplus of s (`softplus`)."""
+    return 2 * torch.log(nn.functional.softplus(spread)) if std == "softplus" else spread
 
 
 def look_up(table: Tensor, u: Tensor) -> Tensor:
@@ -158,7 +164,7 @@ class GaussianEncoder(Encoder):
     heads
         `separate`: one network for the mean and one for the variance; `shared`: one network with two outputs.
     std
-        `exp`: the network gives log s^2; `softplus`: it gives the inverse softplus of s.
+        See `log_variance`.
     covariance
         `diagonal`; or `full`: the network of the variance gives a triangular matrix too. A factorised posterior misses
         p(z given x, u) by the correlations that the mixing makes, however small the noise, so the ELBO's best model is
@@ -177,7 +183,7 @@ class GaussianEncoder(Encoder):
         init: Init,
         sees_u: bool,
         heads: Literal["separate", "shared"],
-        std: Literal["exp", "softplus"],
+        std: Spread,
         covariance: Literal["diagonal", "full"] = "diagonal",
     ) -> None:
         super().__init__()
@@ -205,12 +211,9 @@ class GaussianEncoder(Encoder):
         joint, n = torch.cat([net(x, u) for net in self.nets], -1), self.latent_dim
         if self.covariance == "diagonal":
             mean, spread = joint.chunk(2, -1)  # (B, n) each
-            return Normal(mean, self._log_var(spread))
+            return Normal(mean, log_variance(spread, self.std))
         mean, spread, square = joint.tensor_split([n, 2 * n], -1)
-        return CorrelatedNormal(mean, self._log_var(spread), square.reshape(*square.shape[:-1], n, n).tril(-1))
-
-    def _log_var(self, spread: Tensor) -> Tensor:
-        return 2 * torch.log(nn.functional.softplus(spread)) if self.std == "softplus" else spread
+        return CorrelatedNormal(mean, log_variance(spread, self.std), square.reshape(*square.shape[:-1], n, n).tril(-1))
 
 
 class MLPDecoder(Decoder):

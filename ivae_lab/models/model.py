@@ -22,6 +22,8 @@ class Model(nn.Module):
     ----------
     latent_dim
         n.
+    positions
+        Places of a grid that has n latents each: means and samples are (N, positions n), place after place.
     noise_dim
         Standard normal numbers per row that make the posterior's sample.
     live_dim
@@ -33,6 +35,7 @@ class Model(nn.Module):
     """
 
     latent_dim: int
+    positions: int = 1
     noise_dim: int
     live_dim: int = 0
     pretrain_steps: int = 0
