@@ -14,7 +14,8 @@ alignment       strong (permutation and sign only) or weak (a linear map by CCA 
 rank            number of components of the CCA
 scored          rows that were scored: all; in (the half that the CCA was fitted on) or out (the other half)
 points          number of rows that were scored
-latent_dim      n, columns of the latents
+position        place in a grid of latents; empty where there is no grid
+latent_dim      n, columns of the latents (at the position)
 value           the MCC between the latents of the two seeds
 chance          its chance floor: the same, rows of one of the two re-paired at random
 state           done, or diverged where one of the two seeds is
@@ -40,11 +41,11 @@ from ivae_lab.results import DTYPES, Row, atomic, check_seal, read_latents, read
 FILE = "agreement.csv"
 COLUMNS = (
     *("seed_a", "seed_b", "data_seed", "split", "latents", "coefficient", "alignment", "rank", "scored", "points"),
-    *("latent_dim", "value", "chance", "state"),
+    *("position", "latent_dim", "value", "chance", "state"),
 )
 # What tells one number from another: rows that agree in these differ in their seeds only.
 VARIANT = ("split", "latents", "coefficient", "alignment", "rank", "scored", "points", "latent_dim")
-_SEEDS = {"seed_a": "Int64", "seed_b": "Int64"}
+_OWN = {"seed_a": "Int64", "seed_b": "Int64", "position": "Int64"}
 
 
 def score_pairs(
@@ -87,7 +88,7 @@ def read_pairs(folder: Path) -> pd.DataFrame:
     ValueError
         If it does not have the columns of the schema, or is not the file that the run wrote.
     """
-    table = read_table(folder / FILE).astype(_SEEDS)
+    table = read_table(folder / FILE).astype(_OWN)
     _check_columns(table.columns)
     if (folder / "status.json").exists():
         check_seal(folder, FILE, read_status(folder))
@@ -119,7 +120,7 @@ def pairs_of(folders_by_seed: Mapping[int, Path]) -> pd.DataFrame:
     lacking = [pair for pair in combinations(seeds, 2) if pair not in known]
     if lacking:
         rows = pd.DataFrame(_computed(folders_by_seed, lacking), columns=COLUMNS)
-        tables.append(rows.astype({**{name: DTYPES[name] for name in COLUMNS if name in DTYPES}, **_SEEDS}))
+        tables.append(rows.astype({**{name: DTYPES[name] for name in COLUMNS if name in DTYPES}, **_OWN}))
     if not tables:
         return pd.DataFrame(columns=COLUMNS)
     return pd.concat(tables).sort_values(["seed_a", "seed_b"], kind="stable", ignore_index=True)
@@ -159,7 +160,8 @@ def _estimate(arrays: Mapping[str, NDArray[Any]], seed: int, split: str) -> Esti
     if seed not in seeds:
         raise ValueError(f"expected latents of seed {seed}, got those of {seeds}")
     mean, sample = (arrays[kind][seeds.index(seed)][rows] for kind in ("mean", "sample"))
-    return Estimate(mean, sample, None, None, arrays["index"][rows], {})
+    positions = int(arrays.get("positions", 1))
+    return Estimate(mean, sample, None, None, arrays["index"][rows], {}, positions=positions)
 
 
 def interval_over_seeds(
@@ -175,8 +177,8 @@ def interval_over_seeds(
     Parameters
     ----------
     pairs
-        Columns `seed_a`, `seed_b` and `value`, one row per pair. Values that are not finite are left out, as in the
-        mean that the interval belongs to.
+        Columns `seed_a`, `seed_b` and `value`; each pair has one row, or one per position. Values that are not finite
+        are left out, as in the mean that the interval belongs to.
     confidence
         Share of the resampled means between low and high.
     draws
@@ -215,9 +217,9 @@ def summarise_pairs(rows: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        `by`, the columns of `VARIANT`, then `mean` over pairs of the finite values, `low` and `high` (its 95%
-        interval, bootstrapped over seeds), `chance` (mean of the chance floors), `seeds` and `pairs` (all of them),
-        and `diverged` (pairs that are not in the mean), in the order in which the variants first appear.
+        `by`, the columns of `VARIANT`, then `mean` over pairs (and positions) of the finite values, `low` and `high`
+        (its 95% interval, bootstrapped over seeds), `chance` (mean of the chance floors), `seeds` and `pairs` (all of
+        them), and `diverged` (pairs that are not in the mean), in the order in which the variants first appear.
 
     Raises
     ------
@@ -225,7 +227,7 @@ def summarise_pairs(rows: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
         If a pair appears twice under one variant: rows of several configurations would be mixed up.
     """
     keys = [*by, *VARIANT]
-    doubled = int(rows.duplicated([*keys, "seed_a", "seed_b"]).sum())
+    doubled = int(rows.duplicated([*keys, "seed_a", "seed_b", "position"]).sum())
     if doubled:
         raise ValueError(f"expected one row per pair and variant, got {doubled} more: name what tells them apart in by")
     groups = rows.groupby(keys, sort=False, dropna=False)
@@ -236,7 +238,8 @@ def summarise_pairs(rows: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
 def _over_pairs(rows: pd.DataFrame) -> dict[str, float | int]:
     finite = rows[np.isfinite(rows["value"].astype(float))]
     low, high = interval_over_seeds(finite)
-    counts = {"seeds": len({*rows["seed_a"], *rows["seed_b"]}), "pairs": len(rows), "diverged": len(rows) - len(finite)}
+    pairs, lost = (len(part[["seed_a", "seed_b"]].drop_duplicates()) for part in (rows, rows.drop(finite.index)))
+    counts = {"seeds": len({*rows["seed_a"], *rows["seed_b"]}), "pairs": pairs, "diverged": lost}
     return {"mean": finite["value"].mean(), "low": low, "high": high, "chance": rows["chance"].mean(), **counts}
 
 

@@ -192,7 +192,8 @@ def _seal(path: Path) -> list[Any]:
 def read_latents(path: Path) -> dict[str, NDArray[Any]]:
     """Arrays of `latents.npz`, given by its run folder or itself: S seeds, N rows, n latents, k sources.
 
-    `mean` and `sample` (S, N, n), `seed` (S,), `index` (N,), `split` (N,), and where known `sources` (N, k), `u` (N,).
+    `mean` and `sample` (S, N, n), `seed` (S,), `index` (N,), `split` (N,), and where known `sources` (N, k), `u` (N,);
+    `cluster` (S, N) of a model with clusters; `positions` () of one whose latents are a grid of so many places.
 
     Raises
     ------

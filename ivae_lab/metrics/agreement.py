@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import reduce
-from itertools import combinations
+from itertools import combinations, product
 from typing import Annotated, Any, Self
 
 import numpy as np
@@ -63,8 +63,9 @@ class Agreement:
 
     A pair has one row of the strong MCC and, for each rank, two of the weak one: its CCA is fitted on a random half of
     the rows and scored there (`in`) and on the other half (`out`); see `mcc.py`. Rows of two seeds are matched by their
-    row ids. A pair with a seed that diverged has rows of NaN. A pair has the same numbers whatever other seeds there
-    are. Pairs share seeds, so their spread is no standard error: see `ivae_lab.pairs.interval_over_seeds`.
+    row ids. Of latents on a grid, those of each position are compared with those of the same position alone, as in the
+    paper's Figure B.1. A pair with a seed that diverged has rows of NaN. A pair has the same numbers whatever other
+    seeds there are. Pairs share seeds, so their spread is no standard error: see `ivae_lab.pairs.interval_over_seeds`.
 
     Parameters
     ----------
@@ -111,31 +112,36 @@ class Agreement:
             If there are fewer than 4 common rows, or latents are no table.
         """
         chosen = sorted((min(pair), max(pair)) for pair in (combinations(estimates, 2) if which is None else which))
-        return [
-            row
-            for latents in self.latents
-            for coefficient in self.coefficients
-            for row in self._rows(estimates, chosen, latents, coefficient)
-        ]
+        rows: list[dict[str, Any]] = []
+        for latents in self.latents:
+            grids = _on_common_rows(estimates, latents)
+            positions = range(next(iter(grids.values())).shape[1])
+            for coefficient, position in product(self.coefficients, positions):
+                tables = {seed: grid[:, position] for seed, grid in grids.items()}
+                place = position if len(positions) > 1 else None
+                fixed = {"latents": latents, "coefficient": coefficient, "position": place}
+                rows += [fixed | row for row in self._rows(tables, chosen, coefficient)]
+        for row in rows:
+            states = {estimates[row[seed]].state for seed in ("seed_a", "seed_b")}
+            row["state"] = "diverged" if "diverged" in states else "done"
+        return rows
 
     def _rows(
-        self, estimates: Mapping[int, Estimate], pairs: list[Pair], latents: LatentName, coefficient: Coefficient
+        self, tables: Mapping[int, Floats], pairs: list[Pair], coefficient: Coefficient
     ) -> Iterator[dict[str, Any]]:
-        tables = _on_common_rows(estimates, latents)
+        """What is scored on the tables (N, n) of all seeds."""
         used = {seed for pair in pairs for seed in pair}
         prepared = {seed: _Latents.of(tables[seed], coefficient, self.half_seed) for seed in used}
         for a, b in pairs:
             check_pair(tables[a], tables[b], rows=4)
             rows, n = tables[a].shape
             points: dict[Scored, int] = {"all": rows, "in": (rows + 1) // 2, "out": rows // 2}
-            state = "diverged" if "diverged" in (estimates[a].state, estimates[b].state) else "done"
             values = self._scores(prepared[a], prepared[b], coefficient, n)
             chances = self._chances(prepared[a], prepared[b], coefficient, n, (a, b))
             for (alignment, rank, scored), value in values.items():
-                row: dict[str, Any] = {"seed_a": a, "seed_b": b, "latents": latents, "coefficient": coefficient}
-                row |= {"alignment": alignment, "rank": rank, "scored": scored, "points": points[scored]}
+                row = {"seed_a": a, "seed_b": b, "alignment": alignment, "rank": rank, "scored": scored}
                 chance = chances[alignment, rank, scored]
-                yield row | {"latent_dim": n, "value": value, "chance": chance, "state": state}
+                yield row | {"points": points[scored], "latent_dim": n, "value": value, "chance": chance}
 
     def _scores(self, a: _Latents | None, b: _Latents | None, coefficient: Coefficient, n: int) -> Scores:
         """MCC of a pair in all its variants."""
@@ -158,11 +164,11 @@ class Agreement:
 
 
 def _on_common_rows(estimates: Mapping[int, Estimate], latents: LatentName) -> dict[int, Floats]:
-    """Latents of every seed on the rows that all of them have, in the order of the row ids."""
+    """Latents of every seed on the rows that all of them have, in the order of the row ids: (N, P, n)."""
     common = reduce(np.intersect1d, (estimate.index for estimate in estimates.values()))
     chosen = {}
     for seed, estimate in estimates.items():
         order = np.argsort(estimate.index)
         rows = order[np.searchsorted(estimate.index, common, sorter=order)]
-        chosen[seed] = getattr(estimate, latents)[rows]  # (N, n)
+        chosen[seed] = getattr(estimate, latents)[rows].reshape(len(rows), estimate.positions, -1)
     return chosen

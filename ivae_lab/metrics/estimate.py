@@ -30,6 +30,7 @@ class Estimate:
     index: Integers  # (N,) row ids in the whole data set
     terms: dict[str, float]  # the ELBO and its terms by name, averaged over rows, in nats
     clusters: Integers | None = None  # (N,) the model's most probable cluster of each row, where it has clusters
+    positions: int = 1  # P, places of a grid whose n / P latents each stand one after another in a row
 
     @property
     def state(self) -> str:
