@@ -160,7 +160,9 @@ def agreement_by_seed(rows: pd.DataFrame, paths: Paths) -> pd.DataFrame:
         by_score = pairs.groupby("score", sort=False)
         values = pd.DataFrame({str(score): pseudo_values(part) for score, part in by_score})
         floors = {f"chance_{score.removeprefix('mcc_')}": part["chance"].mean() for score, part in by_score}
-        records.append(values.rename_axis("seed").reset_index().assign(**cell, **floors, pairs=len(pairs) // len(SHOWN)))
+        records.append(
+            values.rename_axis("seed").reset_index().assign(**cell, **floors, pairs=len(pairs) // len(SHOWN))
+        )
     return pd.concat(records) if records else pd.DataFrame()
 
 
