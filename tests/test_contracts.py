@@ -18,8 +18,9 @@ from ivae_lab.build import ConfigError, build, check
 from ivae_lab.engine.module import SeedsModule
 from ivae_lab.engine.stack import Stack
 from ivae_lab.engine.streams import generator
-from ivae_lab.metrics.estimate import Estimate
+from ivae_lab.metrics.estimate import Estimate, PairMetric
 from ivae_lab.models.model import Model
+from ivae_lab.pairs import read_pairs, write_pairs
 from ivae_lab.places import CONFIG
 from ivae_lab.results import COLUMNS, read_results, write_results
 from ivae_lab.types import Batch, DataSpec, Splits
@@ -415,10 +416,16 @@ def test_a_metric_gives_rows_fit_for_the_results(name: str, known: bool, compose
         u=np.arange(60) % 4,
         index=np.arange(60),
         terms={"elbo": -2.0, "log_likelihood": -1.5, "kl": 0.5},
+        clusters=np.arange(60) // 15 if known else None,
     )
     metrics = {key: build(node, f"metric.{key}") for key, node in composed(f"metric=[{name}]").metric.items()}
     assert list(metrics) == [name]
-    rows = [{**row, "seed": 0, "data_seed": 1, "split": "train"} for row in metrics[name](estimate)]
+    if isinstance(metric := metrics[name], PairMetric):
+        pairs = [{**row, "data_seed": 1, "split": "train"} for row in metric.pairs({0: estimate, 7: estimate})]
+        write_pairs(tmp_path / "agreement.csv", pairs)
+        assert read_pairs(tmp_path)[["seed_a", "seed_b"]].drop_duplicates().to_numpy().tolist() == [[0, 7]]
+        return
+    rows = [{**row, "seed": 0, "data_seed": 1, "split": "train"} for row in metric(estimate)]
     assert rows or not known
     assert all(np.isfinite(row["value"]) and row["state"] == "done" for row in rows)
     write_results(tmp_path / "results.csv", rows)
