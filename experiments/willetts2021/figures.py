@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ivae_lab.claims import correlation
@@ -128,7 +130,7 @@ def mcc_by_data_seed(tables: Tables) -> Picture:
     return points_by_data_seed(tables["rows"], "mcc_mean")
 
 
-def _agreement(rows: pd.DataFrame, paths: Paths) -> Iterator[tuple[dict[str, object], pd.DataFrame]]:
+def _agreement(rows: pd.DataFrame, paths: Paths) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
     """For each setting its columns, and the rows of all pairs of its seeds on the test part, with their `score`."""
     for values, own in rows.groupby(CELL, sort=False):
         pairs = pairs_of({seed: paths[run] for seed, run in zip(own["seed"], own["run"], strict=True)})
@@ -154,20 +156,18 @@ def place_pairs(rows: pd.DataFrame, paths: Paths) -> pd.DataFrame:
 
 
 def agreement_by_seed(rows: pd.DataFrame, paths: Paths) -> pd.DataFrame:
-    """What each seed contributes to the mean over pairs (the jackknife's pseudo-values), and the mean chance floors."""
+    """What each seed contributes to the mean over pairs (the jackknife's pseudo-values), and the chance floor."""
     records = []
     for cell, pairs in _agreement(rows, paths):
         by_score = pairs.groupby("score", sort=False)
         values = pd.DataFrame({str(score): pseudo_values(part) for score, part in by_score})
-        floors = {f"chance_{score.removeprefix('mcc_')}": part["chance"].mean() for score, part in by_score}
-        records.append(
-            values.rename_axis("seed").reset_index().assign(**cell, **floors, pairs=len(pairs) // len(SHOWN))
-        )
+        floor = pairs.loc[pairs["score"] == (STRONG if pairs["position"].notna().any() else OUT), "chance"].mean()
+        records.append(values.rename_axis("seed").reset_index().assign(**cell, chance=floor))
     return pd.concat(records) if records else pd.DataFrame()
 
 
 def boxes_of_pairs(tables: Tables) -> Picture:
-    """Figures 4 to 6 and C.2: a box over pairs of seeds for each width and method, a panel for data set and alignment."""
+    """Figures 4 to 6 and C.2: a box over pairs of seeds for each width and method, panels for data and alignments."""
     pairs = tables["pairs"]
     pairs = pairs.assign(label=pairs["label"] + pairs["variant"].map({"released": ", released"}).fillna(""))
     names = {f"{data}: {SHOWN[score]}": (data, score) for data in pairs["data"].unique() for score in (IN, OUT, STRONG)}
@@ -177,9 +177,7 @@ def boxes_of_pairs(tables: Tables) -> Picture:
         own = pairs[(pairs["data"] == data) & (pairs["score"] == score)].rename(columns={"value": "mcc"})
         boxes(axis, own, WIDTH, "mcc")
         axis.set(title=name, xlabel="$d_z$", ylabel="MCC of pairs of seeds")
-    next(iter(axes.values())).legend(loc="lower left")
-    for axis in list(axes.values())[1:]:
-        axis.get_legend().remove()
+    _one_legend(list(axes.values()))
     return Picture(
         "agreement",
         figure,
@@ -196,13 +194,20 @@ def boxes_by_place(tables: Tables) -> Picture:
         own = pairs[pairs["variant"] == variant].rename(columns={"value": "mcc"})
         boxes(axis, own, "label", "mcc")
         axis.set(title=f"{variant} widths", xlabel="", ylabel="MCC of a place, permutation only")
-        axis.get_legend().remove()
+    _one_legend(list(axes.values()))
     return Picture(
         "figB1",
         figure,
         f"Boxplots of the MCC between seeds at each place of the grid. Means: {_means(pairs, STRONG)}.",
-        "MCC between two seeds at one place of the grid, on test images; a point per place and pair; dotted: chance floor.",
+        "MCC between two seeds at a place of the grid, on test images, a point per place and pair; dotted: chance.",
     )
+
+
+def _one_legend(axes: list[Axes]) -> None:
+    """A legend in the first panel alone."""
+    for number, axis in enumerate(axes):
+        if number and (legend := axis.get_legend()):
+            legend.remove()
 
 
 def _means(pairs: pd.DataFrame, score: str) -> str:
@@ -223,9 +228,10 @@ def network_layers(rows: pd.DataFrame, paths: Paths) -> pd.DataFrame:
 def network_sizes(rows: pd.DataFrame, paths: Paths) -> pd.DataFrame:
     """How many weights encoder and decoder have."""
     layers = network_layers(rows, paths)
-    part = layers["name"].str.partition(".")[0]
-    sizes = layers.pivot_table("numbers", ["variant", "label"], part, "sum", sort=False).reset_index()
-    return sizes.assign(weights=sizes["encoder"] + sizes["decoder"], data_seed=1, seed=0)  # no spread
+    layers["part"] = layers["name"].str.extract(r"^(\w+)\.", expand=False)
+    sizes = layers.groupby(["variant", "label", "part"], sort=False)["numbers"].sum().unstack().reset_index()
+    weights = sizes["encoder"] + sizes["decoder"]
+    return sizes.assign(weights=weights, data_seed=1, seed=0, chance=float("nan"))  # no spread
 
 
 def bars_of_sizes(tables: Tables) -> Picture:
