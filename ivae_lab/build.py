@@ -32,12 +32,16 @@ def build(config: DictConfig, path: str, **extra: Any) -> Any:
     """
     check(OmegaConf.to_container(config, resolve=True), path, given=frozenset(extra))
     try:
-        return instantiate(config, **extra)
+        if not extra:
+            return instantiate(config)
+        return instantiate(config, _partial_=True)(**extra)  # not given to Hydra: it would take dataclasses to pieces
     except InstantiationException as error:
         cause = error.__cause__
         if isinstance(cause, ValueError):
             raise ConfigError(f"{path}: {cause}") from cause
         raise
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from error
 
 
 def check(node: Any, path: str, given: frozenset[str] = frozenset()) -> None:

@@ -62,7 +62,7 @@ class GridEncoder(nn.Module):
 
     def forward(self, x: Tensor, noise: Tensor | None) -> Tensor:
         """(B, d) to (B, P, n)."""
-        h = x.unflatten(1, self.image)
+        h = x.reshape(-1, *self.image)
         for halve, norm in zip((self.first, self.second), self.norms, strict=True):
             h = torch.relu(norm(halve(h), noise))
         for block in self.blocks:
@@ -78,17 +78,17 @@ class GridDecoder(nn.Module):
         image, *self.grid = _grid_of(spec)
         self.first = nn.Conv2d(latent_dim, channels, 1, bias=False)
         self.blocks = nn.ModuleList([_Block(channels), _Block(channels)])
-        self.double = nn.ConvTranspose2d(channels, channels, 4, 2, 1, bias=False)
+        self.doubled = nn.ConvTranspose2d(channels, channels, 4, 2, 1, bias=False)
         self.norms = nn.ModuleList([BatchNorm(channels), BatchNorm(channels)])
         self.last = nn.ConvTranspose2d(channels, image[0], 4, 2, 1)
 
     def forward(self, z: Tensor, noise: Tensor | None) -> Tensor:
         """(B, P, n) to (B, d)."""
         before, after = self.norms
-        h = before(self.first(z.mT.unflatten(2, self.grid)), noise)
+        h = before(self.first(z.mT.reshape(len(z), -1, *self.grid)), noise)
         for block in self.blocks:
             h = block(h, noise)
-        h = torch.relu(after(self.double(torch.relu(h)), noise))
+        h = torch.relu(after(self.doubled(torch.relu(h)), noise))
         return self.last(h).flatten(1)  # type: ignore[no-any-return]
 
 

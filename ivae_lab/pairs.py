@@ -247,3 +247,36 @@ def _check_columns(columns: Iterable[str]) -> None:
     given = list(columns)
     if set(given) != set(COLUMNS):
         raise ValueError(f"expected the columns {', '.join(COLUMNS)}, got {', '.join(map(str, given)) or 'none'}")
+
+
+def pseudo_values(pairs: pd.DataFrame) -> pd.Series[float]:
+    """What each seed contributes to the mean over pairs, so that intervals over seeds can be taken as of plain numbers.
+
+    The jackknife's pseudo-values S t - (S - 1) t_s of S seeds, t the mean over all pairs and t_s that over the pairs
+    without seed s: their mean is t, and their variance over S that of t, although pairs share seeds. One may lie
+    outside [0, 1]. (Quenouille 1956; Arvesen 1969 for means over pairs, https://doi.org/10.1214/aoms/1177697287.)
+
+    Parameters
+    ----------
+    pairs
+        Columns `seed_a`, `seed_b` and `value`; rows of one pair (places of a grid) are averaged first.
+
+    Returns
+    -------
+    Series
+        By seed; NaN for a seed that diverged. Of a single pair the first seed has its value and the second NaN: it is
+        one number.
+    """
+    ends = ["seed_a", "seed_b"]
+    by_pair = pairs.groupby(ends)["value"].mean().reset_index()
+    values = pd.Series(np.nan, index=sorted({*by_pair["seed_a"], *by_pair["seed_b"]}), dtype=float)
+    finite = by_pair[np.isfinite(by_pair["value"].astype(float))]
+    seeds = sorted({*finite["seed_a"], *finite["seed_b"]})
+    mean = finite["value"].mean()
+    if len(seeds) == 2:
+        values[seeds[0]] = mean
+        return values
+    for seed in seeds:
+        without = finite.loc[(finite[ends] != seed).all(axis=1), "value"].mean()
+        values[seed] = len(seeds) * mean - (len(seeds) - 1) * without
+    return values

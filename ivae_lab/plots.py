@@ -54,7 +54,6 @@ NAMES = {
     "fastica": "FastICA on x",
 }
 SCORES = {"mcc_mean": "MCC of the posterior mean", "mcc_sample": "MCC of a posterior sample"}
-IN_SAMPLE = {"all": "all rows", "in": "in sample", "out": "out of sample"}  # rows that were scored
 SEQUENTIAL = "viridis"
 REPORTED_LINE: dict[str, Any] = {"linestyle": ":", "color": "#555555", "linewidth": 0.8}  # at what a paper reports
 STYLE: dict[str, Any] = {
@@ -178,39 +177,6 @@ def boxes(axis: Axes, rows: pd.DataFrame, x: str, score: str) -> None:
         floor = rows.loc[rows[x] == value, "chance"].mean()
         axis.plot([place - 0.45, place + 0.45], [floor, floor], ":", color=PALETTE["chance"])
     axis.set_ylim(0, 1)
-
-
-def agreement_boxes(rows: pd.DataFrame, x: str = "latent_dim") -> Picture:
-    """Boxes over pairs of seeds at each value of x, a box per label; a row of panels per data set, as Figures 4 to 6.
-
-    The columns of panels are the halves of the rows: in sample, that of the CCA, and out of sample. Each pair is a
-    point; dotted is the chance floor.
-
-    Parameters
-    ----------
-    rows
-        Rows of one variant of `ivae_lab.pairs` but for `scored` (all or in and out), with `data`, `label` and `method`.
-    x
-        Column along the axis.
-    """
-    shown = [each for each in IN_SAMPLE if (rows["scored"] == each).any()]
-    names = [f"{data}, {IN_SAMPLE[scored]}" for data in rows["data"].unique() for scored in shown]
-    figure, axes = panels(names, width=3.0, height=2.4, columns=len(shown))
-    for (data, scored), own in rows.groupby(["data", "scored"], sort=False):
-        axis = axes[f"{data}, {IN_SAMPLE[str(scored)]}"]
-        boxes(axis, own, x, "value")
-        low = np.nanmin([own["value"].min(), own["chance"].min(), 1.0])  # of seeds that all diverged there is none
-        axis.set(ylim=(max(0.0, low - 0.05), 1.02), title=f"{data}, {IN_SAMPLE[str(scored)]}")
-        axis.set(xlabel="$d_z$" if x == "latent_dim" else x, ylabel="MCC between two seeds")
-        axis.legend(loc="best")
-    medians = rows.groupby(["data", "label", x, "scored"], sort=False)["value"].median()
-    return Picture(
-        "agreement",
-        figure,
-        f"Boxplots of the MCC between pairs of seeds against {x}. Medians: {in_words(medians)}.",
-        "A point per pair of seeds; dotted: chance floor. Pairs share seeds: a box is no standard error. "
-        "Vertical axes differ.",
-    )
 
 
 def points_by_data_seed(rows: pd.DataFrame, score: str, reported: float | None = None) -> Picture:

@@ -1,10 +1,10 @@
 """The row schema, and everything that reads or writes a run folder without training: no torch here.
 
-A run folder holds `config.yaml` (resolved), `status.json`, `results.csv`, `history.csv`, `latents.npz`,
-`examples.npz` and `checkpoints/`, and, where several seeds were compared with each other, `agreement.csv` (see
-`pairs.py`). Its files are written to a temporary name and renamed, so a file that is there was written whole;
-`status.json` holds a checksum of itself and of the files of a finished run, which tells when the disk or a hand has
-changed them since.
+A run folder holds `config.yaml` (resolved), `network.csv` (the parameters of one model), `status.json`, `results.csv`,
+`history.csv`, `latents.npz`, `examples.npz` and `checkpoints/`, and, where several seeds were compared with each other,
+`agreement.csv` (see `pairs.py`). Its files are written to a temporary name and renamed, so a file that is there was
+written whole; `status.json` holds a checksum of itself and of the files of a finished run, which tells when the disk or
+a hand has changed them since.
 
 `results.csv` is in long form, one row per seed x split x metric variant; a cell is empty where the column does not
 apply or the number is not one (`state` then says why):

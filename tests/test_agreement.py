@@ -25,7 +25,6 @@ from ivae_lab.metrics.clustering import Clustering, cluster_accuracy, cluster_pu
 from ivae_lab.metrics.estimate import Estimate, Floats
 from ivae_lab.metrics.mcc import mean_correlation, weak_mean_correlation
 from ivae_lab.pairs import COLUMNS, interval_over_seeds, pairs_of, read_pairs, summarise_pairs, write_pairs
-from ivae_lab.plots import agreement_boxes
 from ivae_lab.results import is_finished, lack, read_latents, read_results, read_status, write_status
 from tests.commands import make_run
 
@@ -249,23 +248,7 @@ class TestRunFolder:
         assert pairs_of({0: whole}).empty
 
 
-class TestPictures:
-    def test_boxes_have_a_panel_for_each_data_set_and_half(self) -> None:
-        pairs = pd.concat(
-            pairs_with_effects(4, np.random.default_rng(n)).assign(
-                data=data, scored=scored, label=label, method=label, latent_dim=n, chance=0.1
-            )
-            for data in ("mnist", "svhn")
-            for scored in ("in", "out")
-            for label in ("vade", "ivae")
-            for n in (50, 90)
-        )
-        drawn = agreement_boxes(pairs.reset_index(drop=True))
-        titles = [axis.get_title() for axis in drawn.figure.axes]
-        assert titles == [f"{data}, {half} sample" for data in ("mnist", "svhn") for half in ("in", "out of")]
-        assert [len(axis.patches) for axis in drawn.figure.axes] == [4 + 2] * 4  # boxes, and two in the legend
-        assert "mnist, vade, 50, in 0." in drawn.alt
-
+class TestGallery:
     def test_images_lie_side_by_side_with_their_channels_last(self) -> None:
         images = np.random.default_rng(0).random((2, 3, 3 * 4 * 5))
         whole = tiled(images, (3, 4, 5))

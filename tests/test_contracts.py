@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ ModelOf = Callable[[DictConfig, DataSpec], Model]
 Train = Callable[[DictConfig, list[int]], SeedsModule]
 
 GROUPS = ("data", "model", "prior", "trainer", "metric")
-PARTS = ("model/objective", "model/likelihood")
+PARTS = ("model/objective", "model/likelihood", "model/auxiliary")
 SEEDS = [0, 1, 2]
 CPU = torch.device("cpu")
 END = torch.tensor(1.0)
@@ -66,7 +67,7 @@ def model_and_batch(
     splits = with_fitting_data(config, splits_of, model_of)
     torch.manual_seed(seed)
     model, batch = model_of(config, splits.spec), splits.train[:32]
-    noise = torch.randn(32, model.noise_dim, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(32, model.noise_dim + model.live_dim, generator=torch.Generator().manual_seed(0))
     return model, batch, noise
 
 
@@ -131,6 +132,21 @@ class TestConfiguration:
         assert composed("model=vade").prior["_target_"] == mixture
         assert composed("model=vade", "prior=normal").prior["_target_"] == normal
         assert composed("model=vae").prior["_target_"] == normal
+
+    def test_images_pick_their_metrics_and_give_way(self, composed: Compose) -> None:
+        known = {"mcc", "mcc_weak", "linear_r2", "elbo"}
+        assert set(composed("data=dsprites").metric) == set(composed().metric) == known
+        for name in ("digits", "emnist", "cifar10", "svhn"):
+            assert "mcc" not in composed(f"data={name}").metric, name  # there is no truth to hold the latents against
+            for overrides in (["metric=[mcc]", f"data={name}"], [f"data={name}", "metric=[mcc]"]):
+                assert set(composed(*overrides).metric) == {"mcc"}
+
+    @pytest.mark.parametrize("name", ["vae", "vade", "vae_matched"])  # from the base, with a prior, from a model
+    def test_a_vae_takes_a_u_made_of_x(self, composed: Compose, name: str) -> None:
+        own = resolved(composed(f"model={name}").model)
+        made = resolved(composed("model/auxiliary=rademacher", f"model={name}", "model.auxiliary.projections=3").model)
+        assert made.pop("auxiliary")["projections"] == 3
+        assert made == own
 
     def test_the_released_ivae_picks_its_trainer_and_gives_way(self, composed: Compose) -> None:
         released = composed("model=ivae_released").trainer
@@ -318,7 +334,7 @@ class TestPriors:
 
 
 @pytest.mark.parametrize("part", [(group, name) for group in PARTS for name in choices(group)])
-def test_an_objective_or_likelihood_trains_a_vae(
+def test_a_part_of_a_model_trains_a_vae(
     part: tuple[str, str], tiny: Compose, splits_of: SplitsOf, model_of: ModelOf, train: Train
 ) -> None:
     config = tiny(*selection(*part))
@@ -339,7 +355,7 @@ class TestData:
         for part in parts.values():
             rows = len(part)
             assert part.x.shape == (rows, spec.x_dim)
-            assert part.x.dtype == torch.float32
+            assert part.x.dtype == (torch.float32 if spec.image is None else torch.uint8)
             assert part.x.isfinite().all()
             assert part.index.shape == (rows,)
             assert part.index.dtype == torch.int64
@@ -352,7 +368,12 @@ class TestData:
             else:
                 assert part.u.dtype == torch.int64
                 assert 0 <= part.u.min() <= part.u.max() < spec.u_dim
-        assert spec.binary == (set(parts["train"].x.flatten().tolist()) <= {0.0, 1.0})
+        if spec.image is None:
+            assert spec.binary == (set(parts["train"].x.flatten().tolist()) <= {0.0, 1.0})
+        else:
+            assert spec.x_dim == math.prod(spec.image.shape)
+            assert spec.binary == (spec.image.channels == 1)
+            assert "train" not in splits.scored  # tens of thousands of rows
         everything = torch.cat([part.index for part in parts.values()])
         assert len(set(everything.tolist())) == len(everything)
 
@@ -366,9 +387,10 @@ class TestData:
         assert not torch.equal(splits_of(config).train.x, first.x)
 
     def test_a_vae_trains_on_it(self, name: str, tiny: Compose, splits_of: SplitsOf, train: Train) -> None:
-        binary = splits_of(tiny(f"data={name}")).spec.binary
-        likelihood = "bernoulli" if binary else "gaussian"
-        module = train(tiny(f"data={name}", "model=vae", f"model/likelihood={likelihood}"), [0])
+        spec = splits_of(tiny(f"data={name}")).spec
+        likelihood = "images" if spec.image else "bernoulli" if spec.binary else "gaussian"
+        overrides = (f"data={name}", "model=vae", f"model/likelihood={likelihood}", "model.latent_dim=2")
+        module = train(tiny(*overrides), [0])
         assert not module.shares[0].diverged
 
 

@@ -130,6 +130,8 @@ class Run:
         self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
         with atomic(self.settings.folder / "config.yaml") as temporary:
             temporary.write_text(OmegaConf.to_yaml(self.settings.config, resolve=True))
+        with atomic(self.settings.folder / "network.csv") as temporary:
+            pd.DataFrame(self.stack.shapes()).to_csv(temporary, index=False)
         if self.settings.config.force and not folders.restarts():
             forget_checkpoints(self.checkpoint)
         snapshot, damaged = load_checkpoint(self.checkpoint, self.settings.fingerprint, ConfigError)

@@ -66,6 +66,13 @@ class Stack:
         part.buffers = {name: value[positions] for name, value in self.buffers.items()}
         return part
 
+    def shapes(self) -> list[dict[str, str | int]]:
+        """What one model learns, a row per parameter: name, shape, and how many numbers."""
+        return [
+            {"name": name, "shape": " x ".join(map(str, value.shape[1:])), "numbers": value[0].numel()}
+            for name, value in self.parameters.items()
+        ]
+
     def map(self, method: str, batch: Batch, *arguments: Tensor) -> Any:
         """Call a method on rows that all seeds share; `arguments` carry a first dimension of seeds, (S, ...).
 
