@@ -162,7 +162,8 @@ class Run:
             if not all(np.isfinite(part.latents["mean"][position]).all() for part in encoded):
                 share.diverged.setdefault(seed, self.plan.total)
         _write_arrays(path / "latents.npz", _latents(encoded, seeds))
-        shown = examples(self.stack, encoded[-1].rows, self.settings.compute.torch_device())
+        image, device = self.splits.spec.image, self.settings.compute.torch_device()
+        shown = examples(self.stack, encoded[-1].rows, image, device)
         _write_arrays(path / "examples.npz", {"seed": np.array(seeds), **shown})
         with atomic(path / "history.csv") as temporary:
             pd.DataFrame(share.history).to_csv(temporary, index=False)
@@ -173,6 +174,10 @@ class Run:
             from ivae_lab.plots import recovered
 
             recovered(path, path / "recovered", self.settings.title)
+        if image is not None:
+            from ivae_lab.gallery import image_examples
+
+            image_examples(path, path / "examples", self.settings.title)
         state: State = "diverged" if share.diverged else "done"
         self.write_status(
             state,
