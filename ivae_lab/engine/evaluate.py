@@ -22,9 +22,7 @@ class Encoded:
 
     split: str
     rows: Batch
-    latents: dict[
-        str, np.ndarray[Any, Any]
-    ]  # "mean" and "sample", each (S, N, n); of some models "cluster" (S, N)
+    latents: dict[str, np.ndarray[Any, Any]]  # "mean" and "sample", each (S, N, n); of some models "cluster" (S, N)
     terms: dict[str, np.ndarray[Any, Any]]  # in nats, averaged over rows, each (S,)
 
     def estimate(self, position: int) -> Estimate:
