@@ -211,9 +211,10 @@ class TestPenalty:
         assert singular_values(moved)[-1] > 1e3 * singular_values(lost)[-1]
 
     def test_lowers_the_condition_number(self) -> None:
-        without, with_penalty = (measured(trained(*arguments, "seed=[0,1]").stack) for arguments in (VADE, PENALTY))
-        for before, after in zip(without, with_penalty, strict=True):
-            assert after["l_condition"] < 0.8 * before["l_condition"]
+        faster = ("trainer.lr=0.01", "seed=[0,1]")
+        without, with_penalty = (measured(trained(*each, *faster).stack) for each in (VADE, PENALTY))
+        for plain, penalised in zip(without, with_penalty, strict=True):
+            assert penalised["l_condition"] < 0.7 * plain["l_condition"]
 
     def test_a_seed_is_the_same_alone_and_beside_others(self) -> None:
         many, alone = trained(*PENALTY, "seed=[0,1,3]"), trained(*PENALTY, "seed=3")
