@@ -34,7 +34,11 @@ def _layer(
 # Each file or folder directly under ivae_lab/ has its place here. `__init__` runs before all others.
 LAYERS = (
     _layer(-1, "__init__", third_party="", light=True),
-    _layer(0, "types nets distributions transforms", third_party="torch numpy annotated_types pydantic"),
+    _layer(
+        0,
+        "types nets image_nets grid_nets distributions transforms",
+        third_party="torch numpy annotated_types pydantic",
+    ),
     _layer(0, "build"),
     _layer(0, "identity places", third_party="", light=True),
     _layer(1, "data priors models", siblings=False),
