@@ -38,6 +38,10 @@ class Noise:
 class Penalty:
     """alpha CN(L), to be added to the loss (Willetts and Paige 2021, footnote 2), on the CPU only.
 
+    Cost: VaDE's step of ten seeds, n = 5, 40 components, batch 256, takes 1.45 times as long if compiled (5.7 for
+    3.9 ms on one core of a busy machine), 1.14 times if not (26.1 for 23.0): ten decompositions of 10 x 39 and their
+    gradients.
+
     Parameters
     ----------
     alpha
