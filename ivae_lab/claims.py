@@ -158,7 +158,7 @@ def _states(figure: Figure, claim: Claim) -> Reported:
 def _theirs(states: Reported) -> str:
     if states.value is None:
         return "ordering"
-    return f"{states.value:g}" if states.tolerance is None else f"{states.value:g} ± {states.tolerance:g}"
+    return f"{states.value:.8g}" if states.tolerance is None else f"{states.value:.8g} ± {states.tolerance:g}"
 
 
 def _seeds_per_setting(rows: pd.DataFrame) -> int:
@@ -237,7 +237,7 @@ def _valued(claim: Claim, values: pd.Series[float], states: Reported, name: str)
     highest = value + slack if claim.test == "within" else value if claim.test == "at_most" else np.inf
     holds = lowest - ROUNDING <= mean <= highest + ROUNDING
     reaches = high >= lowest - ROUNDING and low <= highest + ROUNDING
-    bounds = f"{lowest:g} to {highest:g}" if claim.test == "within" else f"{claim.test.replace('_', ' ')} {value:g}"
+    bounds = f"{lowest:.8g} to {highest:.8g}" if claim.test == "within" else f"{claim.test.replace('_', ' ')} {value:g}"
     said = f"{name}{_mean(mean, low, high)}"
     return _Comparison("holds" if holds else "nearly" if reaches else "fails", said, f"{said}, asked {bounds}")
 

@@ -95,8 +95,8 @@ class Figure(_Strict):
         The sweeps that are trained.
     seeds
         Model seeds 0, 1, ... in each scale.
-    score
-        The column of the rows that it is about.
+    score, scored
+        The column that it is about, and the table that has it: the rows, or a further one.
     columns
         Keys of the configuration that become columns of the rows.
     choose
@@ -117,6 +117,7 @@ class Figure(_Strict):
     cells: list[Line] = Field(min_length=1)
     seeds: dict[Scale, PositiveInt]
     score: str = "mcc_mean"
+    scored: str = "rows"
     columns: list[str] = []
     choose: list[Choice] = []
     table: list[str] = ["variant", "label"]
@@ -134,8 +135,9 @@ class Figure(_Strict):
             raise ValueError(f"expected numbers of seeds in each scale, got none in {', '.join(unknown)}")
         if unset := [choice.over for choice in self.choose if choice.over not in self.columns]:
             raise ValueError(f"expected choices over keys that are among the columns, got {', '.join(unset)}")
-        if absent := [claim.table for claim in self.claims if claim.table not in ("rows", *self.tables)]:
-            raise ValueError(f"expected claims on the rows or one of the tables, got {', '.join(absent)}")
+        asked = [self.scored, *(claim.table for claim in self.claims)]
+        if absent := [table for table in asked if table not in ("rows", *self.tables)]:
+            raise ValueError(f"expected a score and claims of the rows or one of the tables, got {', '.join(absent)}")
         return self
 
     @property

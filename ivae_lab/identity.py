@@ -16,11 +16,17 @@ def digest(config: Any) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:10]
 
 
+def numbers(config: dict[str, Any]) -> dict[str, Any]:
+    """The part of a plain configuration that changes numbers: where the files of the data lie does not."""
+    data = {key: value for key, value in config["data"].items() if key != "root"}
+    return {name: config[name] for name in NUMBERS} | {"data": data}
+
+
 def cell_digest(config: dict[str, Any]) -> str:
     """Stands for what a seed's numbers depend on, besides the seed: the same cell has it in every run."""
-    return digest({name: config[name] for name in NUMBERS})
+    return digest(numbers(config))
 
 
 def run_digest(config: dict[str, Any], seeds: list[int]) -> str:
     """Stands for what a run's numbers depend on."""
-    return digest({**{name: config[name] for name in NUMBERS}, "seed": seeds})
+    return digest({**numbers(config), "seed": seeds})

@@ -233,7 +233,8 @@ def summary(figure: Figure, rows: pd.DataFrame) -> pd.DataFrame:
     """One line per combination of the figure's table columns: the score's mean, interval, spread, and what it rests on.
 
     `by_elbo` is the score of the model seed with the best ELBO, averaged over data seeds: what one who does not know
-    the sources would report of as many restarts. `oracle` is that of the best score: an upper bound, no result.
+    the sources would report of as many restarts. `oracle` is that of the best score: an upper bound, no result. A table
+    of what seeds contribute to a mean over pairs has neither.
     """
     if rows.empty:
         return pd.DataFrame()
@@ -249,8 +250,9 @@ def _over_seeds(rows: pd.DataFrame, score: str) -> dict[str, Any]:
     low, high = interval(values)
     finite = rows[np.isfinite(rows[score].astype(float))]
     across = finite.groupby("data_seed")
+    known = len(finite) > 0 and "elbo" in rows
     best = {
-        name: float(np.mean([_at_largest(part, score, by) for _, part in across])) if len(finite) else float("nan")
+        name: float(np.mean([_at_largest(part, score, by) for _, part in across])) if known else float("nan")
         for name, by in (("by_elbo", "elbo"), ("oracle", score))
     }
     data, model = spread(rows, score)
@@ -310,7 +312,7 @@ def present(evidence: Evidence, folder: Path) -> Presented:
     chosen = evidence.chosen
     judgements = judge(figure, chosen)
     verdicts = pd.DataFrame([each.record() for each in judgements])
-    table = summary(figure, chosen["rows"])
+    table = summary(figure, chosen.get(figure.scored, pd.DataFrame()))
     for stem, content in (("summary", table), ("verdicts", verdicts)):
         write_table(folder / f"{stem}.csv", content)
         _write_text(folder / f"{stem}.md", markdown(content))

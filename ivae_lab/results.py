@@ -1,7 +1,8 @@
 """The row schema, and everything that reads or writes a run folder without training: no torch here.
 
-A run folder holds `config.yaml` (resolved), `status.json`, `results.csv`, `history.csv`, `latents.npz`,
-`examples.npz` and `checkpoints/`. Its files are written to a temporary name and renamed, so a file that is there was
+A run folder holds `config.yaml` (resolved), `network.csv` (the parameters of one model), `status.json`, `results.csv`,
+`history.csv`, `latents.npz`, `examples.npz` and `checkpoints/`, and, where several seeds were compared with each other,
+`agreement.csv` (see `pairs.py`). Its files are written to a temporary name and renamed, so a file that is there was
 written whole; `status.json` holds a checksum of itself and of the files of a finished run, which tells when the disk or
 a hand has changed them since.
 
@@ -14,7 +15,7 @@ column        meaning
 seed          seed of the model: initial weights, shuffling, noise
 data_seed     seed of the data set
 split         train, valid or test
-metric        mcc, linear_r2, elbo, log_likelihood, kl, ...
+metric        mcc, linear_r2, elbo, log_likelihood, kl, cluster_accuracy, ...
 latents       what was scored: mean (of the posterior) or sample (one posterior sample)
 coefficient   pearson or spearman
 alignment     strong (permutation and sign only) or weak (a linear map by CCA first)
@@ -69,7 +70,7 @@ VARIANT = tuple(c for c in COLUMNS if c not in ("seed", "data_seed", "value", "c
 TEXT = [column for column, dtype in DTYPES.items() if dtype == "str"]
 FINISHED = ("done", "diverged")
 # What a finished run is judged by; `status.json` has their sizes and checksums.
-SEALED = ("results.csv", "history.csv", "latents.npz", "examples.npz")
+SEALED = ("results.csv", "history.csv", "latents.npz", "examples.npz", "agreement.csv")
 
 Row = dict[str, Any]  # one row of a table, by column
 
@@ -163,8 +164,8 @@ def write_status(folder: Path, status: dict[str, Any]) -> None:
 
 
 def seal(folder: Path) -> dict[str, list[Any]]:
-    """What tells each file that a finished run is judged by from another."""
-    return {name: _seal(folder / name) for name in SEALED}
+    """What tells each file that a finished run is judged by, of those that are there, from another."""
+    return {name: _seal(folder / name) for name in SEALED if (folder / name).exists()}
 
 
 def check_seal(folder: Path, name: str, status: dict[str, Any]) -> None:
@@ -191,7 +192,8 @@ def _seal(path: Path) -> list[Any]:
 def read_latents(path: Path) -> dict[str, NDArray[Any]]:
     """Arrays of `latents.npz`, given by its run folder or itself: S seeds, N rows, n latents, k sources.
 
-    `mean` and `sample` (S, N, n), `seed` (S,), `index` (N,), `split` (N,), and where known `sources` (N, k), `u` (N,).
+    `mean` and `sample` (S, N, n), `seed` (S,), `index` (N,), `split` (N,), and where known `sources` (N, k), `u` (N,);
+    `cluster` (S, N) of a model with clusters; `positions` () of one whose latents are a grid of so many places.
 
     Raises
     ------
@@ -205,7 +207,8 @@ def read_examples(folder: Path) -> dict[str, NDArray[Any]]:
     """Arrays of `examples.npz`: R rows, S seeds, d observed dimensions, M values of u (or components, or 1).
 
     `index` (R,), `x` (R, d), `reconstruction` (S, R, d), `prior_mean` and `prior_std` (S, M, n), `seed` (S,), and where
-    known `sources` (R, k), `u` (R,).
+    known `sources` (R, k), `u` (R,). Of images also `image` (C, H, W), and of most models `drawn` (S, M, r, d), drawn
+    from the prior, and `traversals` (S, n', steps, d) of the latents `traversed` (S, n').
 
     Raises
     ------

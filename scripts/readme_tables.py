@@ -58,7 +58,7 @@ def summaries(name: str) -> str:
     if kept is None:
         return "not run yet\n"
     done = f"\n{kept.done} of {kept.total} runs; made by `{kept.command} record=true`\n"
-    return markdown(brief(summary(figure, kept.chosen["rows"]))) + done
+    return markdown(brief(summary(figure, kept.chosen[figure.scored]))) + done
 
 
 def table(name: str) -> str:

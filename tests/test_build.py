@@ -133,7 +133,9 @@ def test_a_missing_key_of_a_nested_factory_is_named(composed: Compose, path: str
 
 @pytest.mark.parametrize("key", ["spec", "prior"])
 def test_what_is_given_besides_the_configuration_is_no_key(composed: Compose, key: str) -> None:
-    assert error_of(composed(f"+model.{key}=gmm"), "model").startswith(f"model.{key}: expected one of beta, decoder, ")
+    assert error_of(composed(f"+model.{key}=gmm"), "model").startswith(
+        f"model.{key}: expected one of auxiliary, beta, decoder, "
+    )
 
 
 @pytest.mark.parametrize(

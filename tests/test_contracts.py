@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,9 @@ from ivae_lab.build import ConfigError, build, check
 from ivae_lab.engine.module import SeedsModule
 from ivae_lab.engine.stack import Stack
 from ivae_lab.engine.streams import generator
-from ivae_lab.metrics.estimate import Estimate
+from ivae_lab.metrics.estimate import Estimate, PairMetric
 from ivae_lab.models.model import Model
+from ivae_lab.pairs import read_pairs, write_pairs
 from ivae_lab.places import CONFIG
 from ivae_lab.results import COLUMNS, read_results, write_results
 from ivae_lab.types import Batch, DataSpec, Splits
@@ -29,7 +31,7 @@ ModelOf = Callable[[DictConfig, DataSpec], Model]
 Train = Callable[[DictConfig, list[int]], SeedsModule]
 
 GROUPS = ("data", "model", "prior", "trainer", "metric")
-PARTS = ("model/objective", "model/likelihood")
+PARTS = ("model/objective", "model/likelihood", "model/auxiliary")
 SEEDS = [0, 1, 2]
 CPU = torch.device("cpu")
 END = torch.tensor(1.0)
@@ -65,7 +67,7 @@ def model_and_batch(
     splits = with_fitting_data(config, splits_of, model_of)
     torch.manual_seed(seed)
     model, batch = model_of(config, splits.spec), splits.train[:32]
-    noise = torch.randn(32, model.noise_dim, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(32, model.noise_dim + model.live_dim, generator=torch.Generator().manual_seed(0))
     return model, batch, noise
 
 
@@ -131,6 +133,21 @@ class TestConfiguration:
         assert composed("model=vade", "prior=normal").prior["_target_"] == normal
         assert composed("model=vae").prior["_target_"] == normal
 
+    def test_images_pick_their_metrics_and_give_way(self, composed: Compose) -> None:
+        known = {"mcc", "mcc_weak", "linear_r2", "elbo"}
+        assert set(composed("data=dsprites").metric) == set(composed().metric) == known
+        for name in ("digits", "emnist", "cifar10", "svhn"):
+            assert "mcc" not in composed(f"data={name}").metric, name  # there is no truth to hold the latents against
+            for overrides in (["metric=[mcc]", f"data={name}"], [f"data={name}", "metric=[mcc]"]):
+                assert set(composed(*overrides).metric) == {"mcc"}
+
+    @pytest.mark.parametrize("name", ["vae", "vade", "vae_matched", "vade_images"])
+    def test_a_vae_takes_a_u_made_of_x(self, composed: Compose, name: str) -> None:
+        own = resolved(composed(f"model={name}").model)
+        made = resolved(composed("model/auxiliary=rademacher", f"model={name}", "model.auxiliary.projections=3").model)
+        assert made.pop("auxiliary")["projections"] == 3
+        assert made == own
+
     def test_the_released_ivae_picks_its_trainer_and_gives_way(self, composed: Compose) -> None:
         released = composed("model=ivae_released").trainer
         assert released == composed("trainer=khemakhem_released").trainer
@@ -193,7 +210,7 @@ class TestModels:
     ) -> None:
         config = tiny(f"model={name}")
         model, _, _ = model_and_batch(config, splits_of, model_of)
-        alone = build(config.prior, "prior")(model.latent_dim, config.data.segments)
+        alone = build(config.prior, "prior")(model.latent_dim, splits_of(config).spec.u_dim)
         own = {key: value.shape for key, value in alone.named_parameters()}
         in_model = {key: value.shape for key, value in model.named_parameters() if key.startswith("prior.")}
         assert in_model == {f"prior.{key}": shape for key, shape in own.items()}
@@ -216,10 +233,11 @@ class TestModels:
         model, batch, noise = model_and_batch(tiny(f"model={name}", "model.latent_dim=3"), splits_of, model_of)
         n = model.latent_dim
         assert n == 3
-        assert model.encode(batch).mean.shape == model.posterior_mean(batch).shape == (32, n)
+        wide = (32, model.positions * n)
+        assert model.encode(batch).mean.shape == model.posterior_mean(batch).shape == wide
         bound = model.bound(batch, noise)
-        assert bound["mean"].shape == bound["sample"].shape == (32, n)
-        assert bound["elbo"].shape == (32,)
+        assert bound["mean"].shape == bound["sample"].shape == wide
+        assert bound["log_likelihood"].shape == (32,)
         assert model.sample(32, batch.u, torch.Generator().manual_seed(0)).shape == batch.x.shape
         assert model.loss(batch, noise, END)["loss"].shape == ()
 
@@ -241,7 +259,7 @@ class TestSeeds:
         return lambda *seeds: Stack(lambda: model_of(config, spec), list(seeds), CPU)
 
     def test_two_seeds_differ_in_every_weight_matrix(self, stack_of: Callable[..., Stack]) -> None:
-        matrices = {key: value for key, value in stack_of(0, 1).parameters.items() if value.dim() == 3}
+        matrices = {key: value for key, value in stack_of(0, 1).parameters.items() if value.dim() >= 3}
         assert matrices
         for key, (zero, one) in matrices.items():
             assert (zero != one).all(), key
@@ -317,7 +335,7 @@ class TestPriors:
 
 
 @pytest.mark.parametrize("part", [(group, name) for group in PARTS for name in choices(group)])
-def test_an_objective_or_likelihood_trains_a_vae(
+def test_a_part_of_a_model_trains_a_vae(
     part: tuple[str, str], tiny: Compose, splits_of: SplitsOf, model_of: ModelOf, train: Train
 ) -> None:
     config = tiny(*selection(*part))
@@ -338,7 +356,7 @@ class TestData:
         for part in parts.values():
             rows = len(part)
             assert part.x.shape == (rows, spec.x_dim)
-            assert part.x.dtype == torch.float32
+            assert part.x.dtype == (torch.float32 if spec.image is None else torch.uint8)
             assert part.x.isfinite().all()
             assert part.index.shape == (rows,)
             assert part.index.dtype == torch.int64
@@ -351,7 +369,12 @@ class TestData:
             else:
                 assert part.u.dtype == torch.int64
                 assert 0 <= part.u.min() <= part.u.max() < spec.u_dim
-        assert spec.binary == (set(parts["train"].x.flatten().tolist()) <= {0.0, 1.0})
+        if spec.image is None:
+            assert spec.binary == (set(parts["train"].x.flatten().tolist()) <= {0.0, 1.0})
+        else:
+            assert spec.x_dim == math.prod(spec.image.shape)
+            assert spec.binary == (spec.image.channels == 1)
+            assert "train" not in splits.scored  # tens of thousands of rows
         everything = torch.cat([part.index for part in parts.values()])
         assert len(set(everything.tolist())) == len(everything)
 
@@ -365,9 +388,10 @@ class TestData:
         assert not torch.equal(splits_of(config).train.x, first.x)
 
     def test_a_vae_trains_on_it(self, name: str, tiny: Compose, splits_of: SplitsOf, train: Train) -> None:
-        binary = splits_of(tiny(f"data={name}")).spec.binary
-        likelihood = "bernoulli" if binary else "gaussian"
-        module = train(tiny(f"data={name}", "model=vae", f"model/likelihood={likelihood}"), [0])
+        spec = splits_of(tiny(f"data={name}")).spec
+        likelihood = "images" if spec.image else "bernoulli" if spec.binary else "gaussian"
+        overrides = (f"data={name}", "model=vae", f"model/likelihood={likelihood}", "model.latent_dim=2")
+        module = train(tiny(*overrides), [0])
         assert not module.shares[0].diverged
 
 
@@ -393,10 +417,16 @@ def test_a_metric_gives_rows_fit_for_the_results(name: str, known: bool, compose
         u=np.arange(60) % 4,
         index=np.arange(60),
         terms={"elbo": -2.0, "log_likelihood": -1.5, "kl": 0.5},
+        clusters=np.arange(60) // 15 if known else None,
     )
     metrics = {key: build(node, f"metric.{key}") for key, node in composed(f"metric=[{name}]").metric.items()}
     assert list(metrics) == [name]
-    rows = [{**row, "seed": 0, "data_seed": 1, "split": "train"} for row in metrics[name](estimate)]
+    if isinstance(metric := metrics[name], PairMetric):
+        pairs = [{**row, "data_seed": 1, "split": "train"} for row in metric.pairs({0: estimate, 7: estimate})]
+        write_pairs(tmp_path / "agreement.csv", pairs)
+        assert read_pairs(tmp_path)[["seed_a", "seed_b"]].drop_duplicates().to_numpy().tolist() == [[0, 7]]
+        return
+    rows = [{**row, "seed": 0, "data_seed": 1, "split": "train"} for row in metric(estimate)]
     assert rows or not known
     assert all(np.isfinite(row["value"]) and row["state"] == "done" for row in rows)
     write_results(tmp_path / "results.csv", rows)

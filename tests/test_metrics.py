@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from sklearn.cross_decomposition import CCA
 
 from ivae_lab.metrics.elbo import ELBO
-from ivae_lab.metrics.estimate import Estimate, halves, shuffles
+from ivae_lab.metrics.estimate import Estimate, PairMetric, halves, shuffles
 from ivae_lab.metrics.linear_r2 import LinearR2, chance_r2, linear_r2
 from ivae_lab.metrics.mcc import (
     MCC,
@@ -29,12 +29,14 @@ from ivae_lab.metrics.mcc import (
     weak_chance_correlation,
     weak_mean_correlation,
 )
+from ivae_lab.pairs import COLUMNS as PAIR_COLUMNS
 from ivae_lab.results import COLUMNS
 
 Array = NDArray[np.float64]
 COEFFICIENTS: tuple[Coefficient, ...] = ("pearson", "spearman")
 SEEDS = st.integers(0, 2**32 - 1)
 CONF = Path(__file__).parents[1] / "conf" / "metric"
+U = np.arange(60) % 3
 quick = settings(max_examples=25, deadline=None)
 
 
@@ -425,7 +427,10 @@ class TestRows:
 
         ((key, options),) = yaml.safe_load(path.read_text()).items()
         module, _, name = options.pop("_target_").rpartition(".")
-        rows = getattr(importlib.import_module(module), name)(**options)(estimate())
+        metric, given = getattr(importlib.import_module(module), name)(**options), estimate(u=U, clusters=U)
+        pairs = isinstance(metric, PairMetric)
+        rows = metric.pairs({0: given, 1: given}) if pairs else metric(given)
         assert key == path.stem
         assert rows
-        assert all({*row, "seed", "data_seed", "split"} == set(COLUMNS) for row in rows)
+        known = {"data_seed", "split"} if pairs else {"seed", "data_seed", "split"}
+        assert all({*row} | known == set(PAIR_COLUMNS if pairs else COLUMNS) for row in rows)

@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ivae_lab.claims import correlation
 from ivae_lab.metrics.mcc import mean_correlation
+from ivae_lab.pairs import pairs_of, pseudo_values
 from ivae_lab.plots import PALETTE, Picture, boxes, in_words, panels, points_by_data_seed
 from ivae_lab.present import Tables
 from ivae_lab.results import read_examples
 
-SIZE = "data.samples_per_segment"
+SIZE, WIDTH = "data.samples_per_segment", "model.latent_dim"
+NETWORK = ["variant", "label", WIDTH]
+CELL = ["variant", "label", "method", "data", "data_seed", WIDTH]  # what seeds are compared within
+# Names of the alignments in tables and pictures; `rank` is full or the released code's 20.
+STRONG, IN, OUT, IN_20, OUT_20 = "mcc_strong", "mcc_in", "mcc_out", "mcc_in_20", "mcc_out_20"
+SHOWN = {
+    STRONG: "permutation only",
+    IN: "CCA of full rank, in sample",
+    OUT: "CCA of full rank, out of sample",
+    IN_20: "CCA of rank 20, in sample",
+    OUT_20: "CCA of rank 20, out of sample",
+}
 Paths = Mapping[str, Path]
 
 
@@ -115,3 +129,123 @@ def hours_by_model(tables: Tables) -> Picture:
 def mcc_by_data_seed(tables: Tables) -> Picture:
     """The claim of Figure 2 on each data seed."""
     return points_by_data_seed(tables["rows"], "mcc_mean")
+
+
+def _agreement(rows: pd.DataFrame, paths: Paths) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
+    """For each setting its columns, and the rows of all pairs of its seeds on the test part, with their `score`."""
+    for values, own in rows.groupby(CELL, sort=False):
+        pairs = pairs_of({seed: paths[run] for seed, run in zip(own["seed"], own["run"], strict=True)})
+        pairs = pairs[(pairs["split"] == "test") & (pairs["latents"] == "mean")]
+        full = pairs["rank"] == pairs["latent_dim"]
+        names = pairs["scored"].map({"all": STRONG, "in": IN, "out": OUT})
+        cell = dict(zip(CELL, values, strict=True))
+        cell["setting"] = f"{cell['data']}, {cell[WIDTH]}"
+        yield cell, pairs.assign(score=names.where(full | (names == STRONG), names + "_20"))
+
+
+def agreement_pairs(rows: pd.DataFrame, paths: Paths) -> pd.DataFrame:
+    """MCC of every pair of seeds, with its chance floor: what the boxes are over."""
+    kept = ["seed_a", "seed_b", "position", "score", "value", "chance"]
+    tables = [pairs[kept].assign(**cell) for cell, pairs in _agreement(rows, paths)]
+    return pd.concat(tables)[[*CELL, "setting", *kept]] if tables else pd.DataFrame(columns=[*CELL, "setting", *kept])
+
+
+def place_pairs(rows: pd.DataFrame, paths: Paths) -> pd.DataFrame:
+    """As `agreement_pairs`, of the strong MCC alone: there are 64 places for each pair."""
+    pairs = agreement_pairs(rows, paths)
+    return pairs[pairs["score"] == STRONG]
+
+
+def agreement_by_seed(rows: pd.DataFrame, paths: Paths) -> pd.DataFrame:
+    """What each seed contributes to the mean over pairs (the jackknife's pseudo-values), and the chance floor."""
+    records = []
+    for cell, pairs in _agreement(rows, paths):
+        by_score = pairs.groupby("score", sort=False)
+        values = pd.DataFrame({str(score): pseudo_values(part) for score, part in by_score})
+        floor = pairs.loc[pairs["score"] == (STRONG if pairs["position"].notna().any() else OUT), "chance"].mean()
+        records.append(values.rename_axis("seed").reset_index().assign(**cell, chance=floor))
+    return pd.concat(records) if records else pd.DataFrame()
+
+
+def boxes_of_pairs(tables: Tables) -> Picture:
+    """Figures 4 to 6 and C.2: a box over pairs of seeds for each width and method, panels for data and alignments."""
+    pairs = tables["pairs"]
+    pairs = pairs.assign(label=pairs["label"] + pairs["variant"].map({"released": ", released"}).fillna(""))
+    names = {f"{data}: {SHOWN[score]}": (data, score) for data in pairs["data"].unique() for score in (IN, OUT, STRONG)}
+    figure, axes = panels(names, width=3.0, height=2.6, columns=3, sharey=False)
+    for name, axis in axes.items():
+        data, score = names[name]
+        own = pairs[(pairs["data"] == data) & (pairs["score"] == score)].rename(columns={"value": "mcc"})
+        boxes(axis, own, WIDTH, "mcc")
+        axis.set(title=name, xlabel="$d_z$", ylabel="MCC of pairs of seeds")
+    _one_legend(list(axes.values()))
+    return Picture(
+        "agreement",
+        figure,
+        f"Boxplots of the MCC between seeds. Means out of sample: {_means(pairs, OUT)}.",
+        "MCC between the posterior means of two seeds on test images, a point per pair; dotted: chance floor.",
+    )
+
+
+def boxes_by_place(tables: Tables) -> Picture:
+    """Figure B.1: a box over all places of the grid and pairs of seeds, for each model."""
+    pairs = tables["pairs"]
+    figure, axes = panels(pairs["variant"].unique(), width=2.6, height=2.8, columns=2, sharey=True)
+    for variant, axis in axes.items():
+        own = pairs[pairs["variant"] == variant].rename(columns={"value": "mcc"})
+        boxes(axis, own, "label", "mcc")
+        axis.set(title=f"{variant} widths", xlabel="", ylabel="MCC of a place, permutation only")
+    _one_legend(list(axes.values()))
+    return Picture(
+        "figB1",
+        figure,
+        f"Boxplots of the MCC between seeds at each place of the grid. Means: {_means(pairs, STRONG)}.",
+        "MCC between two seeds at a place of the grid, on test images, a point per place and pair; dotted: chance.",
+    )
+
+
+def _one_legend(axes: list[Axes]) -> None:
+    """A legend in the first panel alone."""
+    for number, axis in enumerate(axes):
+        if number and (legend := axis.get_legend()):
+            legend.remove()
+
+
+def _means(pairs: pd.DataFrame, score: str) -> str:
+    own = pairs[pairs["score"] == score]
+    return in_words(own.groupby(["variant", "label", "data", WIDTH], sort=False)["value"].mean())
+
+
+def network_layers(rows: pd.DataFrame, paths: Paths) -> pd.DataFrame:
+    """Every parameter of encoder and decoder with its shape."""
+    tables = []
+    for _, row in rows.iterrows():
+        weights = pd.read_csv(paths[row["run"]] / "network.csv")
+        own = weights[weights["name"].str.startswith(("encoder.", "decoder."))]
+        tables.append(own.assign(**{column: row[column] for column in NETWORK}))
+    return pd.concat(tables)[[*NETWORK, "name", "shape", "numbers"]]
+
+
+def network_sizes(rows: pd.DataFrame, paths: Paths) -> pd.DataFrame:
+    """How many weights encoder and decoder have."""
+    layers = network_layers(rows, paths)
+    layers["part"] = layers["name"].str.extract(r"^(\w+)\.", expand=False)
+    sizes = layers.groupby([*NETWORK, "part"], sort=False)["numbers"].sum().unstack().reset_index()
+    weights = sizes["encoder"] + sizes["decoder"]
+    return sizes.assign(weights=weights, data_seed=1, seed=0, chance=float("nan"))  # no spread
+
+
+def bars_of_sizes(tables: Tables) -> Picture:
+    """Tables A.2 to A.4 in one number: weights of encoder and decoder of each network."""
+    sizes = tables["sizes"]
+    figure = Figure(figsize=(5.4, 1.2 + 0.22 * len(sizes)))
+    axis = figure.subplots()
+    names = [f"{label}, {variant}, {width}" for variant, label, width in sizes[NETWORK].itertuples(index=False)]
+    axis.barh(names, sizes["encoder"] / 1e6, color=PALETTE["vade"], label="encoder")
+    axis.barh(names, sizes["decoder"] / 1e6, left=sizes["encoder"] / 1e6, color=PALETTE["ivae"], label="decoder")
+    for place, weights in enumerate(sizes["weights"]):
+        axis.annotate(f" {weights:,}", (weights / 1e6, place), va="center", fontsize=7)
+    axis.set(xlabel="million weights", xlim=(0, 1.2 * sizes["weights"].max() / 1e6))
+    axis.legend(loc="center right")
+    said = "; ".join(f"{name} {weights:,}" for name, weights in zip(names, sizes["weights"], strict=True))
+    return Picture("tablesA", figure, f"Bars of numbers of weights: {said}.", "Weights by network, image and d_z.")

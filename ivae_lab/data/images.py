@@ -260,9 +260,9 @@ class DSprites(Images):
         (path,) = locate("dsprites", self.part, data_root(self.root))
         images, classes, values = formats.read_dsprites(path)
         images *= _WHITE
-        varying = np.ptp(values, axis=0) > 0  # colour is white always
+        varying = np.ptp(classes, axis=0) > 0  # not the colour, which is always white; the shape is the first
         z = torch.from_numpy(values[:, varying].astype(np.float32))
-        return replace(_rows(images, classes[:, 1]), z=z), None
+        return replace(_rows(images, classes[:, varying][:, 0]), z=z), None
 
 
 def binarise(rows: Batch, seed: int) -> Batch:

@@ -18,7 +18,7 @@ from ivae_lab.build import ConfigError
 from ivae_lab.engine.folder import is_free
 from ivae_lab.engine.memory import free_bytes, state_bytes
 from ivae_lab.engine.run import Run, Settings
-from ivae_lab.identity import NUMBERS, digest
+from ivae_lab.identity import digest, numbers
 from ivae_lab.results import is_finished
 
 # What may differ within a stack: each model has its own data, weight of the KL term, learning rate and seed.
@@ -31,7 +31,7 @@ def shape(settings: Settings) -> str:
     plain = copy.deepcopy(settings.plain())
     for group, key in OWN:
         plain[group].pop(key, None)
-    return digest({name: plain[name] for name in (*NUMBERS, "compute", "force", "logger")})
+    return digest(numbers(plain) | {name: plain[name] for name in ("compute", "force", "logger")})
 
 
 def together(settings: Settings, sweep: list[Settings], console: Console) -> list[Run]:

@@ -23,12 +23,14 @@ from ivae_lab.build import ConfigError, build
 from ivae_lab.engine import folder as folders
 from ivae_lab.engine.callbacks import forget_checkpoints, load_checkpoint
 from ivae_lab.engine.evaluate import Encoded, encode, examples
+from ivae_lab.engine.identifiable import check_device, shortfall
 from ivae_lab.engine.module import Share
 from ivae_lab.engine.stack import Stack
 from ivae_lab.engine.training import Compute, Plan, Training
 from ivae_lab.identity import cell_digest, digest, run_digest
-from ivae_lab.metrics.estimate import Estimate
+from ivae_lab.metrics.estimate import Estimate, PairMetric
 from ivae_lab.models.model import Model
+from ivae_lab.pairs import FILE, score_pairs, write_pairs
 from ivae_lab.results import Row, atomic, read_status, seal, write_results, write_status
 from ivae_lab.types import DataSpec, Splits
 
@@ -48,7 +50,7 @@ class Settings:
     logger: Literal["csv", "wandb"]
     compute: Compute
     training: Training
-    metrics: dict[str, Callable[[Estimate], list[Row]]]
+    metrics: dict[str, Callable[[Estimate], list[Row]] | PairMetric]
 
     def plain(self) -> dict[str, Any]:
         """The resolved configuration as plain values."""
@@ -97,6 +99,8 @@ class Run:
         self.splits = self.drawn[data]
         device = settings.compute.torch_device()
         self.stack = Stack(lambda: build_model(settings.config, self.splits.spec), settings.seeds, device)
+        with _named("model.identifiability"):
+            check_device(self.stack.template, device)
         with _named("trainer"):
             steps = training.total_steps(len(self.splits.train))
         self._try_metrics()
@@ -113,7 +117,7 @@ class Run:
             estimate = Estimate(latents, latents, sources, None, np.arange(rows), {})
             for name, metric in self.settings.metrics.items():
                 with _named(f"metric.{name}"):
-                    metric(estimate)
+                    metric.pairs({0: estimate, 1: estimate}) if isinstance(metric, PairMetric) else metric(estimate)
 
     @property
     def checkpoint(self) -> Path:
@@ -129,6 +133,8 @@ class Run:
         self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
         with atomic(self.settings.folder / "config.yaml") as temporary:
             temporary.write_text(OmegaConf.to_yaml(self.settings.config, resolve=True))
+        with atomic(self.settings.folder / "network.csv") as temporary:
+            pd.DataFrame(self.stack.shapes()).to_csv(temporary, index=False)
         if self.settings.config.force and not folders.restarts():
             forget_checkpoints(self.checkpoint)
         snapshot, damaged = load_checkpoint(self.checkpoint, self.settings.fingerprint, ConfigError)
@@ -159,21 +165,29 @@ class Run:
             if not all(np.isfinite(part.latents["mean"][position]).all() for part in encoded):
                 share.diverged.setdefault(seed, self.plan.total)
         _write_arrays(path / "latents.npz", _latents(encoded, seeds))
-        shown = examples(self.stack, encoded[-1].rows, self.settings.compute.torch_device())
+        image, device = self.splits.spec.image, self.settings.compute.torch_device()
+        shown = examples(self.stack, encoded[-1].rows, image, device)
         _write_arrays(path / "examples.npz", {"seed": np.array(seeds), **shown})
         with atomic(path / "history.csv") as temporary:
             pd.DataFrame(share.history).to_csv(temporary, index=False)
         write_results(path / "results.csv", self._score(encoded, share.diverged))
+        if pairs := self._score_pairs(encoded, share.diverged):
+            write_pairs(path / FILE, pairs)
         if self.splits.train.z is not None:
             from ivae_lab.plots import recovered
 
             recovered(path, path / "recovered", self.settings.title)
+        if image is not None:
+            from ivae_lab.gallery import image_examples
+
+            image_examples(path, path / "examples", self.settings.title)
         state: State = "diverged" if share.diverged else "done"
         self.write_status(
             state,
             seconds=round(seconds, 2),
             compiled=compiled,
             trained_together=together,
+            identifiability={"shortfall": shortfall(self.stack.template), "noised": share.noised},
             files=seal(path),
             diverged={str(seed): step for seed, step in share.diverged.items()},
             error=_divergence(share.diverged) if share.diverged else None,
@@ -190,7 +204,19 @@ class Run:
             for part in encoded:
                 estimate = part.estimate(position)
                 for metric in self.settings.metrics.values():
-                    rows += [{**row, **fixed, "split": part.split} for row in metric(estimate)]
+                    if not isinstance(metric, PairMetric):
+                        rows += [{**row, **fixed, "split": part.split} for row in metric(estimate)]
+        return rows
+
+    def _score_pairs(self, encoded: list[Encoded], diverged: dict[int, int]) -> list[Row]:
+        """Rows of the metrics of pairs: none of one seed alone."""
+        rows, seeds = [], self.settings.seeds
+        for part in encoded:
+            estimates = {seed: part.estimate(position) for position, seed in enumerate(seeds)}
+            fixed: Row = {"data_seed": self.settings.data_seed, "split": part.split}
+            for metric in self.settings.metrics.values():
+                if isinstance(metric, PairMetric):
+                    rows += score_pairs(metric, estimates, diverged, fixed)
         return rows
 
     def write_status(self, state: str, **more: Any) -> None:
@@ -237,6 +263,8 @@ def _latents(encoded: list[Encoded], seeds: list[int]) -> dict[str, np.ndarray[A
         values = [getattr(part.rows, key) for part in encoded]
         if values[0] is not None:
             arrays[name] = torch.cat(values).cpu().numpy()
+    if encoded[0].positions > 1:
+        arrays["positions"] = np.array(encoded[0].positions)
     arrays["split"] = np.concatenate([np.full(len(part.rows), part.split) for part in encoded])
     return arrays | {"seed": np.array(seeds)}
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,7 @@ class Estimate:
     index: Integers  # (N,) row ids in the whole data set
     terms: dict[str, float]  # the ELBO and its terms by name, averaged over rows, in nats
     clusters: Integers | None = None  # (N,) the model's most probable cluster of each row, where it has clusters
+    positions: int = 1  # P, places of a grid whose n / P latents each stand one after another in a row
 
     @property
     def state(self) -> str:
@@ -61,6 +62,20 @@ class Estimate:
         if unknown := sorted(set(choices) - set(row)):
             raise ValueError(f"expected choices among {', '.join(row)}, got {', '.join(unknown)}")
         return row | choices
+
+
+@runtime_checkable
+class PairMetric(Protocol):
+    """A metric of two seeds at once: its rows say how far models of different seeds agree on the same split."""
+
+    def pairs(
+        self, estimates: Mapping[int, Estimate], which: Collection[tuple[int, int]] | None = None
+    ) -> list[dict[str, Any]]:
+        """Rows of pairs of seeds, `which` or all of them, with every column of `ivae_lab.pairs.COLUMNS` but two.
+
+        Those are `data_seed` and `split`, which the caller knows and adds.
+        """
+        ...
 
 
 def check_pair(latents: Floats, sources: Floats, rows: int) -> None:

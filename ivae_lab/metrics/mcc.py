@@ -45,7 +45,7 @@ def _blas() -> ThreadpoolController:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """Keep NumPy's linear algebra on one thread.
 
     On tables of this size a second thread gains a product little and a decomposition nothing, and where other work
@@ -63,7 +63,7 @@ class Matching:
     correlations: Array  # (k,) signed correlation of each matched pair, NaN where no latent is left
 
 
-@_one_thread()
+@one_thread()
 def mean_correlation(latents: Floats, sources: Floats, coefficient: Coefficient = "pearson") -> float:
     """Strong MCC: the mean of |correlation| over the best one-to-one matching of latents and sources.
 
@@ -94,7 +94,7 @@ def mean_correlation(latents: Floats, sources: Floats, coefficient: Coefficient 
     return _assigned(*_standardised(latents, sources, coefficient))
 
 
-@_one_thread()
+@one_thread()
 def chance_correlation(latents: Floats, sources: Floats, coefficient: Coefficient, draws: int, seed: int) -> float:
     """Chance floor of `mean_correlation`: its mean over `draws` random re-pairings of all the rows.
 
@@ -104,7 +104,7 @@ def chance_correlation(latents: Floats, sources: Floats, coefficient: Coefficien
     return _chance(*_standardised(latents, sources, coefficient), draws, seed)
 
 
-@_one_thread()
+@one_thread()
 def match(latents: Floats, sources: Floats, coefficient: Coefficient = "pearson") -> Matching:
     """Find the matching whose mean of |correlation| is the strong MCC, for drawing latents beside their sources.
 
@@ -119,7 +119,7 @@ def match(latents: Floats, sources: Floats, coefficient: Coefficient = "pearson"
     return Matching(columns, correlations)
 
 
-@_one_thread()
+@one_thread()
 def weak_mean_correlation(
     latents: Floats, sources: Floats, coefficient: Coefficient, rank: int | None, half_seed: int
 ) -> dict[Scored, float]:
@@ -154,10 +154,10 @@ def weak_mean_correlation(
     if not _finite(latents, sources):
         return {"in": float("nan"), "out": float("nan")}
     rows = halves(len(latents), half_seed)
-    return _aligned(_Side.of(latents, *rows), _Side.of(sources, *rows), coefficient, rank)
+    return _aligned(Side.of(latents, *rows), Side.of(sources, *rows), coefficient, rank)
 
 
-@_one_thread()
+@one_thread()
 def weak_chance_correlation(
     latents: Floats, sources: Floats, coefficient: Coefficient, rank: int | None, half_seed: int, draws: int, seed: int
 ) -> dict[Scored, float]:
@@ -170,15 +170,15 @@ def weak_chance_correlation(
     if not _finite(latents, sources):
         return {"in": float("nan"), "out": float("nan")}
     rows = halves(len(latents), half_seed)
-    fixed = _Side.of(latents, *rows)  # the same in every re-pairing
+    fixed = Side.of(latents, *rows)  # the same in every re-pairing
     scores = [
-        _aligned(fixed, _Side.of(sources[order], *rows), coefficient, rank)
+        _aligned(fixed, Side.of(sources[order], *rows), coefficient, rank)
         for order in shuffles(len(sources), draws, seed)
     ]
     return {"in": float(np.mean([s["in"] for s in scores])), "out": float(np.mean([s["out"] for s in scores]))}
 
 
-@_one_thread()
+@one_thread()
 def canonical_weights(a: Floats, b: Floats, rank: int) -> tuple[Array, Array]:
     """Weights of the first `rank` pairs of canonical variates of two centred tables.
 
@@ -244,7 +244,7 @@ class MCC:
         self.alignment, self.rank = alignment, rank
         self.chance_draws, self.half_seed, self.chance_seed = chance_draws, half_seed, chance_seed
 
-    @_one_thread()
+    @one_thread()
     def __call__(self, estimate: Estimate) -> list[dict[str, Any]]:
         """Rows of this seed and split; none where the sources are unknown."""
         if estimate.sources is None:
@@ -292,10 +292,10 @@ def _standardised(latents: Floats, sources: Floats, coefficient: Coefficient) ->
     check_pair(latents, sources, rows=2)
     if not _finite(latents, sources):
         return np.full(latents.shape, np.nan), np.full(sources.shape, np.nan)
-    return _standardise(latents, coefficient), _standardise(sources, coefficient)
+    return standardise(latents, coefficient), standardise(sources, coefficient)
 
 
-def _standardise(table: Floats, coefficient: Coefficient) -> Array:
+def standardise(table: Floats, coefficient: Coefficient) -> Array:
     """Columns (of ranks, for Spearman) with mean 0 and length 1, so that a.T @ b holds correlations; constant: 0."""
     values = rankdata(table, axis=0) if coefficient == "spearman" else table.astype(np.float64)
     centred = values - values.mean(axis=0)
@@ -313,12 +313,17 @@ def _constant(table: Floats) -> NDArray[np.bool_]:
     return np.asarray((table == table[0]).all(axis=0))
 
 
-def _assigned(a: Array, b: Array) -> float:
-    """Strong MCC of standardised columns, NaN if they are."""
-    strength = np.minimum(np.abs(a.T @ b), 1.0)  # (n, k)
+def matched_mean(correlations: Array) -> float:
+    """Mean of |correlation| over the best one-to-one matching of rows and columns (n, k), NaN if one is NaN."""
+    strength = np.minimum(np.abs(correlations), 1.0)
     if not _finite(strength):
         return float("nan")
     return float(strength[linear_sum_assignment(strength, maximize=True)].mean())
+
+
+def _assigned(a: Array, b: Array) -> float:
+    """Strong MCC of standardised columns, NaN if they are."""
+    return matched_mean(a.T @ b)
 
 
 def _chance(a: Array, b: Array, draws: int, seed: int) -> float:
@@ -342,7 +347,7 @@ class _Whitened:
 
 
 @dataclass(frozen=True)
-class _Side:
+class Side:
     """Latents or sources as the weak alignment takes them: scaled as the fitted rows say, and these whitened."""
 
     fitted: Array  # (F, n)
@@ -350,19 +355,35 @@ class _Side:
     whitened: _Whitened  # of the fitted rows
 
     @classmethod
-    def of(cls, table: Floats, fitted: Integers, held_out: Integers) -> _Side:
+    def of(cls, table: Floats, fitted: Integers, held_out: Integers) -> Side:
         """Scale, cut in two and whiten the rows of a table."""
         scaled = _scaled_by(table, fitted)
         return cls(scaled[fitted], scaled[held_out], _Whitened.of(scaled[fitted]))
 
+    def reordered(self, fitted: Integers, held_out: Integers) -> Side:
+        """The rows of each half in another order: these are whitened already."""
+        whitened = _Whitened(self.whitened.basis[fitted], self.whitened.weights)
+        return Side(self.fitted[fitted], self.held_out[held_out], whitened)
 
-def _aligned(a: _Side, b: _Side, coefficient: Coefficient, rank: int) -> dict[Scored, float]:
+
+def variate_correlations(a: Side, b: Side, coefficient: Coefficient) -> dict[Scored, Array]:
+    """Correlations between all canonical variates of two sides that were cut in the same rows, by where: (m, m) each.
+
+    With m = min(n, k). A CCA of rank r has the first r rows and columns of them.
+    """
+    weights = _paired(a.whitened, b.whitened, min(a.fitted.shape[1], b.fitted.shape[1]))
+    tables: dict[Scored, tuple[Array, Array]] = {"in": (a.fitted, b.fitted), "out": (a.held_out, b.held_out)}
+    correlations: dict[Scored, Array] = {}
+    for scored, (x, y) in tables.items():
+        left, right = standardise(x @ weights[0], coefficient), standardise(y @ weights[1], coefficient)
+        correlations[scored] = left.T @ right
+    return correlations
+
+
+def _aligned(a: Side, b: Side, coefficient: Coefficient, rank: int) -> dict[Scored, float]:
     """Weak MCC of two sides that were cut in the same rows."""
-    a_weights, b_weights = _paired(a.whitened, b.whitened, rank)
-    return {
-        "in": mean_correlation(a.fitted @ a_weights, b.fitted @ b_weights, coefficient),
-        "out": mean_correlation(a.held_out @ a_weights, b.held_out @ b_weights, coefficient),
-    }
+    correlations = variate_correlations(a, b, coefficient)
+    return {scored: matched_mean(part[:rank, :rank]) for scored, part in correlations.items()}
 
 
 def _paired(a: _Whitened, b: _Whitened, rank: int) -> tuple[Array, Array]:

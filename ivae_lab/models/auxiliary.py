@@ -47,5 +47,6 @@ class Rademacher(Auxiliary):
     def forward(self, x: Tensor) -> Tensor:
         """(B, d) to int64 labels (B,)."""
         signs = self.get_buffer("signs")
-        bits = (x @ signs.mT > 0).long()  # (B, N)
+        # In float64 a sum over an image's values is exact, so that no tie hangs on the order of the terms.
+        bits = (x.double() @ signs.mT.double() > 0).long()  # (B, N)
         return (bits << torch.arange(len(signs), device=x.device)).sum(-1)

@@ -15,6 +15,9 @@ from ivae_lab.models.pixels import Pixels
 from ivae_lab.types import Batch, DataSpec, NonNegativeFloat, PositiveFloat, PositiveInt
 
 
+_BELOW_ONE = 1 - 2**-24  # the float32 before 1
+
+
 class GridAutoencoder(Model):
     """x to a grid of P vectors e_p in R^n, these to codes where the prior is a mixture, and back to x.
 
@@ -120,7 +123,7 @@ class GridAutoencoder(Model):
         """Reconstructions from the mean codes, and the prior's parameters: of a mixture, the codes."""
         prior = self.prior(None)
         mean, std = prior.mean + 0 * prior.std, prior.std + 0 * prior.mean
-        z = self.posterior_mean(batch).unflatten(1, (self.positions, self.latent_dim))
+        z = self.posterior_mean(batch).reshape(-1, self.positions, self.latent_dim)
         reconstruction = self.likelihood.mean(self.decoder(z, None))
         return {
             "reconstruction": self.pixels.shown(reconstruction),
@@ -143,18 +146,17 @@ class GridAutoencoder(Model):
         return self.prior(None)  # type: ignore[no-any-return]
 
     def _log_responsibilities(self, grid: Tensor) -> Tensor:
-        """Log p(k given e): (B, P, n) to (B, P, K). By products: differences of all pairs would take n times as much."""
+        """Log p(k given e): (B, P, n) to (B, P, K). By products: all differences would take n times as much memory."""
         mixture = self._mixture
         precision = torch.exp(-mixture.log_var)  # (K, n)
         constant = mixture.log_weights - 0.5 * (mixture.mean**2 * precision + mixture.log_var).sum(-1)  # (K,)
-        return torch.log_softmax(
-            constant + grid @ (mixture.mean * precision).mT - 0.5 * grid**2 @ precision.mT, -1
-        )
+        return torch.log_softmax(constant + grid @ (mixture.mean * precision).mT - 0.5 * grid**2 @ precision.mT, -1)
 
     def _gumbel(self, noise: Tensor) -> Tensor:
         """Standard Gumbel numbers from normal ones: (B, P, K)."""
-        own = noise[:, self.pixels.noise_dim :].unflatten(1, (self.positions, self.codes))
-        return -torch.log(-torch.special.log_ndtr(own))
+        own = noise[:, self.pixels.noise_dim :].reshape(-1, self.positions, self.codes)
+        uniform = (0.5 * torch.erfc(-own * 0.5**0.5)).clamp(max=_BELOW_ONE)
+        return -torch.log(-torch.log(uniform))
 
     def _kl(self, log_r: Tensor) -> Tensor:
         """KL of the responsibilities from the weights, summed over positions: (B,)."""

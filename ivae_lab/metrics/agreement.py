@@ -1,0 +1,174 @@
+"""Agreement of models that differ in their seed only: the MCC between the latents of every pair of seeds.
+
+Where the true sources are unknown, as of images, identifiability shows in the models themselves: trained twice, they
+should find the same latents, up to permutation and sign (strong) or up to a linear map (weak).
+
+References
+----------
+Willetts and Paige (2021), I Don't Need u, section 4 and Figures 4 to 6: https://arxiv.org/abs/2106.05238. Their 10
+seeds make 45 pairs (they say 55). Their code fits a CCA of 20 components, whatever the number of latents, on the first
+half of the test rows; here it is a random half.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from functools import reduce
+from itertools import combinations, product
+from typing import Annotated, Any, Self
+
+import numpy as np
+from annotated_types import Ge, Gt, MinLen
+from numpy.typing import NDArray
+
+from ivae_lab.metrics.estimate import Estimate, Floats, LatentName, check_pair, halves
+from ivae_lab.metrics.mcc import (
+    Alignment,
+    Coefficient,
+    Scored,
+    Side,
+    matched_mean,
+    one_thread,
+    standardise,
+    variate_correlations,
+)
+
+Pair = tuple[int, int]
+Scores = dict[tuple[Alignment, int | None, Scored], float]  # by alignment, rank, and the rows that were scored
+
+
+@dataclass(frozen=True)
+class _Latents:
+    """Latents of one seed, prepared once for all of its pairs."""
+
+    whole: NDArray[np.float64]  # (N, n) standardised, for the strong alignment
+    cut: Side  # in two halves, for the weak one
+
+    @classmethod
+    def of(cls, table: Floats, coefficient: Coefficient, half_seed: int) -> Self | None:
+        """None where a value is not finite: the seed diverged."""
+        if not np.isfinite(table).all():
+            return None
+        return cls(standardise(table, coefficient), Side.of(table, *halves(len(table), half_seed)))
+
+    def shuffled(self, rng: np.random.Generator) -> _Latents:
+        """Its rows in random order; each half by itself, so that it need not be whitened again."""
+        fitted, held_out = rng.permutation(len(self.cut.fitted)), rng.permutation(len(self.cut.held_out))
+        return _Latents(rng.permutation(self.whole), self.cut.reordered(fitted, held_out))
+
+
+class Agreement:
+    """Rows of the MCC between the latents of two seeds, each with its chance floor, for every pair of seeds.
+
+    A pair has one row of the strong MCC and, for each rank, two of the weak one: its CCA is fitted on a random half of
+    the rows and scored there (`in`) and on the other half (`out`); see `mcc.py`. Rows of two seeds are matched by their
+    row ids. Of latents on a grid, those of each position are compared with those of the same position alone, as in the
+    paper's Figure B.1. A pair with a seed that diverged has rows of NaN. A pair has the same numbers whatever other
+    seeds there are. Pairs share seeds, so their spread is no standard error: see `ivae_lab.pairs.interval_over_seeds`.
+
+    Parameters
+    ----------
+    latents
+        Which latents to compare: the posterior `mean`, one posterior `sample`, or both.
+    coefficients
+        `pearson`, `spearman`, or both.
+    ranks
+        Ranks of the CCA; None is full rank, the number of latents, and a larger one is lowered to it.
+    chance_draws
+        Number of re-pairings of the rows, in each pair, that the chance floor is the mean of.
+    half_seed
+        Seeds the half of the rows that the CCA is fitted on.
+    chance_seed
+        Seeds the re-pairings, together with the seeds of the pair.
+    """
+
+    def __init__(
+        self,
+        latents: Annotated[list[LatentName], MinLen(1)],
+        coefficients: Annotated[list[Coefficient], MinLen(1)],
+        ranks: Annotated[list[Annotated[int, Gt(0)] | None], MinLen(1)],
+        chance_draws: Annotated[int, Gt(0)],
+        half_seed: Annotated[int, Ge(0)],
+        chance_seed: Annotated[int, Ge(0)],
+    ) -> None:
+        self.latents, self.coefficients, self.ranks = latents, coefficients, ranks
+        self.chance_draws, self.half_seed, self.chance_seed = chance_draws, half_seed, chance_seed
+
+    @one_thread()
+    def pairs(self, estimates: Mapping[int, Estimate], which: Collection[Pair] | None = None) -> list[dict[str, Any]]:
+        """Rows of pairs of seeds on the rows that all of the seeds have.
+
+        Parameters
+        ----------
+        estimates
+            What each seed says of one split.
+        which
+            Pairs of its seeds; None: all.
+
+        Raises
+        ------
+        ValueError
+            If there are fewer than 4 common rows, or latents are no table.
+        """
+        chosen = sorted((min(pair), max(pair)) for pair in (combinations(estimates, 2) if which is None else which))
+        rows: list[dict[str, Any]] = []
+        for latents in self.latents:
+            grids = _on_common_rows(estimates, latents)
+            positions = range(next(iter(grids.values())).shape[1])
+            for coefficient, position in product(self.coefficients, positions):
+                tables = {seed: grid[:, position] for seed, grid in grids.items()}
+                place = position if len(positions) > 1 else None
+                fixed = {"latents": latents, "coefficient": coefficient, "position": place}
+                rows += [fixed | row for row in self._rows(tables, chosen, coefficient)]
+        for row in rows:
+            states = {estimates[row[seed]].state for seed in ("seed_a", "seed_b")}
+            row["state"] = "diverged" if "diverged" in states else "done"
+        return rows
+
+    def _rows(
+        self, tables: Mapping[int, Floats], pairs: list[Pair], coefficient: Coefficient
+    ) -> Iterator[dict[str, Any]]:
+        """What is scored on the tables (N, n) of all seeds."""
+        used = {seed for pair in pairs for seed in pair}
+        prepared = {seed: _Latents.of(tables[seed], coefficient, self.half_seed) for seed in used}
+        for a, b in pairs:
+            check_pair(tables[a], tables[b], rows=4)
+            rows, n = tables[a].shape
+            points: dict[Scored, int] = {"all": rows, "in": (rows + 1) // 2, "out": rows // 2}
+            values = self._scores(prepared[a], prepared[b], coefficient, n)
+            chances = self._chances(prepared[a], prepared[b], coefficient, n, (a, b))
+            for (alignment, rank, scored), value in values.items():
+                row = {"seed_a": a, "seed_b": b, "alignment": alignment, "rank": rank, "scored": scored}
+                chance = chances[alignment, rank, scored]
+                yield row | {"points": points[scored], "latent_dim": n, "value": value, "chance": chance}
+
+    def _scores(self, a: _Latents | None, b: _Latents | None, coefficient: Coefficient, n: int) -> Scores:
+        """MCC of a pair in all its variants."""
+        ranks = sorted({min(rank or n, n) for rank in self.ranks})
+        if a is None or b is None:
+            weak: list[tuple[Alignment, int | None, Scored]] = [("weak", r, s) for r in ranks for s in ("in", "out")]
+            return dict.fromkeys([("strong", None, "all"), *weak], float("nan"))
+        found: Scores = {("strong", None, "all"): matched_mean(a.whole.T @ b.whole)}
+        correlations = variate_correlations(a.cut, b.cut, coefficient)
+        for rank in ranks:
+            for scored, part in correlations.items():
+                found["weak", rank, scored] = matched_mean(part[:rank, :rank])
+        return found
+
+    def _chances(self, a: _Latents | None, b: _Latents | None, coefficient: Coefficient, n: int, pair: Pair) -> Scores:
+        """Mean MCC over re-pairings of the rows."""
+        rng = np.random.default_rng([self.chance_seed, *pair])
+        draws = [self._scores(a, b and b.shuffled(rng), coefficient, n) for _ in range(self.chance_draws)]
+        return {variant: float(np.mean([draw[variant] for draw in draws])) for variant in draws[0]}
+
+
+def _on_common_rows(estimates: Mapping[int, Estimate], latents: LatentName) -> dict[int, Floats]:
+    """Latents of every seed on the rows that all of them have, in the order of the row ids: (N, P, n)."""
+    common = reduce(np.intersect1d, (estimate.index for estimate in estimates.values()))
+    chosen = {}
+    for seed, estimate in estimates.items():
+        order = np.argsort(estimate.index)
+        rows = order[np.searchsorted(estimate.index, common, sorter=order)]
+        chosen[seed] = getattr(estimate, latents)[rows].reshape(len(rows), estimate.positions, -1)
+    return chosen

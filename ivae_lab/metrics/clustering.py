@@ -1,0 +1,95 @@
+"""How well the clusters that a model found are the labels u that it may not have seen.
+
+References
+----------
+Accuracy: Xie et al. (2016), Unsupervised Deep Embedding for Clustering Analysis, section 4:
+https://arxiv.org/abs/1511.06335, as in VaDE (Jiang et al. 2017): https://arxiv.org/abs/1611.05148. Normalised mutual
+information and purity: Manning et al. (2008), Introduction to Information Retrieval, section 16.3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import numpy as np
+from annotated_types import Ge, Gt
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+
+from ivae_lab.metrics.estimate import Estimate, Integers, shuffles
+
+Labels = NDArray[Any]
+
+
+def cluster_accuracy(clusters: Integers, labels: Labels) -> float:
+    """Share of the rows whose cluster stands for their label, under the best one-to-one matching of the two.
+
+    Rows of a cluster that no label is left for, where there are more clusters than labels, count as wrong.
+
+    Parameters
+    ----------
+    clusters, labels
+        Shape (N,) each.
+    """
+    counts = _counts(clusters, labels)
+    return float(counts[linear_sum_assignment(counts, maximize=True)].sum() / len(labels))
+
+
+def cluster_purity(clusters: Integers, labels: Labels) -> float:
+    """Share of the rows whose label is the most frequent one of their cluster: (N,), (N,).
+
+    The more clusters there are, the higher it is by chance alone.
+    """
+    return float(_counts(clusters, labels).max(axis=1).sum() / len(labels))
+
+
+def nmi(clusters: Integers, labels: Labels) -> float:
+    """Mutual information of clusters and labels, (N,) and (N,), over the arithmetic mean of their entropies."""
+    from sklearn.metrics import normalized_mutual_info_score
+
+    return float(normalized_mutual_info_score(labels, clusters))
+
+
+_SCORES: dict[str, Callable[[Integers, Labels], float]] = {
+    "cluster_accuracy": cluster_accuracy,
+    "cluster_purity": cluster_purity,
+    "nmi": nmi,
+}
+
+
+class Clustering:
+    """Rows of `cluster_accuracy`, `cluster_purity` and `nmi` of a model's clusters against u, with their chance floors.
+
+    Parameters
+    ----------
+    chance_draws
+        Number of re-pairings of the rows that the chance floor is the mean of.
+    chance_seed
+        Seeds the re-pairings.
+    """
+
+    def __init__(self, chance_draws: Annotated[int, Gt(0)], chance_seed: Annotated[int, Ge(0)]) -> None:
+        self.chance_draws, self.chance_seed = chance_draws, chance_seed
+
+    def __call__(self, estimate: Estimate) -> list[dict[str, Any]]:
+        """Rows of this seed and split; none where the model has no clusters or the data no u."""
+        clusters, labels = estimate.clusters, estimate.u
+        if clusters is None or labels is None:
+            return []
+        if not np.isfinite(estimate.mean).all():  # then the most probable cluster is none
+            return [estimate.row(name, float("nan"), latents="mean", scored="all") for name in _SCORES]
+        rows = []
+        for name, score in _SCORES.items():
+            orders = shuffles(len(labels), self.chance_draws, self.chance_seed)
+            chance = float(np.mean([score(clusters, labels[order]) for order in orders]))
+            value = score(clusters, labels)
+            rows.append(estimate.row(name, value, latents="mean", scored="all", chance=chance))
+        return rows
+
+
+def _counts(clusters: Integers, labels: Labels) -> Integers:
+    """How many rows each cluster has of each label: (clusters, labels)."""
+    from sklearn.metrics.cluster import contingency_matrix
+
+    return np.asarray(contingency_matrix(labels, clusters).T)
