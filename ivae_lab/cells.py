@@ -18,7 +18,6 @@ from ivae_lab.places import CONFIG
 from ivae_lab.plots import method_of, name_of
 from ivae_lab.results import is_finished, read_status
 
-
 # Training rows of a file of images.
 _PUBLISHED_ROWS = {"digits": 1_500, "mnist": 60_000, "emnist": 124_800, "cifar10": 10_000, "svhn": 73_257}
 

@@ -39,7 +39,7 @@ PALETTE = {
     "rademacher": "#882255",
     "vqvae": "#AA4499",
     "rvqvae": "#117733",
-    "autoencoder": "#4D4D4D",
+    "ae": "#4D4D4D",
     "pca": "#999933",
     "fastica": "#AA7744",
     "chance": "#BBBBBB",

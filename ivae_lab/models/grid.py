@@ -14,7 +14,6 @@ from ivae_lab.models.model import Model
 from ivae_lab.models.pixels import Pixels
 from ivae_lab.types import Batch, DataSpec, NonNegativeFloat, PositiveFloat, PositiveInt
 
-
 _BELOW_ONE = 1 - 2**-24  # the float32 before 1
 
 
