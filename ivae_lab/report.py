@@ -80,7 +80,7 @@ class Kept:
 
     def __str__(self) -> str:
         """How much of what."""
-        return f"paper scale kept with the project, {self.evidence.done} of {self.evidence.total} runs"
+        return f"{self.evidence.scale} scale kept with the project, {self.evidence.done} of {self.evidence.total} runs"
 
     @property
     def rank(self) -> tuple[bool, int]:

@@ -12,7 +12,8 @@
     wait=false           with it: leave right after the submission; the same command shows how it stands, submits what
                          has become missing, and draws when all is there
     retry=true           train again also what raised an error of its own under this very code
-    record=true          keep rows and provenance of scale=paper in experiments/<paper>/results/
+    record=true          keep rows and provenance in experiments/<paper>/results/; those of the quick scale only while
+                         there are none of the paper's
     outputs=FOLDER       where run folders and figures lie (outputs)
     compute.threads=1    ... and any other override of `python -m ivae_lab.train`; one that changes numbers gives the
                          figure a folder of its own and is named on it
@@ -119,10 +120,8 @@ def parse(arguments: Sequence[str]) -> Request:
         raise ExperimentError(f"{key}: expected no override, {REFUSED[key]}, got {given[key]!r}")
     neutral = [f"{key}={value}" for key, value in given.items() if key.split(".")[0] in NEUTRAL]
     changed = [f"{key}={value}" for key, value in given.items() if key.split(".")[0] not in NEUTRAL]
-    if flags["record"] and (scale != "paper" or changed):
-        raise ExperimentError(
-            f"record: expected scale=paper and no changed numbers, got {' '.join([f'scale={scale}', *changed])}"
-        )
+    if flags["record"] and changed:
+        raise ExperimentError(f"record: expected no changed numbers, got {' '.join(changed)}")
     request = Request(_figures(wanted[0]), scale, **flags, outputs=outputs, changed=changed, neutral=neutral)
     if not request.wait and request.launcher != "slurm":
         raise ExperimentError(f"wait: expected hydra/launcher=slurm with wait=false, got {request.launcher or 'none'}")
@@ -217,6 +216,8 @@ def reproduce(figure: Figure, request: Request, console: Console) -> int:
     from ivae_lab.present import Evidence, gather, present, record
 
     console.rule(f"{figure.full_name}: {figure.title}")
+    if request.record:
+        _check_record(figure, request.scale)
     try:
         cells = expand(figure, request.scale, request.changed)
     except (HydraException, OmegaConfBaseException) as error:
@@ -245,6 +246,14 @@ def reproduce(figure: Figure, request: Request, console: Console) -> int:
             console.print(f"recorded {path}", soft_wrap=True, highlight=False)
     diverged = any(run["diverged"] for run in evidence.runs.values())  # of the seeds that the figure asks for
     return INCOMPLETE if evidence.missing or diverged else OK
+
+
+def _check_record(figure: Figure, scale: Scale) -> None:
+    from ivae_lab.present import recorded
+
+    kept = recorded(figure) if scale == "quick" else None
+    if kept is not None and kept.scale == "paper":
+        raise ExperimentError(f"record: expected scale=paper, whose rows are kept of {figure.full_name}, got quick")
 
 
 def _set_aside(found: Found, cells: Sequence[Cell]) -> list[str]:
@@ -571,7 +580,7 @@ def _state(figure: Figure, outputs: Path) -> str:
     try:
         kept = recorded(figure)
         if kept is not None:
-            said.append(f"paper scale recorded ({kept.done} of {kept.total} runs)")
+            said.append(f"{kept.scale} scale recorded ({kept.done} of {kept.total} runs)")
     except (OSError, ValueError, KeyError, TypeError) as error:
         said.append(f"records cannot be read: {_on_one_line(error)}")
     for scale in SCALES:

@@ -4,7 +4,8 @@
     python scripts/readme_tables.py --check   exit 1 where a table is not that of the committed rows
 
 Markers are `<!-- table: NAME -->` and `<!-- end -->`. NAME is `verdicts`, `verdicts PAPER`, or `summary FIGURE`. No row
-is changed and nothing is trained: `python -m ivae_lab.reproduce FIGURE scale=paper record=true` makes the rows.
+is changed and nothing is trained: `python -m ivae_lab.reproduce FIGURE scale=paper record=true` makes the rows. What is
+of the quick scale is marked.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def _claims(name: str, long: bool) -> Iterator[dict[str, str]]:
         return
     for each in judge(figure, kept.chosen):
         row = {
-            "figure": f"`{name.split('/')[1] if long else name}`",
+            "figure": f"`{name.split('/')[1] if long else name}`" + (", quick" if kept.scale == "quick" else ""),
             "claim": each.statement,
             "theirs": each.theirs,
             "variant": each.variant,
@@ -57,7 +58,8 @@ def summaries(name: str) -> str:
     kept = recorded(figure)
     if kept is None:
         return "not run yet\n"
-    done = f"\n{kept.done} of {kept.total} runs; made by `{kept.command} record=true`\n"
+    scale = "Quick scale: " if kept.scale == "quick" else ""
+    done = f"\n{scale}{kept.done} of {kept.total} runs; made by `{kept.command} record=true`\n"
     return markdown(brief(summary(figure, kept.chosen[figure.scored]))) + done
 
 

@@ -246,6 +246,9 @@ class TestLaterCalls:
             assert f"recorded {kept / 'single.csv'}" in outcome.out
             assert len(pd.read_csv(kept / "single.csv")) == 2
             assert "paper scale recorded (2 of 2 runs)" in here("--list", "outputs=elsewhere").out
+            outcome = here("tiny2020/single", "scale=quick", "record=true")
+            assert outcome.code == 2
+            assert "record: expected scale=paper, whose rows are kept of tiny2020/single, got quick" in outcome.err
         finally:
             shutil.rmtree(tree / "tiny2020" / "results", ignore_errors=True)
 
@@ -434,7 +437,6 @@ def test_signals_stop_it_and_the_same_command_continues_to_the_same_rows(tree: P
         (["tiny2020/pair", "scale=large"], ["scale: expected quick or paper, got 'large'"]),
         (["tiny2020/pair", "train=no"], ["train: expected true or false, got 'no'"]),
         (["tiny2020/pair", "record=1"], ["record: expected true or false, got '1'"]),
-        (["tiny2020/pair", "record=true"], ["record: expected scale=paper", "got scale=quick"]),
         (["tiny2020/pair", "scale=paper", "record=true", "data.seed=2"], ["no changed numbers", "data.seed=2"]),
         (["tiny2020/pair", "seed=3"], ["seed: expected no override", "'3'"]),
         (["tiny2020/pair", "force=true"], ["force: expected no override"]),

@@ -216,7 +216,7 @@ CALM = ("trainer.epochs=null", "trainer.chunk=5", "trainer.eps=0.01")
 
 
 def family(model: str) -> tuple[str, ...]:
-    """200 steps of a model as its YAML has it, on small data; of images 20 (test_image_nets.py has the other networks)."""
+    """200 steps of a model as its YAML has it, on small data; of images 20 (test_image_nets.py has more networks)."""
     if model.removesuffix("_released").endswith("_images"):
         return (f"model={model}", *IMAGES, *CALM, "model/networks=mlp")
     if model in ("rvqvae", "ae"):
