@@ -32,15 +32,14 @@ def build(config: DictConfig, path: str, **extra: Any) -> Any:
     """
     check(OmegaConf.to_container(config, resolve=True), path, given=frozenset(extra))
     try:
-        if not extra:
-            return instantiate(config)
-        return instantiate(config, _partial_=True)(**extra)  # not given to Hydra: it would take dataclasses to pieces
+        # Hydra would make a configuration of a dataclass: without the methods, and no longer of its class.
+        return instantiate(config, _partial_=True)(**extra) if extra else instantiate(config)
     except InstantiationException as error:
         cause = error.__cause__
         if isinstance(cause, ValueError):
             raise ConfigError(f"{path}: {cause}") from cause
         raise
-    except ValueError as error:
+    except ValueError as error:  # of the call with `extra`
         raise ConfigError(f"{path}: {error}") from error
 
 

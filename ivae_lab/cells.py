@@ -18,7 +18,9 @@ from ivae_lab.places import CONFIG
 from ivae_lab.plots import method_of, name_of
 from ivae_lab.results import is_finished, read_status
 
-_PUBLISHED = 60_000  # training rows of MNIST; CIFAR-10 has 50,000, SVHN 73,257
+
+# Training rows of a file of images.
+_PUBLISHED_ROWS = {"digits": 1_500, "mnist": 60_000, "emnist": 124_800, "cifar10": 10_000, "svhn": 73_257}
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Cell:
         try:
             if trainer["steps"] is not None:
                 return int(trainer["steps"])
-            return int(trainer["epochs"] * (_train_rows(data) // trainer["batch_size"]))
+            return int(trainer["epochs"] * (_training_rows(self.data, data) // trainer["batch_size"]))
         except (TypeError, ValueError, ArithmeticError):  # values that cannot be: the training says which
             return 0
 
@@ -61,11 +63,12 @@ class Cell:
         return fixed | {column: _at(self.config, column) for column in columns}
 
 
-def _train_rows(data: dict[str, Any]) -> float:
-    """Rows of the training part; of published images, where all are taken, about as many as there are."""
-    if "train_rows" in data:
-        return data["train_rows"] or _PUBLISHED
-    return data.get("segments", 1) * data.get("samples_per_segment", 1) * data.get("split", [1])[0]  # type: ignore[no-any-return]
+def _training_rows(name: str, data: dict[str, Any]) -> int:
+    """As the configuration says; where it takes all rows of images, about as many as are published."""
+    if "segments" in data:
+        return int(data["segments"] * data["samples_per_segment"] * data["split"][0])
+    published = _PUBLISHED_ROWS.get(name, 1) * len(data.get("batches", [1]))
+    return int(data.get("train_rows") or published)
 
 
 def expand(figure: Figure, scale: Scale, overrides: Sequence[str] = ()) -> list[Cell]:

@@ -9,6 +9,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from ivae_lab.pairs import FILE, read_pairs, summarise_pairs
 from ivae_lab.results import interval, read_results, read_status
 from ivae_lab.scores import headlines
 
@@ -32,9 +33,31 @@ def show(folder: Path, console: Console) -> None:
         "MCC: Pearson, matched by assignment; strong unless it says weak (CCA on one half, scored on the other)."
     )
     console.print("chance: the same number with the sources' rows shuffled. All variants are in results.csv.")
-    for name in ("recovered.png", "results.csv"):
+    _show_pairs(folder, console)
+    for name in ("recovered.png", "examples.png", "results.csv", FILE):
         if (folder / name).exists():
             console.print(f"{name:14} {folder / name}", soft_wrap=True, highlight=False)
+
+
+def _show_pairs(folder: Path, console: Console) -> None:
+    """Print the agreement of seeds, where several were compared."""
+    if not (folder / FILE).exists():
+        return
+    rows = read_pairs(folder)
+    split = "test" if (rows["split"] == "test").any() else rows["split"].iloc[0]
+    found = summarise_pairs(rows[rows["split"] == split])
+    seeds, pairs, lost = found.iloc[0][["seeds", "pairs", "diverged"]]
+    diverged = f", {lost} of them diverged" if lost else ""
+    table = Table(title=f"agreement on the {split} rows: MCC of {pairs} pairs of {seeds} seeds{diverged}")
+    for name in ("latents", "alignment", "scored", "mean", "95% interval", "chance"):
+        table.add_column(name)
+    for row in found.to_dict("records"):
+        alignment = row["alignment"] if pd.isna(row["rank"]) else f"{row['alignment']}, rank {row['rank']}"
+        latents = f"{row['latents']}, {row['coefficient']}"
+        numbers = (_number(row["mean"]), _between(row["low"], row["high"]), _number(row["chance"]))
+        table.add_row(latents, alignment, row["scored"], *numbers)
+    console.print(table)
+    console.print("Interval: seeds resampled, as pairs share them. scored in: on the half that the CCA was fitted on.")
 
 
 def _table(columns: dict[str, pd.DataFrame], split: str) -> Table:
@@ -60,7 +83,10 @@ def _mean(values: pd.Series[float]) -> float:
 
 
 def _interval(values: pd.Series[float]) -> str:
-    low, high = interval(values)
+    return _between(*interval(values))
+
+
+def _between(low: float, high: float) -> str:
     return f"{low:.3f} to {high:.3f}" if np.isfinite(low) else "-"
 
 

@@ -71,24 +71,27 @@ class GridEncoder(nn.Module):
 
 
 class GridDecoder(nn.Module):
-    """Vectors on a grid to what the likelihood takes; parameters as of `GridEncoder`."""
+    """Vectors on a grid to what the likelihood takes; parameters as of `GridEncoder`.
+
+    Nothing is normalised before the first block: it would make a shift of all vectors free, and Adam would follow the
+    rounding of its gradient.
+    """
 
     def __init__(self, spec: DataSpec, latent_dim: int, *, channels: PositiveInt) -> None:
         super().__init__()
         image, *self.grid = _grid_of(spec)
-        self.first = nn.Conv2d(latent_dim, channels, 1, bias=False)
+        self.first = nn.Conv2d(latent_dim, channels, 1)
         self.blocks = nn.ModuleList([_Block(channels), _Block(channels)])
         self.doubled = nn.ConvTranspose2d(channels, channels, 4, 2, 1, bias=False)
-        self.norms = nn.ModuleList([BatchNorm(channels), BatchNorm(channels)])
+        self.norm = BatchNorm(channels)
         self.last = nn.ConvTranspose2d(channels, image[0], 4, 2, 1)
 
     def forward(self, z: Tensor, noise: Tensor | None) -> Tensor:
         """(B, P, n) to (B, d)."""
-        before, after = self.norms
-        h = before(self.first(z.mT.reshape(len(z), -1, *self.grid)), noise)
+        h = self.first(z.mT.reshape(len(z), -1, *self.grid))
         for block in self.blocks:
             h = block(h, noise)
-        h = torch.relu(after(self.doubled(torch.relu(h)), noise))
+        h = torch.relu(self.norm(self.doubled(torch.relu(h)), noise))
         return self.last(h).flatten(1)  # type: ignore[no-any-return]
 
 

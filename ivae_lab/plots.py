@@ -312,7 +312,7 @@ def _seed_row(axes: NDArray[Any], arrays: Arrays, kind: str, row: int, drawn: ND
     axes[0].set_ylabel(f"seed {arrays['seed'][row]}\n{score}")
     for column, panel in enumerate(axes):
         if diverged or matching.columns[column] < 0:
-            _empty(panel, "diverged" if diverged else "no latent left")
+            empty(panel, "diverged" if diverged else "no latent left")
         else:
             _scatter(panel, arrays, latents, matching, column, drawn)
 
@@ -339,6 +339,7 @@ def _standardised(values: NDArray[Any]) -> NDArray[np.float64]:
     return np.asarray(centred / centred.std() if np.ptp(values) else np.zeros_like(centred))
 
 
-def _empty(panel: Axes, words: str) -> None:
+def empty(panel: Axes, words: str) -> None:
+    """Say in a panel why there is nothing in it."""
     panel.text(0.5, 0.5, words, transform=panel.transAxes, ha="center", va="center", color="#7F7F7F")
     panel.tick_params(left=False, labelleft=False)

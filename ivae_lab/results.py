@@ -207,7 +207,8 @@ def read_examples(folder: Path) -> dict[str, NDArray[Any]]:
     """Arrays of `examples.npz`: R rows, S seeds, d observed dimensions, M values of u (or components, or 1).
 
     `index` (R,), `x` (R, d), `reconstruction` (S, R, d), `prior_mean` and `prior_std` (S, M, n), `seed` (S,), and where
-    known `sources` (R, k), `u` (R,).
+    known `sources` (R, k), `u` (R,). Of images also `image` (C, H, W), and of most models `drawn` (S, M, r, d), drawn
+    from the prior, and `traversals` (S, n', steps, d) of the latents `traversed` (S, n').
 
     Raises
     ------

@@ -10,8 +10,9 @@ rate that they use, of
 
 The rate is that of a 1024 x 1024 float32 matrix product (4096 x 4096 on a GPU), measured before and after each block
 of steps in the same process; work is counted nominally, 6 x parameters x batch size per model-step, so a look-up in
-place of a product counts in full. A number is the median of blocks after a warm-up block, with the lowest and highest
-beside it: machines are shared. Times of different runs of this script do not compare; ratios within one do.
+place of a product counts in full; of images it is what PyTorch counts of products and convolutions. A number is the
+median of blocks after a warm-up block, with the lowest and highest beside it: machines are shared. Times of different
+runs of this script do not compare; ratios within one do.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from hydra import compose, initialize_config_dir
 from rich.console import Console
 from rich.table import Table
 from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.flop_counter import FlopCounterMode
 
 from ivae_lab.build import build
 from ivae_lab.engine.datamodule import DataModule
@@ -59,6 +61,14 @@ SETTINGS = {
     "VaDE, 40 components": ["model=vade", "data=tcl"],
     "khemakhem2020 iVAE released": ["model=ivae_released", "data=tcl_khemakhem_released"],
 }
+# Those of images, which need the data and minutes, are measured where they are named only.
+IMAGES = {
+    "MNIST MLP": ["model=vade_images", "data=mnist"],
+    "MNIST ConvNet": ["model=vade_images", "data=mnist", "model/networks=convnet"],
+    "CIFAR-10 MLP": ["model=vade_images", "data=cifar10", "data.batches=[1]"],
+    "CIFAR-10 ConvNet": ["model=vade_images", "data=cifar10", "data.batches=[1]", "model/networks=convnet"],
+    "CIFAR-10 ResNet": ["model=vade_images", "data=cifar10", "data.batches=[1]", "model/networks=resnet"],
+}
 # What grows: (setting, its key, values). S is the number of seeds.
 GROWTH = {
     "S": ("khemakhem2020 iVAE", None, [1, 2, 5, 10, 25, 50, 100]),
@@ -68,7 +78,6 @@ GROWTH = {
     "N": ("khemakhem2020 iVAE", "data.samples_per_segment", [250, 1000, 4000]),
 }
 GROWN_SEEDS = 10
-CHUNK = 50
 STEPS_IN_ALL = 1_000_000  # so that no chunk is the last
 PRODUCT = {"cpu": 1024, "cuda": 4096}
 
@@ -107,16 +116,26 @@ class Setting:
     def compose(cls, name: str, compute: Compute, more: list[str] | None = None) -> Setting:
         """Build the parts that a configuration names."""
         with initialize_config_dir(str(CONFIG), version_base="1.3"):
-            config = compose("config", overrides=[*SETTINGS[name], *(more or [])])
+            config = compose("config", overrides=[*(SETTINGS | IMAGES)[name], *(more or [])])
         splits = draw_data(config)
         training = build(config.trainer, "trainer")
         return cls(name, splits, training, compute, lambda: build_model(config, splits.spec))
 
     @property
     def work(self) -> int:
-        """Nominal floating-point operations of a model-step."""
+        """Nominal floating-point operations of a model-step; of images those that PyTorch counts."""
+        if self.splits.spec.image is not None:
+            return self._counted()
         parameters = sum(value.numel() for value in self.build_model().parameters())
         return 6 * parameters * self.training.batch_size
+
+    def _counted(self) -> int:
+        """Of the products and convolutions of one loss and its gradient."""
+        model, batch = self.build_model(), self.splits.train[: self.training.batch_size]
+        with FlopCounterMode(display=False) as counter:
+            noise = torch.randn(len(batch), model.noise_dim + model.live_dim)
+            torch.autograd.backward(model.loss(batch, noise, torch.tensor(0.5))["loss"])
+        return int(counter.get_total_flops())
 
 
 class Clock:
@@ -170,14 +189,14 @@ def _resident(name: str) -> int:
 
 
 def measure(setting: Setting, way: str, seeds: int, blocks: Iterator[Callable[[], object]], count: int) -> Timing:
-    """Time a way to train: `blocks` are calls of a first step, then of CHUNK steps of each of the models."""
+    """Time a way to train: `blocks` are calls of a first step, then of a chunk of steps of each of the models."""
     clock = Clock(setting.compute.torch_device())
     first = clock.seconds(next(blocks))
     clock.seconds(next(blocks))  # warm-up
     clock.forget_peak()  # what compiling takes is not counted
     work, times, shares, rates = setting.work, [], [], [clock.product_rate()]
     for block in itertools.islice(blocks, count):
-        times.append(clock.seconds(block) / CHUNK / seeds)
+        times.append(clock.seconds(block) / setting.training.chunk / seeds)
         rates.append(clock.product_rate())
         shares.append(work / times[-1] / statistics.mean(rates[-2:]))
     milliseconds, beside = [1e3 * each for each in times], statistics.median(rates) / 1e9
@@ -192,12 +211,13 @@ def stacked(setting: Setting, seeds: int, compiled: bool) -> Iterator[Callable[[
     """Blocks of a stack, chunk by chunk as Lightning's loop calls them."""
     device, training = setting.compute.torch_device(), setting.training
     stack = Stack(setting.build_model, list(range(seeds)), device)
-    data = DataModule([setting.splits], Plan(0, STEPS_IN_ALL, CHUNK, 100), training.batch_size, device)
+    steps = training.chunk
+    data = DataModule([setting.splits], Plan(0, STEPS_IN_ALL, steps, 100), training.batch_size, device)
     at_once = models_at_once(stack, data, training, seeds, setting.compute)
     module = SeedsModule([Share(stack, setting.splits, training.lr)], data, training, compiled, at_once)
     yield lambda: module.training_step(Chunk(0, 1, False, False), 0)
-    for start in itertools.count(CHUNK, CHUNK):
-        chunk = Chunk(start, start + CHUNK, False, False)
+    for start in itertools.count(steps, steps):
+        chunk = Chunk(start, start + steps, False, False)
         yield lambda chunk=chunk: module.training_step(chunk, 0)  # type: ignore[misc]
 
 
@@ -219,13 +239,13 @@ def plain(setting: Setting) -> Iterator[Callable[[], object]]:
         rows = [part.to(device) for part in next(batches)]
         batch = Batch(rows[0], rows[1] if train.u is not None else None, None, rows[-1])
         optimizer.zero_grad()
-        noise = torch.randn(len(batch), model.noise_dim, device=device)
+        noise = torch.randn(len(batch), model.noise_dim + model.live_dim, device=device)
         model.loss(batch, noise, progress)["loss"].backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
     yield step
     while True:
-        yield lambda: steps(CHUNK)
+        yield lambda: steps(setting.training.chunk)
 
 
 def every_way(name: str, seeds: list[int], blocks: int, compute: Compute) -> list[Timing]:
@@ -279,14 +299,15 @@ def worker(name: str, core: int, blocks: int, compute: Compute) -> None:
     """Compile, wait for the word, and print the seconds per model-step of ten seeds on one core."""
     os.sched_setaffinity(0, {core})
     prepare(compute)
-    calls = stacked(Setting.compose(name, compute), GROWN_SEEDS, compiled=True)
+    setting = Setting.compose(name, compute)
+    calls = stacked(setting, GROWN_SEEDS, compiled=True)
     next(calls)()
     print("ready", flush=True)
     sys.stdin.readline()
     start = time.perf_counter()
     for call in itertools.islice(calls, blocks):
         call()
-    print((time.perf_counter() - start) / blocks / CHUNK / GROWN_SEEDS)
+    print((time.perf_counter() - start) / blocks / setting.training.chunk / GROWN_SEEDS)
 
 
 def show(rows: list[Timing], title: str) -> None:
@@ -330,7 +351,7 @@ def draw(rows: list[Timing], path: Path) -> None:
     with rc_context(STYLE):
         figure = Figure(figsize=(9, 3.6))
         shares, growth = figure.subplots(1, 2)
-        for number, setting in enumerate(SETTINGS):
+        for number, setting in enumerate(SETTINGS | IMAGES):
             for way, line in (("stack, compiled", "-"), ("stack, eager", "--"), ("plain, one after another", ":")):
                 own = [row for row in rows if (row.setting, row.way, row.axis) == (setting, way, "")]
                 if own:
@@ -365,13 +386,13 @@ def _band(panel: Axes, rows: list[Timing], colour: str, line: str, label: str) -
 def main() -> None:
     """Parse the arguments, measure, print, and write the table and the figure."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--settings", nargs="*", choices=list(SETTINGS), default=list(SETTINGS), metavar="NAME")
+    parser.add_argument("--settings", nargs="*", choices=[*SETTINGS, *IMAGES], default=list(SETTINGS), metavar="NAME")
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 10, 50, 200], help="how many seeds to stack")
     parser.add_argument("--growth", nargs="*", choices=list(GROWTH), default=[], help="axes to grow")
     parser.add_argument("--processes", choices=list(SETTINGS), metavar="NAME", help="two processes against one")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--blocks", type=int, default=10, help=f"blocks of {CHUNK} steps that are timed")
+    parser.add_argument("--blocks", type=int, default=10, help="chunks of steps that are timed")
     parser.add_argument("--csv", type=Path, help="also write the rows there")
     parser.add_argument("--plot", type=Path, help="also draw them there (PNG)")
     parser.add_argument("--worker", choices=list(SETTINGS), help=argparse.SUPPRESS)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
+from io import StringIO
 from itertools import combinations, permutations
 from pathlib import Path
 from typing import Any
@@ -10,13 +12,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 from sklearn.metrics import normalized_mutual_info_score
 
+from ivae_lab.display import show
+from ivae_lab.engine.group import execute
+from ivae_lab.engine.run import prepare
+from ivae_lab.engine.training import Compute
+from ivae_lab.gallery import tiled
 from ivae_lab.metrics.agreement import Agreement
 from ivae_lab.metrics.clustering import Clustering, cluster_accuracy, cluster_purity, nmi
 from ivae_lab.metrics.estimate import Estimate, Floats
 from ivae_lab.metrics.mcc import mean_correlation, weak_mean_correlation
-from ivae_lab.pairs import COLUMNS, interval_over_seeds, read_pairs, summarise_pairs, write_pairs
+from ivae_lab.pairs import COLUMNS, interval_over_seeds, pairs_of, read_pairs, summarise_pairs, write_pairs
+from ivae_lab.results import is_finished, lack, read_latents, read_results, read_status, write_status
+from tests.commands import make_run
 
 ROWS, N = 400, 5
 
@@ -53,7 +63,7 @@ def changed(table: Floats, **changes: Any) -> dict[tuple[Any, ...], float]:
 class TestOnePair:
     def test_is_the_mcc_of_the_two(self) -> None:
         a, b = (each.mean for each in alike(2).values())
-        expected = {("strong", None, "all"): mean_correlation(a, b)}
+        expected: dict[tuple[Any, ...], float] = {("strong", None, "all"): mean_correlation(a, b)}
         for rank in (2, N):
             weak = weak_mean_correlation(a, b, "pearson", rank, half_seed=0)
             expected |= {("weak", rank, scored): value for scored, value in weak.items()}
@@ -167,6 +177,85 @@ def pairs_with_effects(seeds: int, rng: np.random.Generator, own: float = 0.1, s
     pairs = list(combinations(range(seeds), 2))
     value = [0.5 + effects[a] + effects[b] + shared * rng.normal() for a, b in pairs]
     return pd.DataFrame(pairs, columns=["seed_a", "seed_b"]).assign(value=value)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder of three seeds of images, trained for three steps."""
+    return trained_folder(tmp_path_factory.mktemp("outputs"), "[0,1,2]")
+
+
+def trained_folder(outputs: Path, seeds: str) -> Path:
+    prepare(Compute("cpu", 1, False, 0))
+    small = ("trainer.epochs=null", "trainer.steps=3", "model.latent_dim=4", "prior.components=3")
+    rows = ("data.train_rows=80", "data.test_rows=40")
+    run = make_run("data=digits", "model=vade_images", *small, *rows, f"seed={seeds}", f"outputs={outputs}")
+    assert execute([run], Console(quiet=True)) == ["done"]
+    return run.settings.folder
+
+
+class TestRunFolder:
+    def test_has_the_pairs_of_its_seeds(self, whole: Path) -> None:
+        rows = read_pairs(whole)
+        assert rows[["seed_a", "seed_b"]].drop_duplicates().to_numpy().tolist() == [[0, 1], [0, 2], [1, 2]]
+        assert (rows["split"] == "test").all()
+        assert (rows["data_seed"] == 1).all()
+        assert rows["value"].between(0, 1).all()
+        latents = read_latents(whole)
+        first = rows[(rows["seed_a"] == 0) & (rows["seed_b"] == 2) & (rows["alignment"] == "strong")]
+        assert first["value"].item() == pytest.approx(mean_correlation(latents["mean"][0], latents["mean"][2]))
+
+    def test_says_its_agreement_and_has_clusters_and_pictures(self, whole: Path) -> None:
+        said = StringIO()
+        show(whole, Console(file=said, width=120))
+        assert "MCC of 3 pairs of 3 seeds" in said.getvalue()
+        assert "agreement.csv" in said.getvalue()
+        assert set(read_results(whole)["metric"]) >= {"cluster_accuracy", "cluster_purity", "nmi", "elbo"}
+        assert (whole / "examples.png").stat().st_size > 0
+
+    def test_one_seed_has_no_file_and_a_lost_or_edited_one_is_missed(self, whole: Path, tmp_path: Path) -> None:
+        alone = trained_folder(tmp_path, "0")
+        assert not (alone / "agreement.csv").exists()
+        assert is_finished(alone)
+        copy = Path(shutil.copytree(whole, tmp_path / "copy"))
+        text = (copy / "agreement.csv").read_text()
+        (copy / "agreement.csv").write_text(text.replace("done", "diverged", 1))
+        with pytest.raises(ValueError, match=r"expected agreement.csv as the run wrote it, got another checksum"):
+            read_pairs(copy)
+        (copy / "agreement.csv").unlink()
+        assert lack(copy) == "expected agreement.csv, got none"
+
+    def test_pairs_across_folders_are_those_of_one(self, whole: Path, tmp_path: Path) -> None:
+        one, two = trained_folder(tmp_path, "1"), trained_folder(tmp_path, "[2,0]")
+        across = pairs_of({0: two, 1: one, 2: two})
+        expected = read_pairs(whole)
+        assert across.dtypes.to_dict() == expected.dtypes.to_dict()
+        numbers = ["value", "chance"]
+        pd.testing.assert_frame_equal(across.drop(columns=numbers), expected.drop(columns=numbers))
+        assert across[numbers].to_numpy() == pytest.approx(expected[numbers].to_numpy(), abs=1e-3)
+        kept = across[(across["seed_a"] == 0) & (across["seed_b"] == 2)]
+        pd.testing.assert_frame_equal(kept.reset_index(drop=True), read_pairs(two))
+
+    def test_pairs_of_a_seed_that_diverged_elsewhere_say_so(self, whole: Path, tmp_path: Path) -> None:
+        copy = Path(shutil.copytree(whole, tmp_path / "copy"))
+        write_status(copy, {**read_status(copy), "state": "diverged", "diverged": {"1": 2}})
+        across = pairs_of({0: whole, 1: copy})
+        assert set(across["state"]) == {"diverged"}
+        with pytest.raises(ValueError, match=r"expected latents of seed 7, got those of \[0, 1, 2\]"):
+            pairs_of({0: whole, 7: copy})
+
+    def test_one_seed_is_no_pair(self, whole: Path) -> None:
+        assert pairs_of({0: whole}).empty
+
+
+class TestGallery:
+    def test_images_lie_side_by_side_with_their_channels_last(self) -> None:
+        images = np.random.default_rng(0).random((2, 3, 3 * 4 * 5))
+        whole = tiled(images, (3, 4, 5))
+        assert whole.shape == (2 * 4 + 1, 3 * 5 + 2, 3)
+        assert np.array_equal(whole[5:, 12:], images[1, 2].reshape(3, 4, 5).transpose(1, 2, 0))
+        assert (whole[4] == 1).all()
+        assert tiled(images, (1, 6, 10)).shape == (13, 32)
 
 
 class TestInterval:

@@ -205,6 +205,19 @@ def test_build_builds_what_is_described(composed: Compose) -> None:
     assert model.decoder.net.linears[0].weight.shape == (11, 2)  # follows the encoder's
 
 
+def test_what_is_given_arrives_as_it_is(composed: Compose) -> None:
+    """Hydra makes configurations of the dataclasses that it is given, without their methods."""
+    config = composed("model=vae").model
+    with open_dict(config):
+        config.encoder = config.decoder = {"_target_": "tests.test_build.refuse", "_partial_": True}
+    with pytest.raises(ConfigError, match=r"^model: DataSpec$"):
+        build(config, "model", spec=SPEC, prior=lambda n, m: None)
+
+
+def refuse(spec: DataSpec, latent_dim: int) -> None:
+    raise ValueError(type(spec).__name__)
+
+
 @pytest.mark.parametrize(
     ("annotation", "good", "bad"),
     [

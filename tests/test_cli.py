@@ -109,7 +109,7 @@ class TestRunFolder:
 
     def test_history_has_a_row_per_seed_and_point(self, first: tuple[Path, Outcome]) -> None:
         lines = (first[0] / "history.csv").read_text().splitlines()
-        assert lines[0] == "step,epoch,seed,loss,elbo,log_likelihood,kl,lr,mcc"
+        assert lines[0] == "step,epoch,seed,loss,elbo,log_likelihood,kl,lr,mcc,l_rank,l_condition"
         assert [line.split(",")[0:3:2] for line in lines[1:]] == [["20", "0"], ["20", "3"], ["40", "0"], ["40", "3"]]
 
     def test_the_command_says_where_things_lie_and_how_good_they_are(self, first: tuple[Path, Outcome]) -> None:

@@ -34,14 +34,19 @@ def _layer(
 # Each file or folder directly under ivae_lab/ has its place here. `__init__` runs before all others.
 LAYERS = (
     _layer(-1, "__init__", third_party="", light=True),
-    _layer(0, "types nets distributions transforms", third_party="torch numpy annotated_types pydantic"),
+    _layer(
+        0,
+        "types nets image_nets grid_nets distributions transforms",
+        third_party="torch numpy annotated_types pydantic",
+    ),
     _layer(0, "build"),
     _layer(0, "identity places", third_party="", light=True),
     _layer(1, "data priors models", siblings=False),
     _layer(1, "metrics", light=True),
     _layer(
         2,
-        "results pairs scores tables experiment cells claims present plots display queue aggregate about report sweep",
+        "results pairs scores tables experiment cells claims present plots gallery display queue aggregate about "
+        "report sweep",
         light=True,
     ),
     _layer(3, "engine"),

@@ -209,8 +209,15 @@ class TestPretraining:
             assert torch.equal(value, of_seed(module, 1)[name])
 
 
+IMAGES = ("data=digits", "data.train_rows=128", "data.test_rows=50", "trainer.batch_size=16", "trainer.steps=20")
+
+
 def family(model: str) -> tuple[str, ...]:
-    """200 steps of a model as its YAML has it, on small data."""
+    """200 steps of a model as its YAML has it, on small data; of images, with batch normalisation, 20."""
+    if model.removesuffix("_released").endswith("_images"):
+        return (f"model={model}", *IMAGES, "trainer.epochs=null", "trainer.chunk=5", "model/networks=convnet")
+    if model in ("rvqvae", "ae"):
+        return (f"model={model}", *IMAGES, "trainer.epochs=null", "trainer.chunk=5", "model.encoder.channels=8")
     steps = ("trainer.steps=200", "trainer.epochs=null", "trainer.chunk=50")
     cheap = tuple(f"metric.{name}.chance_draws=1" for name in ("mcc", "mcc_weak", "linear_r2"))
     pretraining = ("model.pretrain_steps=50", "trainer.steps=150") if model == "vade_pretrained" else ()

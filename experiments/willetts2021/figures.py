@@ -18,6 +18,7 @@ from ivae_lab.present import Tables
 from ivae_lab.results import read_examples
 
 SIZE, WIDTH = "data.samples_per_segment", "model.latent_dim"
+NETWORK = ["variant", "label", WIDTH]
 CELL = ["variant", "label", "method", "data", "data_seed", WIDTH]  # what seeds are compared within
 # Names of the alignments in tables and pictures; `rank` is full or the released code's 20.
 STRONG, IN, OUT, IN_20, OUT_20 = "mcc_strong", "mcc_in", "mcc_out", "mcc_in_20", "mcc_out_20"
@@ -221,15 +222,15 @@ def network_layers(rows: pd.DataFrame, paths: Paths) -> pd.DataFrame:
     for _, row in rows.iterrows():
         weights = pd.read_csv(paths[row["run"]] / "network.csv")
         own = weights[weights["name"].str.startswith(("encoder.", "decoder."))]
-        tables.append(own.assign(variant=row["variant"], label=row["label"]))
-    return pd.concat(tables)[["variant", "label", "name", "shape", "numbers"]]
+        tables.append(own.assign(**{column: row[column] for column in NETWORK}))
+    return pd.concat(tables)[[*NETWORK, "name", "shape", "numbers"]]
 
 
 def network_sizes(rows: pd.DataFrame, paths: Paths) -> pd.DataFrame:
     """How many weights encoder and decoder have."""
     layers = network_layers(rows, paths)
     layers["part"] = layers["name"].str.extract(r"^(\w+)\.", expand=False)
-    sizes = layers.groupby(["variant", "label", "part"], sort=False)["numbers"].sum().unstack().reset_index()
+    sizes = layers.groupby([*NETWORK, "part"], sort=False)["numbers"].sum().unstack().reset_index()
     weights = sizes["encoder"] + sizes["decoder"]
     return sizes.assign(weights=weights, data_seed=1, seed=0, chance=float("nan"))  # no spread
 
@@ -237,9 +238,9 @@ def network_sizes(rows: pd.DataFrame, paths: Paths) -> pd.DataFrame:
 def bars_of_sizes(tables: Tables) -> Picture:
     """Tables A.2 to A.4 in one number: weights of encoder and decoder of each network."""
     sizes = tables["sizes"]
-    figure = Figure(figsize=(5, 2.4))
+    figure = Figure(figsize=(5.4, 1.2 + 0.22 * len(sizes)))
     axis = figure.subplots()
-    names = [f"{label}, {variant}" for variant, label in sizes[["variant", "label"]].itertuples(index=False)]
+    names = [f"{label}, {variant}, {width}" for variant, label, width in sizes[NETWORK].itertuples(index=False)]
     axis.barh(names, sizes["encoder"] / 1e6, color=PALETTE["vade"], label="encoder")
     axis.barh(names, sizes["decoder"] / 1e6, left=sizes["encoder"] / 1e6, color=PALETTE["ivae"], label="decoder")
     for place, weights in enumerate(sizes["weights"]):
@@ -247,4 +248,4 @@ def bars_of_sizes(tables: Tables) -> Picture:
     axis.set(xlabel="million weights", xlim=(0, 1.2 * sizes["weights"].max() / 1e6))
     axis.legend(loc="center right")
     said = "; ".join(f"{name} {weights:,}" for name, weights in zip(names, sizes["weights"], strict=True))
-    return Picture("tablesA", figure, f"Bars of numbers of weights: {said}.", "Weights of each network, d_z = 50.")
+    return Picture("tablesA", figure, f"Bars of numbers of weights: {said}.", "Weights by network, image and d_z.")

@@ -11,7 +11,7 @@ import torch
 from ivae_lab.engine.stack import ENCODE_IMAGES, ENCODE_ROWS, Stack
 from ivae_lab.engine.streams import normals
 from ivae_lab.metrics.estimate import Estimate
-from ivae_lab.types import Batch, Splits
+from ivae_lab.types import Batch, Image, Splits
 
 EXAMPLES, IMAGES, DRAWS = 1000, 100, 8  # rows in examples.npz, of images fewer; draws from each part of the prior
 
@@ -45,7 +45,7 @@ def encode(stack: Stack, splits: Splits, device: torch.device) -> list[Encoded]:
     return [_encode(stack, name, rows.to(device)) for name, rows in splits.items() if name in splits.scored]
 
 
-def examples(stack: Stack, rows: Batch, device: torch.device) -> dict[str, np.ndarray[Any, Any]]:
+def examples(stack: Stack, rows: Batch, image: Image | None, device: torch.device) -> dict[str, np.ndarray[Any, Any]]:
     """At most `EXAMPLES` evenly spaced rows as every seed reconstructs them, and the priors: arrays of examples.npz."""
     most = IMAGES if rows.x.dtype == torch.uint8 else EXAMPLES
     chosen = torch.linspace(0, len(rows) - 1, min(most, len(rows))).long()
@@ -53,7 +53,8 @@ def examples(stack: Stack, rows: Batch, device: torch.device) -> dict[str, np.nd
     noise = normals(stack.seeds, "examples", 0, (DRAWS, stack.template.latent_dim)).to(device)
     said = {name: value.cpu().numpy() for name, value in stack.map("examples", batch, noise).items()}  # (S, ...)
     arrays = {"index": batch.index, "x": batch.x, "u": batch.u, "sources": batch.z}
-    return said | {name: part.cpu().numpy() for name, part in arrays.items() if part is not None}
+    shape = {} if image is None else {"image": np.array(image.shape)}
+    return said | shape | {name: part.cpu().numpy() for name, part in arrays.items() if part is not None}
 
 
 def posterior_means(stack: Stack, data: Batch, rows: torch.Tensor) -> torch.Tensor:

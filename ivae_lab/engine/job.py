@@ -21,6 +21,7 @@ from ivae_lab.display import show
 from ivae_lab.engine.callbacks import SCHEDULER
 from ivae_lab.engine.folder import BusyError
 from ivae_lab.engine.group import StoppedError, execute
+from ivae_lab.engine.identifiable import shortfall
 from ivae_lab.engine.planner import together
 from ivae_lab.engine.run import Run, Settings, prepare
 from ivae_lab.identity import NUMBERS, run_digest
@@ -152,6 +153,8 @@ def _announce(runs: list[Run], console: Console) -> None:
         soft_wrap=True,
         highlight=False,
     )
+    if short := shortfall(first.stack.template):
+        console.print(short, soft_wrap=True, highlight=False)
     if len(runs) > 1:
         models = sum(len(run.settings.seeds) for run in runs)
         console.print(f"trained together with {len(runs) - 1} more runs of this sweep: {models} models", soft_wrap=True)

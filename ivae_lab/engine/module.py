@@ -11,6 +11,7 @@ import torch
 
 from ivae_lab.engine.datamodule import DataModule, Shuffled
 from ivae_lab.engine.evaluate import posterior_means
+from ivae_lab.engine.identifiable import measured, restore_ranks
 from ivae_lab.engine.part import TERMS, Part, Programs, new_state, sliced
 from ivae_lab.engine.stack import Stack
 from ivae_lab.engine.training import Chunk, Training
@@ -30,6 +31,8 @@ class Share:
     diverged
         seed -> the step by which its loss or a parameter was no longer finite. Such a seed goes on as NaN; the
         others do not notice.
+    noised
+        seed -> the steps after which its prior's matrix L lacked rank and got noise (models/identifiability.py).
     history
         One row per seed and recorded point.
     """
@@ -39,6 +42,7 @@ class Share:
     rate: float
     first: int = 0
     diverged: dict[int, int] = field(default_factory=dict)
+    noised: dict[int, list[int]] = field(default_factory=dict)
     history: list[dict[str, float]] = field(default_factory=list)
 
     @property
@@ -115,6 +119,8 @@ class SeedsModule(lightning.LightningModule):
         self.step = chunk.stop
         self.summed_steps += chunk.stop - chunk.start
         self._note_divergence()
+        if not chunk.pretraining:
+            self._restore_ranks()
 
     def _begin_main_phase(self) -> None:
         """Let models start from encoded data, and forget the moments of the pretraining."""
@@ -136,6 +142,11 @@ class SeedsModule(lightning.LightningModule):
                 if not own:
                     share.diverged.setdefault(seed, self.step)
 
+    def _restore_ranks(self) -> None:
+        for share in self.shares:
+            for seed in restore_ranks(share.stack, self.step):
+                share.noised.setdefault(seed, []).append(self.step)
+
     def record(self, scores: list[list[float | None]]) -> list[list[dict[str, float]]]:
         """Add a point to the histories: mean terms since the last one, the rate, and a score per seed of each run."""
         added = [self._points(share, own) for share, own in zip(self.shares, scores, strict=True)]
@@ -148,7 +159,7 @@ class SeedsModule(lightning.LightningModule):
     def _points(self, share: Share, scores: list[float | None]) -> list[dict[str, float]]:
         terms = (self.state["sums"]["terms"][share.positions] / max(self.summed_steps, 1)).tolist()
         rates = torch.cat([part.rates.at(self.main_progress()) for part in self.parts])[share.positions].tolist()
-        epoch = self.step / self.data.steps_per_epoch
+        epoch, matrices = self.step / self.data.steps_per_epoch, measured(share.stack)
         return [
             {
                 "step": self.step,
@@ -157,6 +168,7 @@ class SeedsModule(lightning.LightningModule):
                 **dict(zip(TERMS, terms[place], strict=True)),
                 "lr": rates[place],
                 "mcc": float("nan") if (score := scores[place]) is None else score,
+                **matrices[place],
             }
             for place, seed in enumerate(share.stack.seeds)
         ]
@@ -175,6 +187,7 @@ class SeedsModule(lightning.LightningModule):
                 for kind, each in sliced(self.state, share.positions).items()
             },
             "diverged": share.diverged,
+            "noised": share.noised,
             "history": share.history,
         }
 
@@ -183,6 +196,7 @@ class SeedsModule(lightning.LightningModule):
         self.step = self.data.first_step = snapshot["step"]
         self.summed_steps = snapshot["summed_steps"]
         share.diverged, share.history = snapshot["diverged"], snapshot["history"]
+        share.noised = snapshot.get("noised", {})  # of an earlier version: none
         for kind, each in sliced(self.state, share.positions).items():
             for name, value in each.items():
                 value.copy_(snapshot["state"][kind][name])

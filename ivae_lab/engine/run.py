@@ -23,6 +23,7 @@ from ivae_lab.build import ConfigError, build
 from ivae_lab.engine import folder as folders
 from ivae_lab.engine.callbacks import forget_checkpoints, load_checkpoint
 from ivae_lab.engine.evaluate import Encoded, encode, examples
+from ivae_lab.engine.identifiable import check_device, shortfall
 from ivae_lab.engine.module import Share
 from ivae_lab.engine.stack import Stack
 from ivae_lab.engine.training import Compute, Plan, Training
@@ -98,6 +99,8 @@ class Run:
         self.splits = self.drawn[data]
         device = settings.compute.torch_device()
         self.stack = Stack(lambda: build_model(settings.config, self.splits.spec), settings.seeds, device)
+        with _named("model.identifiability"):
+            check_device(self.stack.template, device)
         with _named("trainer"):
             steps = training.total_steps(len(self.splits.train))
         self._try_metrics()
@@ -162,7 +165,8 @@ class Run:
             if not all(np.isfinite(part.latents["mean"][position]).all() for part in encoded):
                 share.diverged.setdefault(seed, self.plan.total)
         _write_arrays(path / "latents.npz", _latents(encoded, seeds))
-        shown = examples(self.stack, encoded[-1].rows, self.settings.compute.torch_device())
+        image, device = self.splits.spec.image, self.settings.compute.torch_device()
+        shown = examples(self.stack, encoded[-1].rows, image, device)
         _write_arrays(path / "examples.npz", {"seed": np.array(seeds), **shown})
         with atomic(path / "history.csv") as temporary:
             pd.DataFrame(share.history).to_csv(temporary, index=False)
@@ -173,12 +177,17 @@ class Run:
             from ivae_lab.plots import recovered
 
             recovered(path, path / "recovered", self.settings.title)
+        if image is not None:
+            from ivae_lab.gallery import image_examples
+
+            image_examples(path, path / "examples", self.settings.title)
         state: State = "diverged" if share.diverged else "done"
         self.write_status(
             state,
             seconds=round(seconds, 2),
             compiled=compiled,
             trained_together=together,
+            identifiability={"shortfall": shortfall(self.stack.template), "noised": share.noised},
             files=seal(path),
             diverged={str(seed): step for seed, step in share.diverged.items()},
             error=_divergence(share.diverged) if share.diverged else None,

@@ -73,14 +73,15 @@ class Stack:
             for name, value in self.parameters.items()
         ]
 
-    def map(self, method: str, batch: Batch, *arguments: Tensor) -> Any:
+    def map(self, method: str, batch: Batch | None, *arguments: Tensor) -> Any:
         """Call a method on rows that all seeds share; `arguments` carry a first dimension of seeds, (S, ...).
 
-        Nothing of the models changes.
+        Without a batch, a method that takes none. Nothing of the models changes.
         """
+        shared = () if batch is None else (batch,)
 
         def one(parameters: Parameters, buffers: Parameters, *rest: Tensor) -> Any:
-            return functional_call(self.template, (parameters, buffers), (method, batch, *rest))
+            return functional_call(self.template, (parameters, buffers), (method, *shared, *rest))
 
         with torch.no_grad():
             buffers = {name: value.clone() for name, value in self.buffers.items()}

@@ -15,6 +15,9 @@ from ivae_lab.models.pixels import Pixels
 from ivae_lab.types import Batch, DataSpec, NonNegativeFloat, PositiveFloat, PositiveInt
 
 
+_BELOW_ONE = 1 - 2**-24  # the float32 before 1
+
+
 class GridAutoencoder(Model):
     """x to a grid of P vectors e_p in R^n, these to codes where the prior is a mixture, and back to x.
 
@@ -152,7 +155,8 @@ class GridAutoencoder(Model):
     def _gumbel(self, noise: Tensor) -> Tensor:
         """Standard Gumbel numbers from normal ones: (B, P, K)."""
         own = noise[:, self.pixels.noise_dim :].reshape(-1, self.positions, self.codes)
-        return -torch.log(-torch.special.log_ndtr(own))
+        uniform = (0.5 * torch.erfc(-own * 0.5**0.5)).clamp(max=_BELOW_ONE)
+        return -torch.log(-torch.log(uniform))
 
     def _kl(self, log_r: Tensor) -> Tensor:
         """KL of the responsibilities from the weights, summed over positions: (B,)."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ivae_lab.distributions import Posterior
+from ivae_lab.models.identifiability import Noise, Penalty
 from ivae_lab.types import Batch
 
 
@@ -32,6 +33,8 @@ class Model(nn.Module):
         Optimiser steps on `pretraining_loss` before the main objective; 0 for none.
     starts_from_data
         Whether `start` is to be called with encoded training data when the main objective begins.
+    identifiability
+        What keeps the matrix L of the prior invertible; None: nothing.
     """
 
     latent_dim: int
@@ -40,6 +43,7 @@ class Model(nn.Module):
     live_dim: int = 0
     pretrain_steps: int = 0
     starts_from_data: bool = False
+    identifiability: Noise | Penalty | None = None
 
     def loss(self, batch: Batch, noise: Tensor, progress: Tensor) -> dict[str, Tensor]:
         """The objective to minimise under "loss", and terms to report (in nats per row): scalars.
@@ -81,6 +85,14 @@ class Model(nn.Module):
 
     def start(self, z: Tensor, seed: int) -> None:
         """Set parameters from the encoded training data z, (N, n), once, when the main objective begins."""
+        raise NotImplementedError
+
+    def natural_differences(self) -> Tensor | None:
+        """The matrix L of `identifiability.py`, (n k, M - 1); None where the prior has none."""
+        return None
+
+    def add_noise(self, noise: Tensor) -> None:
+        """Add noise, (M, n k), to the natural parameters of the prior."""
         raise NotImplementedError
 
     def sample(self, rows: int, u: Tensor | None, generator: torch.Generator) -> Tensor:

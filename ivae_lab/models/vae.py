@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ivae_lab.distributions import NormalMixture, Posterior
 from ivae_lab.models.auxiliary import Auxiliary
+from ivae_lab.models.identifiability import Noise, Penalty, natural_differences
 from ivae_lab.models.likelihoods import Likelihood
 from ivae_lab.models.model import Model
 from ivae_lab.models.objectives import ELBO, Evidence, FourTerms
@@ -46,6 +47,8 @@ class VAE(Model):
     evaluate_live
         Encode the data after the training with networks in training mode, dropout and batch statistics live, and
         images binarised afresh by each seed: as the code released with Willetts and Paige 2021 does.
+    identifiability
+        What keeps the prior's matrix L invertible; see `identifiability.py`.
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class VAE(Model):
         pretrain_steps: Count = 0,
         auxiliary: Callable[[DataSpec], Auxiliary] | None = None,
         evaluate_live: bool = False,
+        identifiability: Noise | Penalty | None = None,
     ) -> None:
         super().__init__()
         self.pixels = Pixels(spec.image, spec.binary) if spec.image is not None else None
@@ -94,12 +98,30 @@ class VAE(Model):
                 f"got {spec.train_rows}"
             )
 
+        self.identifiability = identifiability
+        self._check_identifiability()
+
+    def _check_identifiability(self) -> None:
+        prior, measure = type(self.prior).__name__, self.identifiability
+        if measure is not None and self.natural_differences() is None:
+            raise ValueError(
+                "expected a prior with natural parameters at two or more values of u for model.identifiability, "
+                f"got {prior}"
+            )
+        if isinstance(measure, Noise) and not hasattr(self.prior, "add_noise"):
+            raise ValueError(
+                "expected a prior whose natural parameters are free, a table or a mixture, for noise on them, "
+                f"got {prior}"
+            )
+
     def loss(self, batch: Batch, noise: Tensor, progress: Tensor) -> dict[str, Tensor]:
         """The objective, with the ELBO and its terms, in nats per row."""
         evidence = self._evidence(batch, noise, progress, live=True)
-        kl = evidence.kl()
+        kl, loss = evidence.kl(), self.objective(evidence, self.get_buffer("beta"), progress)
+        if isinstance(self.identifiability, Penalty):
+            loss = loss + self.identifiability(self.natural_differences())
         return {
-            "loss": self.objective(evidence, self.get_buffer("beta"), progress),
+            "loss": loss,
             "elbo": (evidence.log_likelihood - kl).mean(),
             "log_likelihood": evidence.log_likelihood.mean(),
             "kl": kl.mean(),
@@ -193,6 +215,15 @@ class VAE(Model):
     def start(self, z: Tensor, seed: int) -> None:
         """Fit the prior to encoded data."""
         self.prior.fit(z, seed)  # type: ignore[operator]
+
+    def natural_differences(self) -> Tensor | None:
+        """The matrix L of `identifiability.py`, (n k, M - 1); None where the prior has none."""
+        natural = self.prior.natural_parameters() if hasattr(self.prior, "natural_parameters") else None  # type: ignore[operator]
+        return None if natural is None or len(natural) < 2 else natural_differences(natural)
+
+    def add_noise(self, noise: Tensor) -> None:
+        """Add noise, (M, n k), to the natural parameters of the prior."""
+        self.prior.add_noise(noise)  # type: ignore[operator]
 
     def sample(self, rows: int, u: Tensor | None, generator: torch.Generator) -> Tensor:
         """Z from the prior, then x given z; images as observations of `models/pixels.py`."""

@@ -15,9 +15,8 @@ from torch import Tensor, nn
 
 from ivae_lab.distributions import Laplace, Normal
 from ivae_lab.nets import MLP, Activation, Init, initialise, look_up
+from ivae_lab.priors.natural import Family, Tables, add_noise_, natural_parameters
 from ivae_lab.types import PositiveFloat, PositiveInt
-
-Family = Literal["gaussian", "laplace"]
 
 
 class ConditionalPrior(nn.Module):
@@ -52,13 +51,17 @@ class ConditionalPrior(nn.Module):
             raise ValueError(
                 "expected a learned mean or a learned scale, so that something depends on u; got mean=zero, scale=one"
             )
-        self.family = family
+        self.family: Family = family
         self.learned = [name for name, kind in (("mean", mean), ("scale", scale)) if kind == "learned"]
         self.register_buffer("zero", torch.zeros(latent_dim))
 
-    def tables(self) -> dict[str, Tensor]:
+    def tables(self) -> Tables:
         """The learned tables by name, each (M, n)."""
         raise NotImplementedError
+
+    def natural_parameters(self) -> Tensor | None:
+        """Natural parameters at each value of u, (M, n k); None where the densities are no exponential family."""
+        return natural_parameters(self.tables(), self.family)
 
     def forward(self, u: Tensor | None) -> Normal | Laplace:
         """(B,) labels to a distribution over (B, n)."""
@@ -86,9 +89,13 @@ class TablePrior(ConditionalPrior):
         super().__init__(latent_dim, u_dim, family, mean, scale)
         self.rows = nn.ParameterDict({name: _drawn(u_dim, latent_dim, init) for name in self.learned})
 
-    def tables(self) -> dict[str, Tensor]:
+    def tables(self) -> Tables:
         """The parameters themselves."""
         return dict(self.rows.items())
+
+    def add_noise(self, noise: Tensor) -> None:
+        """Add noise, (M, n k), to the natural parameters."""
+        add_noise_(self.tables(), self.family, noise)
 
 
 class MLPPrior(ConditionalPrior):
@@ -125,7 +132,7 @@ class MLPPrior(ConditionalPrior):
             }
         )
 
-    def tables(self) -> dict[str, Tensor]:
+    def tables(self) -> Tables:
         """The networks at every value of u."""
         return {name: net.table() for name, net in self.nets.items()}  # type: ignore[operator]
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ivae_lab.distributions import NormalMixture
+from ivae_lab.priors.natural import Tables, add_noise_, natural_parameters
 from ivae_lab.types import PositiveInt
 
 _LEAST_WEIGHT = 1e-8  # a component that the fit left empty can still be learned
@@ -50,6 +51,17 @@ class GaussianMixture(nn.Module):
     def forward(self, u: Tensor | None) -> NormalMixture:
         """The same density whatever u."""
         return NormalMixture(torch.log_softmax(self.logits, -1), self.mean, self.log_var)
+
+    def natural_parameters(self) -> Tensor | None:
+        """Natural parameters of each component, whatever its weight: (K, 2 n)."""
+        return natural_parameters(self._tables(), "gaussian")
+
+    def add_noise(self, noise: Tensor) -> None:
+        """Add noise, (K, 2 n), to the natural parameters."""
+        add_noise_(self._tables(), "gaussian", noise)
+
+    def _tables(self) -> Tables:
+        return {"mean": self.mean, "scale": self.log_var}
 
     def fit(self, z: Tensor, seed: int) -> None:
         """Set the mixture to scikit-learn's maximum-likelihood fit of the rows of z, (N, n)."""

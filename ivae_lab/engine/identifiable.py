@@ -1,0 +1,69 @@
+"""Tracks the matrix L (models/identifiability.py) of each seed's prior, and restores its rank where asked to."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ivae_lab.engine.stack import Stack
+from ivae_lab.engine.streams import normals
+from ivae_lab.models.identifiability import Noise, Penalty, applies, condition_number, rank
+from ivae_lab.models.model import Model
+
+
+def check_device(model: Model, device: torch.device) -> None:
+    """Refuse what cannot be computed there.
+
+    Raises
+    ------
+    ValueError
+        For a penalty on a GPU, whose steps are recorded as CUDA graphs: a decomposition waits for the host.
+    """
+    if isinstance(model.identifiability, Penalty) and device.type == "cuda":
+        raise ValueError("expected compute.device=cpu for model.identifiability=penalty, got cuda")
+
+
+def shortfall(model: Model) -> str | None:
+    """One line where the theory does not apply to a prior that has a matrix L."""
+    differences = model.natural_differences()
+    if differences is None or applies(differences):
+        return None
+    rows, columns = differences.shape
+    return (
+        f"the identifiability theory needs {rows + 1} values of u for {rows} natural parameters, the prior has "
+        f"{columns + 1}: L of {rows} x {columns} is tracked, but cannot be invertible"
+    )
+
+
+def measured(stack: Stack) -> list[dict[str, float]]:
+    """`l_rank` and `l_condition` of L for each seed; NaN where there is no L, or the seed diverged."""
+    differences = _differences(stack)
+    if differences is None:
+        return [{"l_rank": float("nan"), "l_condition": float("nan")} for _ in stack.seeds]
+    measures = zip(rank(differences).tolist(), condition_number(differences).tolist(), strict=True)
+    return [{"l_rank": own_rank, "l_condition": condition} for own_rank, condition in measures]
+
+
+def restore_ranks(stack: Stack, step: int) -> list[int]:
+    """Where L lacks rank, add noise from the stream of that seed and step; the seeds to which this happened."""
+    measure = stack.template.identifiability
+    if not isinstance(measure, Noise):
+        return []
+    differences = _differences(stack)
+    assert differences is not None  # the model has seen to it
+    rows, columns = differences.shape[1:]
+    lacking = (rank(differences) < min(rows, columns)).nonzero().flatten().tolist()
+    for position in lacking:
+        (noise,) = normals([stack.seeds[position]], "identifiability noise", step, (columns + 1, rows))
+        model = stack.model(position)
+        model.add_noise(measure.noise_std * noise.to(differences.device))
+        stack.replace(position, model)
+    return [stack.seeds[position] for position in lacking]
+
+
+def _differences(stack: Stack) -> Tensor | None:
+    """L of each seed: (S, n k, M - 1)."""
+    if stack.template.natural_differences() is None:
+        return None
+    differences: Tensor = stack.map("natural_differences", None)
+    return differences.double()

@@ -1,0 +1,102 @@
+"""The figure of a run of images: what its first seed makes of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ivae_lab.plots import STYLE, Arrays, empty, save
+from ivae_lab.results import read_examples
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Pixels = NDArray[np.floating[Any]]
+BANDS, ACROSS, DRAWN = 2, 16, 10  # of originals over their reconstructions, images in each; parts of the prior drawn
+
+
+def image_examples(folder: Path, target: Path, title: str) -> None:
+    """Draw images over their reconstructions, images drawn from the prior, and traversals, of a run's first seed.
+
+    The rows shown are the first of `examples.npz`, the seed is the first, whatever they look like. Models without a
+    prior to draw from have reconstructions only.
+
+    Parameters
+    ----------
+    folder
+        A run folder of images.
+    target
+        Where to write, without suffix: a PNG and a PDF.
+    title
+        Says which data and model, such as "vade on mnist".
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no `examples.npz`.
+    """
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    arrays = read_examples(folder)
+    with rc_context(STYLE):
+        figure = Figure(figsize=(7.2, 6.8 if "drawn" in arrays else 2.4))
+        figure.suptitle(f"{title}, seed {arrays['seed'][0]}")
+        _fill(figure, arrays)
+        save(figure, target)
+
+
+def _fill(figure: Figure, arrays: Arrays) -> None:
+    """The panels, side by side below the first where images were drawn."""
+    if "drawn" not in arrays:
+        _reconstructions(figure.subplots(), arrays)
+        return
+    axes = figure.subplot_mosaic([["shown", "shown"], ["drawn", "moved"]], height_ratios=[1.9, 4.1])
+    _reconstructions(axes["shown"], arrays)
+    latents = [f"$z_{{{latent}}}$" for latent in arrays["traversed"][0]]
+    drawn, parts = arrays["drawn"][0, :DRAWN], arrays["prior_mean"].shape[1]
+    rows = f": a row for each\nvalue of u or component ({len(drawn)} of {parts})" if parts > 1 else ""
+    _mosaic(axes["drawn"], drawn, arrays["image"], f"drawn from the prior{rows}")
+    _mosaic(axes["moved"], arrays["traversals"][0], arrays["image"], "one latent moved, the others kept", latents)
+
+
+def _reconstructions(axis: Axes, arrays: Arrays) -> None:
+    x, made = arrays["x"] / 255, arrays["reconstruction"][0]  # (R, d) each
+    bands = min(BANDS, -(-len(x) // ACROSS))
+    parts = (part[band * ACROSS : (band + 1) * ACROSS] for band in range(bands) for part in (x, made))
+    whole = np.ones((2 * bands, ACROSS, x.shape[1]))
+    for row, part in zip(whole, parts, strict=True):
+        row[: len(part)] = part
+    _mosaic(axis, whole, arrays["image"], "images, and below each its reconstruction", ["x", "x̂"] * bands)
+
+
+def _mosaic(
+    axis: Axes, images: Pixels, shape: NDArray[np.integer[Any]], title: str, names: list[str] | None = None
+) -> None:
+    """Rows of images (rows, across, d) as one picture, with the names of the rows."""
+    axis.set_title(title)
+    axis.set(xticks=[], yticks=[])
+    axis.spines[:].set_visible(False)
+    axis.set_anchor("N")
+    if not np.isfinite(images).all():
+        empty(axis, "diverged")
+        return
+    axis.imshow(tiled(images, tuple(shape)), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    if names is not None:
+        height = shape[1] + 1
+        axis.set_yticks(np.arange(len(names)) * height + height / 2 - 1, names)
+        axis.tick_params(left=False)
+
+
+def tiled(images: Pixels, shape: tuple[int, ...]) -> Pixels:
+    """Images side by side with a white pixel between: (rows, across, C H W) to (h, w), or (h, w, 3) of colours."""
+    rows, across = images.shape[:2]
+    channels, height, width = shape
+    framed = np.ones((rows, height + 1, across, width + 1, channels))
+    framed[:, :height, :, :width] = images.reshape(rows, across, *shape).transpose(0, 3, 1, 4, 2)
+    whole = framed.reshape(rows * (height + 1), across * (width + 1), channels)[:-1, :-1]
+    return whole[..., 0] if channels == 1 else whole

@@ -1,0 +1,51 @@
+"""Natural parameters of the exponential families that priors are made of (Khemakhem et al. 2020, Equation 7).
+
+A family is given by its learned tables: `mean` m and `scale`, log s^2 of a Gaussian and log b of a Laplace density,
+each (M, n). What is not there is zero.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Family = Literal["gaussian", "laplace"]
+Tables = dict[str, Tensor]
+# The natural parameter that belongs to the scale is -c exp(-scale).
+_C = {"gaussian": 0.5, "laplace": 1.0}
+
+
+def natural_parameters(tables: Tables, family: Family) -> Tensor | None:
+    """Of each value of u, (M, n k): m / s^2 where the mean is learned, then -1 / (2 s^2) or -1 / b where the scale is.
+
+    T = (z, z^2) for Gaussians, z or z^2 alone for those of unit scale or zero mean, and |z| for Laplace densities of
+    zero mean. Laplace densities of learned means are no exponential family: None.
+    """
+    if "mean" in tables and family == "laplace":
+        return None
+    if "scale" not in tables:
+        return tables["mean"]
+    precision = torch.exp(-tables["scale"])
+    means = [tables["mean"] * precision] if "mean" in tables else []
+    return torch.cat([*means, -_C[family] * precision], -1)
+
+
+@torch.no_grad()
+def add_noise_(tables: Tables, family: Family, noise: Tensor) -> None:
+    """Change the tables, in place, to those whose natural parameters are the present ones plus `noise`, (M, n k).
+
+    No precision falls below half of what it was: noise could make it negative.
+    """
+    natural = natural_parameters(tables, family)
+    assert natural is not None  # a model refuses noise for a prior that has no natural parameters
+    noisy = natural + noise
+    if "scale" not in tables:
+        tables["mean"].copy_(noisy)
+        return
+    n = tables["scale"].shape[-1]
+    precision = torch.minimum(noisy[:, -n:], natural[:, -n:] / 2) / -_C[family]
+    tables["scale"].copy_(-precision.log())
+    if "mean" in tables:
+        tables["mean"].copy_(noisy[:, :n] / precision)
