@@ -36,7 +36,16 @@ def test_help_names_the_groups_and_an_example_and_does_not_import_torch(tmp_path
         [sys.executable, "-W", "error", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
-    for expected in ("python -m ivae_lab.train model=", "data: tcl", "model: ", "ivae", "vade", "seed:", "latent_dim"):
+    for expected in (
+        "python -m ivae_lab.train model=",
+        "data: cifar10",
+        "tcl_talk",
+        "model: ",
+        "ivae",
+        "vade",
+        "seed:",
+        "latent_dim",
+    ):
         assert expected in done.stdout
     assert list(tmp_path.iterdir()) == []
 
