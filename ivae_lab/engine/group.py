@@ -85,7 +85,8 @@ def _by_step(runs: Iterable[tuple[Run, Snapshot | None]]) -> list[list[tuple[Run
 
 def _train(lot: list[tuple[Run, Snapshot | None]], console: Console) -> dict[Path, State]:
     runs = [run for run, _ in lot]
-    module = prepared(runs, runs[0].settings.compute.compiles(runs[0].plan.total))
+    weights = sum(run.stack.weights for run in runs)
+    module = prepared(runs, runs[0].settings.compute.compiles(runs[0].plan.total, weights))
     shares = module.shares
     before = [0.0] * len(runs)
     for place, (share, (_, snapshot)) in enumerate(zip(shares, lot, strict=True)):

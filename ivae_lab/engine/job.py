@@ -144,11 +144,12 @@ def _announce(runs: list[Run], console: Console) -> None:
     first, settings = runs[0], runs[0].settings
     seeds = settings.seeds
     named = f"seed {seeds[0]}" if len(seeds) == 1 else f"{len(seeds)} seeds ({', '.join(map(str, seeds))})"
-    weights = sum(value[0].numel() for value in first.stack.parameters.values())
-    compiled = ", compiled (the first step may take a minute)" if settings.compute.compiles(first.plan.total) else ""
+    weights = sum(run.stack.weights for run in runs)
+    compiles = settings.compute.compiles(first.plan.total, weights)
+    compiled = ", compiled (the first step may take a minute)" if compiles else ""
     console.print(
         f"{settings.title}: {named} at once, data seed {settings.data_seed}, {first.plan.total} steps, "
-        f"{weights} parameters each, on {settings.compute.torch_device()}{compiled}\n"
+        f"{first.stack.weights // len(seeds)} parameters each, on {settings.compute.torch_device()}{compiled}\n"
         f"run folder: {settings.folder}",
         soft_wrap=True,
         highlight=False,

@@ -66,6 +66,11 @@ class Stack:
         part.buffers = {name: value[positions] for name, value in self.buffers.items()}
         return part
 
+    @property
+    def weights(self) -> int:
+        """How many numbers all models learn together."""
+        return sum(value.numel() for value in self.parameters.values())
+
     def shapes(self) -> list[dict[str, str | int]]:
         """What one model learns, a row per parameter: name, shape, and how many numbers."""
         return [

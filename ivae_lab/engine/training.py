@@ -12,8 +12,10 @@ from annotated_types import Ge, Len, Lt
 
 from ivae_lab.types import Count, Decay, NonNegativeFloat, PositiveFloat, PositiveInt
 
-# Compiling costs some 20 to 30 s once; below this many steps plain PyTorch is done before it would pay.
+# Compiling costs some 20 to 30 s once. Below so many steps, and so many updates of a weight, plain PyTorch is done
+# before it would pay; a step of wide layers is bound by memory, and half as long when it is compiled.
 _COMPILE_PAYS_FROM = 5000
+_UPDATES_PAY_FROM = 5e9
 
 
 @dataclass(frozen=True)
@@ -141,10 +143,11 @@ class Compute:
             return torch.device("cuda" if torch.cuda.is_available() else "cpu")
         return torch.device(self.device)
 
-    def compiles(self, steps: int) -> bool:
-        """Whether to compile the step of a run of so many steps."""
+    def compiles(self, steps: int, weights: int) -> bool:
+        """Whether to compile the step of a training of so many steps, of models with so many weights in all."""
         if self.compile == "auto":
-            return steps >= _COMPILE_PAYS_FROM and self._compiler()
+            pays = steps >= _COMPILE_PAYS_FROM or steps * weights >= _UPDATES_PAY_FROM
+            return pays and self._compiler()
         return self.compile
 
     def _compiler(self) -> bool:
