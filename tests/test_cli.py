@@ -55,7 +55,15 @@ class TestRunFolder:
     def test_holds_what_the_contract_says_and_no_more(self, first: tuple[Path, Outcome]) -> None:
         folder, _ = first
         named = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-        contract = {"config.yaml", "status.json", "results.csv", "history.csv", "latents.npz", "checkpoints/last.ckpt"}
+        contract = {
+            "config.yaml",
+            "network.csv",
+            "status.json",
+            "results.csv",
+            "history.csv",
+            "latents.npz",
+            "checkpoints/last.ckpt",
+        }
         assert named == {*contract, "examples.npz", "recovered.png", "recovered.pdf", ".lock"}
         assert folder.name.startswith("tcl-ivae-")
         assert len(folder.name.removeprefix("tcl-ivae-")) == 10
