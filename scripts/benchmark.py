@@ -213,7 +213,7 @@ def stacked(setting: Setting, seeds: int, compiled: bool) -> Iterator[Callable[[
     stack = Stack(setting.build_model, list(range(seeds)), device)
     steps = training.chunk
     data = DataModule([setting.splits], Plan(0, STEPS_IN_ALL, steps, 100), training.batch_size, device)
-    at_once = models_at_once(stack, data, training, seeds, setting.compute)
+    at_once, _ = models_at_once(stack, data, training, seeds, setting.compute)
     module = SeedsModule([Share(stack, setting.splits, training.lr)], data, training, compiled, at_once)
     yield lambda: module.training_step(Chunk(0, 1, False, False), 0)
     for start in itertools.count(steps, steps):

@@ -104,7 +104,7 @@ def compute() -> Compute:
 
 def at_once(models: int, setting: str | int = "auto") -> int:
     own, how = module(), replace(compute(), at_once=setting)  # type: ignore[arg-type]
-    return models_at_once(own.stack, own.data, own.parts[0].config, models, how)
+    return models_at_once(own.stack, own.data, own.parts[0].config, models, how)[0]
 
 
 def test_a_model_keeps_its_parameters_and_two_moments() -> None:

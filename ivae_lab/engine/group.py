@@ -95,7 +95,8 @@ def _train(lot: list[tuple[Run, Snapshot | None]], console: Console) -> dict[Pat
             before[place] = float(snapshot["seconds"])
     total, models = runs[0].plan.total, len(module.stack.seeds)
     if len(module.parts) > 1:
-        console.print(f"{models} models take turns in {len(module.parts)} parts")
+        each = f", each model about {module.bytes_each / 2**20:.0f} MiB" if module.bytes_each else ""
+        console.print(f"{models} models take turns in {len(module.parts)} parts{each}")
     if module.step:
         console.print(f"continuing at step {module.step} of {total}")
     targets = [
@@ -119,8 +120,8 @@ def prepared(runs: list[Run], compiled: bool) -> SeedsModule:
     data = DataModule([run.splits for run in runs], first.plan, training.batch_size, compute.torch_device())
     shares = [Share(run.stack, run.splits, run.settings.training.lr) for run in runs]
     models = sum(len(share.stack.seeds) for share in shares)
-    at_once = models_at_once(first.stack, data, training, models, compute)
-    return SeedsModule(shares, data, training, compiled, at_once)
+    at_once, bytes_each = models_at_once(first.stack, data, training, models, compute)
+    return SeedsModule(shares, data, training, compiled, at_once, bytes_each)
 
 
 def _fit(runs: list[Run], module: SeedsModule, checkpoints: Checkpoints, console: Console) -> None:

@@ -22,18 +22,23 @@ _SHARE = 0.5  # of the free memory: other processes are there too
 _CACHED_BYTES = 12_000_000
 
 
-def models_at_once(stack: Stack, data: DataModule, training: Training, models: int, compute: Compute) -> int:
-    """How many of `models` models, of the kind in `stack`, to train by one call."""
+def models_at_once(
+    stack: Stack, data: DataModule, training: Training, models: int, compute: Compute
+) -> tuple[int, int | None]:
+    """How many of `models` models, of the kind in `stack`, to train by one call.
+
+    The other number is the bytes that one is estimated to take; None where there was no need to look.
+    """
     if compute.at_once != "auto":
-        return min(compute.at_once, models)
+        return min(compute.at_once, models), None
     if models <= _SURELY_FIT:
-        return models
+        return models, None
     own, step = state_bytes(stack), step_bytes(stack, data, training)
     most = min(models, int((free_bytes(data.device) * _SHARE - own * models) / step))
     if data.device.type == "cpu":
         most = min(most, _CACHED_BYTES // (own + step))
     # Parts of one size are one program: better somewhat smaller than two programs.
-    return next((size for size in range(most, most // 2, -1) if models % size == 0), max(1, most))
+    return next((size for size in range(most, most // 2, -1) if models % size == 0), max(1, most)), own + step
 
 
 def free_bytes(device: torch.device) -> int:

@@ -68,6 +68,8 @@ class SeedsModule(lightning.LightningModule):
     at_once
         How many models one call trains; None: all. The parts of a stack take turns, a chunk of steps each, so that
         their numbers stay in the processor's cache, and activations need the memory of one part.
+    bytes_each
+        What one model is estimated to take, where that was looked at.
 
     Attributes
     ----------
@@ -76,11 +78,17 @@ class SeedsModule(lightning.LightningModule):
     """
 
     def __init__(
-        self, shares: list[Share], data: DataModule, training: Training, compiled: bool, at_once: int | None = None
+        self,
+        shares: list[Share],
+        data: DataModule,
+        training: Training,
+        compiled: bool,
+        at_once: int | None = None,
+        bytes_each: int | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.shares, self.data, self.compiled = shares, data, compiled
+        self.shares, self.data, self.compiled, self.bytes_each = shares, data, compiled, bytes_each
         self.step = self.summed_steps = 0
         self.stack = Stack.joined([share.stack for share in shares])
         for before, share in pairwise(shares):
