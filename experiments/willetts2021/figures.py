@@ -205,10 +205,13 @@ def boxes_by_place(tables: Tables) -> Picture:
 
 
 def _one_legend(axes: list[Axes]) -> None:
-    """A legend in the first panel alone."""
-    for number, axis in enumerate(axes):
-        if number and (legend := axis.get_legend()):
+    """A legend in the first panel alone, above the boxes."""
+    for axis in axes[1:]:
+        if legend := axis.get_legend():
             legend.remove()
+    axes[0].legend(loc="upper left", ncols=2)
+    for axis in axes:
+        axis.set_ylim(0, 1.15)
 
 
 def _means(pairs: pd.DataFrame, score: str) -> str:
