@@ -172,7 +172,9 @@ def boxes(axis: Axes, rows: pd.DataFrame, x: str, score: str) -> None:
     shared = {"data": rows, "x": x, "y": score, "hue": "label", "hue_order": labels, "order": order, "ax": axis}
     seaborn.boxplot(**shared, palette=palette, fliersize=0, linewidth=0.6, saturation=1, legend="full")
     with _repeatable():
-        seaborn.stripplot(**shared, palette=dict.fromkeys(labels, "#222222"), dodge=True, size=1.6, legend=False)
+        side_by_side = x != "label"  # else each label has a place of its own
+        dark = dict.fromkeys(labels, "#222222")
+        seaborn.stripplot(**shared, palette=dark, dodge=side_by_side, size=1.6, legend=False)
     for place, value in enumerate(order):
         floor = rows.loc[rows[x] == value, "chance"].mean()
         axis.plot([place - 0.45, place + 0.45], [floor, floor], ":", color=PALETTE["chance"])
