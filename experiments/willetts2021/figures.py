@@ -29,6 +29,7 @@ SHOWN = {
     IN_20: "CCA of rank 20, in sample",
     OUT_20: "CCA of rank 20, out of sample",
 }
+DRAWN = (IN_20, OUT_20, OUT, STRONG)  # the paper's two, and what they leave out
 Paths = Mapping[str, Path]
 
 
@@ -171,14 +172,14 @@ def boxes_of_pairs(tables: Tables) -> Picture:
     """Figures 4 to 6 and C.2: a box over pairs of seeds for each width and method, panels for data and alignments."""
     pairs = tables["pairs"]
     pairs = pairs.assign(label=pairs["label"] + pairs["variant"].map({"released": ", released"}).fillna(""))
-    names = {f"{data}: {SHOWN[score]}": (data, score) for data in pairs["data"].unique() for score in (IN, OUT, STRONG)}
-    figure, axes = panels(names, width=3.0, height=2.6, columns=3, sharey=False)
+    names = {f"{data}: {SHOWN[score]}": (data, score) for data in pairs["data"].unique() for score in DRAWN}
+    figure, axes = panels(names, width=2.6, height=2.6, columns=len(DRAWN), sharey=True)
     for name, axis in axes.items():
         data, score = names[name]
         own = pairs[(pairs["data"] == data) & (pairs["score"] == score)].rename(columns={"value": "mcc"})
         boxes(axis, own, WIDTH, "mcc")
         axis.set(title=name, xlabel="$d_z$", ylabel="MCC of pairs of seeds")
-    _one_legend(list(axes.values()))
+    _one_legend(figure, list(axes.values()))
     return Picture(
         "agreement",
         figure,
@@ -195,7 +196,7 @@ def boxes_by_place(tables: Tables) -> Picture:
         own = pairs[pairs["variant"] == variant].rename(columns={"value": "mcc"})
         boxes(axis, own, "label", "mcc")
         axis.set(title=f"{variant} widths", xlabel="", ylabel="MCC of a place, permutation only")
-    _one_legend(list(axes.values()))
+    _one_legend(figure, list(axes.values()))
     return Picture(
         "figB1",
         figure,
@@ -204,14 +205,13 @@ def boxes_by_place(tables: Tables) -> Picture:
     )
 
 
-def _one_legend(axes: list[Axes]) -> None:
-    """A legend in the first panel alone, above the boxes."""
-    for axis in axes[1:]:
+def _one_legend(figure: Figure, axes: list[Axes]) -> None:
+    """One legend below all panels."""
+    handles, labels = axes[0].get_legend_handles_labels()
+    for axis in axes:
         if legend := axis.get_legend():
             legend.remove()
-    axes[0].legend(loc="upper left", ncols=2)
-    for axis in axes:
-        axis.set_ylim(0, 1.15)
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
 
 
 def _means(pairs: pd.DataFrame, score: str) -> str:
