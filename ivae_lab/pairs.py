@@ -36,7 +36,7 @@ from omegaconf import OmegaConf
 
 from ivae_lab.build import build
 from ivae_lab.metrics.estimate import Estimate, PairMetric
-from ivae_lab.results import DTYPES, Row, atomic, check_seal, read_latents, read_status, read_table
+from ivae_lab.results import DTYPES, Row, read_latents, read_rows, read_status, write_rows
 
 FILE = "agreement.csv"
 COLUMNS = (
@@ -71,11 +71,7 @@ def write_pairs(path: Path, rows: Iterable[Row]) -> None:
     ValueError
         If a row lacks a column or has another one.
     """
-    rows = list(rows)
-    for row in rows:
-        _check_columns(row)
-    with atomic(path) as temporary:
-        pd.DataFrame(rows, columns=COLUMNS, dtype=object).to_csv(temporary, index=False)
+    write_rows(path, rows, COLUMNS)
 
 
 def read_pairs(folder: Path) -> pd.DataFrame:
@@ -88,11 +84,7 @@ def read_pairs(folder: Path) -> pd.DataFrame:
     ValueError
         If it does not have the columns of the schema, or is not the file that the run wrote.
     """
-    table = read_table(folder / FILE).astype(_OWN)
-    _check_columns(table.columns)
-    if (folder / "status.json").exists():
-        check_seal(folder, FILE, read_status(folder))
-    return table
+    return read_rows(folder, FILE, COLUMNS).astype(_OWN)
 
 
 def pairs_of(folders_by_seed: Mapping[int, Path]) -> pd.DataFrame:
@@ -241,12 +233,6 @@ def _over_pairs(rows: pd.DataFrame) -> dict[str, float | int]:
     pairs, lost = (len(part[["seed_a", "seed_b"]].drop_duplicates()) for part in (rows, rows.drop(finite.index)))
     counts = {"seeds": len({*rows["seed_a"], *rows["seed_b"]}), "pairs": pairs, "diverged": lost}
     return {"mean": finite["value"].mean(), "low": low, "high": high, "chance": rows["chance"].mean(), **counts}
-
-
-def _check_columns(columns: Iterable[str]) -> None:
-    given = list(columns)
-    if set(given) != set(COLUMNS):
-        raise ValueError(f"expected the columns {', '.join(COLUMNS)}, got {', '.join(map(str, given)) or 'none'}")
 
 
 def pseudo_values(pairs: pd.DataFrame) -> pd.Series[float]:

@@ -105,11 +105,16 @@ def write_results(path: Path, rows: Iterable[Row]) -> None:
     ValueError
         If a row lacks a column or has another one.
     """
+    write_rows(path, rows, COLUMNS)
+
+
+def write_rows(path: Path, rows: Iterable[Row], columns: tuple[str, ...]) -> None:
+    """Write rows, each with exactly these columns, as CSV; errors as of `write_results`."""
     rows = list(rows)
     for row in rows:
-        _check_columns(row)
+        _check_columns(row, columns)
     with atomic(path) as temporary:
-        pd.DataFrame(rows, columns=COLUMNS, dtype=object).to_csv(temporary, index=False)
+        pd.DataFrame(rows, columns=columns, dtype=object).to_csv(temporary, index=False)
 
 
 def read_results(folder: Path) -> pd.DataFrame:
@@ -122,10 +127,15 @@ def read_results(folder: Path) -> pd.DataFrame:
     ValueError
         If it does not have the columns of the schema, a number is not one, or it is not the file that the run wrote.
     """
-    table = read_table(folder / "results.csv")
-    _check_columns(table.columns)
+    return read_rows(folder, "results.csv", COLUMNS)
+
+
+def read_rows(folder: Path, name: str, columns: tuple[str, ...]) -> pd.DataFrame:
+    """Rows of a file of a run folder that has exactly these columns; errors as of `read_results`."""
+    table = read_table(folder / name)
+    _check_columns(table.columns, columns)
     if (folder / "status.json").exists():
-        check_seal(folder, "results.csv", read_status(folder))
+        check_seal(folder, name, read_status(folder))
     return table
 
 
@@ -347,10 +357,10 @@ def _mean(values: NDArray[np.float64]) -> float:
     return float(values.mean()) if len(values) else float("nan")
 
 
-def _check_columns(columns: Iterable[str]) -> None:
+def _check_columns(columns: Iterable[str], expected: tuple[str, ...]) -> None:
     given = list(columns)
-    if set(given) != set(COLUMNS):
-        raise ValueError(f"expected the columns {', '.join(COLUMNS)}, got {', '.join(map(str, given)) or 'none'}")
+    if set(given) != set(expected):
+        raise ValueError(f"expected the columns {', '.join(expected)}, got {', '.join(map(str, given)) or 'none'}")
 
 
 def _sync(path: Path) -> None:
