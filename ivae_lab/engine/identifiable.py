@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ivae_lab.engine.stack import Stack
 from ivae_lab.engine.streams import normals
-from ivae_lab.models.identifiability import Noise, Penalty, applies, condition_number, rank
+from ivae_lab.models.identifiability import Noise, Penalty, applies, rank, rank_and_condition
 from ivae_lab.models.model import Model
 
 
@@ -40,8 +40,8 @@ def measured(stack: Stack) -> list[dict[str, float]]:
     differences = _differences(stack)
     if differences is None:
         return [{"l_rank": float("nan"), "l_condition": float("nan")} for _ in stack.seeds]
-    measures = zip(rank(differences).tolist(), condition_number(differences).tolist(), strict=True)
-    return [{"l_rank": own_rank, "l_condition": condition} for own_rank, condition in measures]
+    ranks, conditions = (measure.tolist() for measure in rank_and_condition(differences))
+    return [{"l_rank": own, "l_condition": condition} for own, condition in zip(ranks, conditions, strict=True)]
 
 
 def restore_ranks(stack: Stack, step: int) -> list[int]:

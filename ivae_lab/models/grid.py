@@ -120,15 +120,9 @@ class GridAutoencoder(Model):
 
     def examples(self, batch: Batch, noise: Tensor) -> dict[str, Tensor]:
         """Reconstructions from the mean codes, and the prior's parameters: of a mixture, the codes."""
-        prior = self.prior(None)
-        mean, std = prior.mean + 0 * prior.std, prior.std + 0 * prior.mean
         z = self.posterior_mean(batch).reshape(-1, self.positions, self.latent_dim)
         reconstruction = self.likelihood.mean(self.decoder(z, None))
-        return {
-            "reconstruction": self.pixels.shown(reconstruction),
-            "prior_mean": mean.reshape(-1, self.latent_dim),
-            "prior_std": std.reshape(-1, self.latent_dim),
-        }
+        return {"reconstruction": self.pixels.shown(reconstruction), **self.prior_parameters(self.prior(None))}
 
     def sample(self, rows: int, u: Tensor | None, generator: torch.Generator) -> Tensor:
         """Every position by itself from the prior (of a mixture: a code, by its weight), then x given z."""

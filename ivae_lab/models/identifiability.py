@@ -92,14 +92,18 @@ def tolerance(differences: Tensor) -> float:
     return max(differences.shape[-2:]) * torch.finfo(torch.float32).eps
 
 
-def rank(differences: Tensor) -> Tensor:
-    """Of L, (..., n k, M - 1): (...), as floats; NaN where L is not finite."""
+def rank_and_condition(differences: Tensor) -> tuple[Tensor, Tensor]:
+    """`rank` and `condition_number` of L from one decomposition."""
     values = singular_values(differences)
     counted = (values > tolerance(differences) * values[..., :1]).sum(-1)
-    return torch.where(values[..., 0].isnan(), torch.nan, counted)
+    return torch.where(values[..., 0].isnan(), torch.nan, counted), values[..., 0] / values[..., -1]
+
+
+def rank(differences: Tensor) -> Tensor:
+    """Of L, (..., n k, M - 1): (...), as floats; NaN where L is not finite."""
+    return rank_and_condition(differences)[0]
 
 
 def condition_number(differences: Tensor) -> Tensor:
     """CN(L), the largest singular value over the smallest, of (..., n k, M - 1): (...)."""
-    values = singular_values(differences)
-    return values[..., 0] / values[..., -1]
+    return rank_and_condition(differences)[1]

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ivae_lab.distributions import Posterior
+from ivae_lab.distributions import Distribution, Posterior
 from ivae_lab.models.identifiability import Noise, Penalty
 from ivae_lab.types import Batch
 
@@ -82,6 +82,12 @@ class Model(nn.Module):
         where one latent after the other moves through the prior's range.
         """
         raise NotImplementedError
+
+    def prior_parameters(self, prior: Distribution) -> dict[str, Tensor]:
+        """What `examples` says of a prior: its means and standard deviations, of one shape."""
+        mean, std = prior.mean + 0 * prior.std, prior.std + 0 * prior.mean
+        each = {"prior_mean": mean, "prior_std": std}
+        return {name: value.reshape(-1, self.latent_dim) for name, value in each.items()}
 
     def start(self, z: Tensor, seed: int) -> None:
         """Set parameters from the encoded training data z, (N, n), once, when the main objective begins."""

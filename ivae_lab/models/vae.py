@@ -144,12 +144,12 @@ class VAE(Model):
 
     def _evidence(self, batch: Batch, noise: Tensor, progress: Tensor, live: bool) -> Evidence:
         for_sample, *for_networks, for_pixels = self._cut(noise)
-        x = self.observed(batch, for_pixels)
+        x, u = self.observed(batch, for_pixels), self.u(batch)
         to_encoder, to_decoder = for_networks if live else (None, None)
-        q = self.encoder(x, self.u(batch), to_encoder)
+        q = self.encoder(x, u, to_encoder)
         z = q.rsample(for_sample)
         log_likelihood = self.likelihood.log_prob(x, self.decoder(z, to_decoder), progress)
-        return Evidence(log_likelihood, q, self.prior(self.u(batch)), z, self.train_rows)
+        return Evidence(log_likelihood, q, self.prior(u), z, self.train_rows)
 
     def _cut(self, noise: Tensor) -> tuple[Tensor, ...]:
         """The noise for the sample, encoder, decoder and pixels."""
@@ -186,11 +186,10 @@ class VAE(Model):
         """Reconstructions from the posterior's mean, the prior's parameters, and what there is to see of images."""
         every_u = torch.arange(self.u_dim, device=batch.x.device) if self.u_dim else None
         prior, code = self.prior(every_u), self.posterior_mean(batch)
-        mean, std = prior.mean + 0 * prior.std, prior.std + 0 * prior.mean  # of one shape
-        mean, std = mean.reshape(-1, self.latent_dim), std.reshape(-1, self.latent_dim)
-        shown = {"reconstruction": self._expected(code), "prior_mean": mean, "prior_std": std}
+        shown = {"reconstruction": self._expected(code), **self.prior_parameters(prior)}
         if self.pixels is None:
             return shown
+        mean, std = shown["prior_mean"], shown["prior_std"]
         first = slice(_MOST_DRAWN)
         if isinstance(prior, NormalMixture):
             first = prior.log_weights.topk(min(_MOST_DRAWN, len(mean))).indices  # type: ignore[assignment]
