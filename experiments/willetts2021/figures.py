@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -132,10 +133,16 @@ def mcc_by_data_seed(tables: Tables) -> Picture:
     return points_by_data_seed(tables["rows"], "mcc_mean")
 
 
+@cache
+def _pairs_of(folders_by_seed: tuple[tuple[int, Path], ...]) -> pd.DataFrame:
+    """All pairs of finished runs, once for all tables: those across folders take up to a second each."""
+    return pairs_of(dict(folders_by_seed))
+
+
 def _agreement(rows: pd.DataFrame, paths: Paths) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
     """For each setting its columns, and the rows of all pairs of its seeds on the test part, with their `score`."""
     for values, own in rows.groupby(CELL, sort=False):
-        pairs = pairs_of({seed: paths[run] for seed, run in zip(own["seed"], own["run"], strict=True)})
+        pairs = _pairs_of(tuple((seed, paths[run]) for seed, run in zip(own["seed"], own["run"], strict=True)))
         pairs = pairs[(pairs["split"] == "test") & (pairs["latents"] == "mean")]
         full = pairs["rank"] == pairs["latent_dim"]
         names = pairs["scored"].map({"all": STRONG, "in": IN, "out": OUT})
