@@ -24,7 +24,15 @@ from ivae_lab.metrics.agreement import Agreement
 from ivae_lab.metrics.clustering import Clustering, cluster_accuracy, cluster_purity, nmi
 from ivae_lab.metrics.estimate import Estimate, Floats
 from ivae_lab.metrics.mcc import mean_correlation, weak_mean_correlation
-from ivae_lab.pairs import COLUMNS, interval_over_seeds, pairs_of, read_pairs, summarise_pairs, write_pairs
+from ivae_lab.pairs import (
+    COLUMNS,
+    interval_over_seeds,
+    pairs_of,
+    pseudo_values,
+    read_pairs,
+    summarise_pairs,
+    write_pairs,
+)
 from ivae_lab.results import is_finished, lack, read_latents, read_results, read_status, write_status
 from tests.commands import make_run
 
@@ -334,3 +342,36 @@ class TestClustering:
         assert Clustering(1, 0)(estimate(table, clusters=CLUSTERS)) == []
         found = Clustering(1, 0)(estimate(table + np.nan, u=LABELS, clusters=CLUSTERS))
         assert [(np.isnan(row["value"]), row["state"]) for row in found] == [(True, "diverged")] * 3
+
+
+class TestPseudoValues:
+    def test_their_mean_is_the_mean_over_pairs(self) -> None:
+        pairs = pairs_with_effects(7, np.random.default_rng(1))
+        values = pseudo_values(pairs)
+        assert list(values.index) == list(range(7))
+        assert values.mean() == pytest.approx(pairs["value"].mean())
+
+    def test_plain_intervals_over_them_cover_the_truth(self) -> None:
+        from ivae_lab.results import interval
+
+        rng = np.random.default_rng(0)
+        found = [interval(pseudo_values(pairs_with_effects(10, rng)), draws=500) for _ in range(150)]
+        assert np.mean([low <= 0.5 <= high for low, high in found]) > 0.85
+
+    def test_places_of_a_grid_are_averaged_first(self) -> None:
+        pairs = pairs_with_effects(5, np.random.default_rng(1))
+        grid = pd.concat(
+            [pairs.assign(value=pairs["value"] + shift, position=n) for n, shift in enumerate((-0.2, 0.2))]
+        )
+        assert pseudo_values(grid).to_numpy() == pytest.approx(pseudo_values(pairs).to_numpy())
+
+    def test_a_diverged_seed_has_none_and_leaves_the_others_as_they_are(self) -> None:
+        pairs = pairs_with_effects(6, np.random.default_rng(1))
+        lost = (pairs[["seed_a", "seed_b"]] == 2).any(axis=1)
+        values = pseudo_values(pairs.assign(value=pairs["value"].mask(lost)))
+        assert np.isnan(values[2])
+        assert values.drop(2).to_numpy() == pytest.approx(pseudo_values(pairs[~lost]).to_numpy())
+
+    def test_a_single_pair_is_one_number(self) -> None:
+        pairs = pairs_with_effects(2, np.random.default_rng(1))
+        assert pseudo_values(pairs).dropna().tolist() == pairs["value"].tolist()
