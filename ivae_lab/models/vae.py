@@ -45,8 +45,9 @@ class VAE(Model):
     auxiliary
         Makes u from x, in place of the data's; see `auxiliary.py`.
     evaluate_live
-        Encode the data after the training with networks in training mode, dropout and batch statistics live, and
-        images binarised afresh by each seed: as the code released with Willetts and Paige 2021 does.
+        Encode the data after the training with networks in training mode, dropout and batch statistics (of blocks of
+        `ENCODE_IMAGES` rows) live, as the code released with Willetts and Paige 2021 does. It also binarises images
+        afresh for each seed: that is `data.test_binarisation=fresh`.
     identifiability
         What keeps the prior's matrix L invertible; see `identifiability.py`.
     """
