@@ -250,7 +250,7 @@ def bars_of_sizes(tables: Tables) -> Picture:
     sizes = tables["sizes"]
     figure = Figure(figsize=(5.4, 1.2 + 0.22 * len(sizes)))
     axis = figure.subplots()
-    names = [f"{label}, {variant}, {width}" for variant, label, width in sizes[NETWORK].itertuples(index=False)]
+    names = [f"{label}, {variant}, d_z {width}" for variant, label, width in sizes[NETWORK].itertuples(index=False)]
     axis.barh(names, sizes["encoder"] / 1e6, color=PALETTE["vade"], label="encoder")
     axis.barh(names, sizes["decoder"] / 1e6, left=sizes["encoder"] / 1e6, color=PALETTE["ivae"], label="decoder")
     for place, weights in enumerate(sizes["weights"]):
