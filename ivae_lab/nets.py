@@ -40,8 +40,8 @@ def initialise(weight: Tensor, init: Init) -> None:
 
 
 def log_variance(spread: Tensor, std: Spread) -> Tensor:
-    """Log s^2 of what a network gives: log s^2 itself (`exp`), or the inverse softplus of s (`softplus`)."""
-    return 2 * torch.log(nn.functional.softplus(spread)) if std == "softplus" else spread
+    """Log s^2 of what a network gives: s^2 is its exponential (`exp`), or its softplus (`softplus`)."""
+    return torch.log(nn.functional.softplus(spread)) if std == "softplus" else spread
 
 
 def look_up(table: Tensor, u: Tensor) -> Tensor:

@@ -234,33 +234,35 @@ def summary(figure: Figure, rows: pd.DataFrame) -> pd.DataFrame:
 
     `by_elbo` is the score of the model seed with the best ELBO, averaged over data seeds: what one who does not know
     the sources would report of as many restarts. `oracle` is that of the best score: an upper bound, no result. A table
-    of what seeds contribute to a mean over pairs has neither.
+    that is not of runs, as of what seeds contribute to a mean over pairs, has none of these, no median and no spread.
     """
     if rows.empty:
         return pd.DataFrame()
     columns = [*figure.table]
     records = []
     for key, part in rows.groupby(columns, sort=False, dropna=False):
-        records.append(dict(zip(columns, key, strict=True)) | _over_seeds(part, figure.score))
+        records.append(
+            dict(zip(columns, key, strict=True)) | _over_seeds(part, figure.score, of_runs=figure.scored == "rows")
+        )
     return pd.DataFrame(records)
 
 
-def _over_seeds(rows: pd.DataFrame, score: str) -> dict[str, Any]:
+def _over_seeds(rows: pd.DataFrame, score: str, *, of_runs: bool) -> dict[str, Any]:
     values = units(rows, score)
     low, high = interval(values)
     finite = rows[np.isfinite(rows[score].astype(float))]
     across = finite.groupby("data_seed")
-    known = len(finite) > 0 and "elbo" in rows
+    known = len(finite) > 0 and of_runs
     best = {
         name: float(np.mean([_at_largest(part, score, by) for _, part in across])) if known else float("nan")
         for name, by in (("by_elbo", "elbo"), ("oracle", score))
     }
-    data, model = spread(rows, score)
+    data, model = spread(rows, score) if of_runs else (float("nan"), float("nan"))
     return {
         "mean": float(values.mean()),
         "low": low,
         "high": high,
-        "median": float(values.median()),
+        "median": float(values.median()) if of_runs else float("nan"),
         "sd_data": data,
         "sd_model": model,
         **best,

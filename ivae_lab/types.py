@@ -6,7 +6,7 @@ dimensions, M values of the auxiliary variable u, K mixture components.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Annotated
 
 import torch
@@ -55,6 +55,8 @@ class Image:
     height: int  # H
     width: int  # W
     redrawn: bool = False  # a byte b is no observation, but the probability b / 255 of a 1 that is drawn at every step
+    # (d,) standard deviation of each pixel's b / 255 over the training part, before any 0 or 1 is drawn; of grey images
+    deviation: Tensor | None = field(default=None, compare=False, repr=False)
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -206,14 +206,14 @@ class TestNetworks:
         with pytest.raises(ValueError, match=rf"^expected images whose .* 4 divides, got {shape[1]} x {shape[2]}$"):
             convnet_decoder(spec_of(Image(*shape)), 5)
 
-    def test_a_softplus_head_gives_the_inverse_softplus_of_the_deviation(self) -> None:
+    def test_a_softplus_head_gives_the_variance_by_softplus(self) -> None:
         torch.manual_seed(0)
         encoder: Any = mlp_encoder(spec_of(DIGITS), 5, std="softplus")
         x = torch.randn(3, 784)
         posterior = encoder(x, None)
         assert isinstance(posterior, Normal)
         spread = encoder.heads(encoder.layers(x, None))[:, 5:]
-        torch.testing.assert_close(torch.exp(0.5 * posterior.log_var), nn.functional.softplus(spread))
+        torch.testing.assert_close(torch.exp(posterior.log_var), nn.functional.softplus(spread))
 
 
 class TestBatchNorm:

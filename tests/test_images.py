@@ -56,6 +56,14 @@ def grey(rows: int, height: int, width: int) -> formats.Images:
 
 
 class TestRows:
+    @pytest.mark.parametrize("kind", ["none", "fixed", "fresh"])
+    def test_deviations_are_of_the_grey_training_rows_however_they_are_binarised(self, kind: str) -> None:
+        image = digits(binarisation=kind, test_binarisation="fixed")(0).spec.image
+        assert image is not None
+        assert image.deviation is not None
+        expected = digits()(0).train.x.numpy() / 255
+        np.testing.assert_allclose(image.deviation, expected.std(0, ddof=1), atol=1e-6)
+
     def test_parts_have_their_sizes_and_share_no_row(self) -> None:
         splits = digits()(0)
         assert [(name, len(part)) for name, part in splits.items()] == [("train", 100), ("valid", 20), ("test", 30)]

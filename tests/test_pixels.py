@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from ivae_lab.models.likelihoods import BernoulliLikelihood, DiscretisedLogistic, of_images
+from ivae_lab.models.likelihoods import BernoulliLikelihood, DiscretisedLogistic, VaryingPixels, of_images
 from ivae_lab.models.pixels import Pixels
 from ivae_lab.types import DataSpec, Image
 
@@ -152,6 +153,29 @@ class TestDiscretisedLogistic:
         colour = of_images(COLOUR, scale=0.2)
         assert isinstance(colour, DiscretisedLogistic)
         assert colour.log_scale.exp().item() == pytest.approx(0.2)
+
+
+class TestVaryingPixels:
+    """The terms of pixels that hardly vary are left out, and no others."""
+
+    spec = replace(GREY, image=replace(GREY.image, deviation=torch.linspace(0, 0.5, 256)))  # type: ignore[type-var]
+
+    def test_is_the_bernoulli_of_the_pixels_that_vary(self) -> None:
+        x, output = (normals(3, 256) > 0).float(), normals(3, 256, seed=1).requires_grad_()
+        kept = torch.linspace(0, 0.5, 256) >= 0.2
+        got = VaryingPixels(self.spec, least_deviation=0.2).log_prob(x, output, END)
+        each = torch.distributions.Bernoulli(logits=output).log_prob(x)  # type: ignore[no-untyped-call]
+        expected = each[:, kept].sum(-1)
+        torch.testing.assert_close(got, expected)
+        got.sum().backward()  # type: ignore[no-untyped-call]
+        assert output.grad is not None
+        assert torch.equal(output.grad != 0, kept.expand(3, -1))
+
+    def test_needs_grey_images_with_such_pixels(self) -> None:
+        with pytest.raises(ValueError, match="expected grey images for a likelihood of the pixels that vary"):
+            VaryingPixels(GREY, least_deviation=0.1)
+        with pytest.raises(ValueError, match=r"expected least_deviation at most 0\.5, .* got 0\.6"):
+            VaryingPixels(self.spec, least_deviation=0.6)
 
 
 class _LogProb(torch.nn.Module):

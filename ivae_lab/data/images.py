@@ -112,11 +112,12 @@ class GreyImages(Images):
     def __call__(self, seed: int) -> Splits:
         """Draw the rows of this seed, and binarise those that are `fixed`."""
         splits = super().__call__(seed)
+        deviation = torch.cat([pixels.float().std(0) for pixels in torch.split(splits.train.x, 64, 1)]) / 255
         if self.binarisation == "fixed":
             splits = replace(splits, train=binarise(splits.train, seed))
         if self.test_binarisation == "fixed":
             splits = replace(splits, valid=binarise(splits.valid, seed), test=binarise(splits.test, seed))
-        image = replace(self.image, redrawn=self.binarisation == "fresh")
+        image = replace(self.image, redrawn=self.binarisation == "fresh", deviation=deviation)
         return replace(splits, spec=replace(splits.spec, image=image))
 
 

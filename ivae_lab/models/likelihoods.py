@@ -100,7 +100,11 @@ class BernoulliLikelihood(Likelihood):
 
     def log_prob(self, x: Tensor, output: Tensor, progress: Tensor) -> Tensor:
         """Log p(x given z) in nats: (B,)."""
-        return (x * output - nn.functional.softplus(output)).sum(-1)
+        return self.log_probs(x, output).sum(-1)
+
+    def log_probs(self, x: Tensor, output: Tensor) -> Tensor:
+        """Of each x_i: (B, d)."""
+        return x * output - nn.functional.softplus(output)
 
     def mean(self, output: Tensor) -> Tensor:
         """Probabilities of a 1: (B, d)."""
@@ -110,6 +114,37 @@ class BernoulliLikelihood(Likelihood):
         """Draw x given the decoder's output: (B, d)."""
         uniform = torch.rand(output.shape, generator=generator).to(output.device)
         return (uniform < torch.sigmoid(output)).to(output.dtype)
+
+
+class VaryingPixels(BernoulliLikelihood):
+    """Bernoulli without the pixels that hardly vary: their terms are left out of log p(x given z), in ELBO too.
+
+    As Willetts and Paige's (2021) released code does for MNIST with MLPs and ResNets. Which pixels it is does not
+    depend on how the images are binarised, so all seeds of a data seed leave out the same.
+
+    Parameters
+    ----------
+    spec
+        The data it is for.
+    least_deviation
+        Smallest standard deviation over the training part, of values in [0, 1], of a pixel that is kept.
+    """
+
+    def __init__(self, spec: DataSpec, *, least_deviation: PositiveFloat) -> None:
+        super().__init__(spec)
+        if spec.image is None or spec.image.deviation is None:
+            raise ValueError("expected grey images for a likelihood of the pixels that vary, got other data")
+        kept = spec.image.deviation >= least_deviation
+        if not kept.any():
+            largest = float(spec.image.deviation.max())
+            raise ValueError(
+                f"expected least_deviation at most {largest:.3g}, the pixels' largest, got {least_deviation}"
+            )
+        self.register_buffer("kept", kept.float())
+
+    def log_probs(self, x: Tensor, output: Tensor) -> Tensor:
+        """Of each x_i, and 0 of those left out: (B, d)."""
+        return super().log_probs(x, output) * self.get_buffer("kept")
 
 
 class DiscretisedLogistic(Likelihood):
