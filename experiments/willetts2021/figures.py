@@ -170,7 +170,7 @@ def agreement_by_seed(rows: pd.DataFrame, paths: Paths) -> pd.DataFrame:
     for cell, pairs in _agreement(rows, paths):
         by_score = pairs.groupby("score", sort=False)
         values = pd.DataFrame({str(score): pseudo_values(part) for score, part in by_score})
-        floor = pairs.loc[pairs["score"] == (STRONG if pairs["position"].notna().any() else OUT), "chance"].mean()
+        floor = pairs.loc[pairs["score"] == (STRONG if pairs["position"].notna().any() else OUT_20), "chance"].mean()
         records.append(values.rename_axis("seed").reset_index().assign(**cell, chance=floor))
     return pd.concat(records) if records else pd.DataFrame()
 
@@ -190,7 +190,7 @@ def boxes_of_pairs(tables: Tables) -> Picture:
     return Picture(
         "agreement",
         figure,
-        f"Boxplots of the MCC between seeds. Means out of sample: {_means(pairs, OUT)}.",
+        f"Boxplots of the MCC between seeds. Means out of sample at rank 20: {_means(pairs, OUT_20)}.",
         "MCC between the posterior means of two seeds on test images, a point per pair; dotted: chance floor.",
     )
 
