@@ -3,10 +3,11 @@
     python -m ivae_lab.aggregate [outputs=FOLDER or outputs=A,B,C]
 
 Reads every run folder directly under these folders, or one level below, and writes `results.parquet` (typed, small)
-and `results.csv` (the same for other tools) into the first. One row is one number, with the columns
+and `results.csv` (the same for other tools) into the first; `agreement.parquet` and `agreement.csv`, of pairs of seeds,
+where a run has some. One row is one number, with the columns
 
 - `folder` (its path below the folder that all read folders share) and `run_state` (state in its `status.json`),
-- those of `ivae_lab.results`,
+- those of `ivae_lab.results`, or of `ivae_lab.pairs`,
 - `cell` (stands for all that a seed's numbers depend on besides the seed), `commit`, `written` and `seconds` (of the
   run's training) from its `status.json`, empty where it does not say,
 - one per key of the configurations, such as `model.latent_dim`, as text; empty where a run has no such key. A key
@@ -14,11 +15,11 @@ and `results.csv` (the same for other tools) into the first. One row is one numb
 
 Only runs that are done or diverged have rows. A run that failed or is in progress has no number, so it has no row
 either; it is named in what the command prints, as is a folder that cannot be read, with the reason. A folder is taken
-as a whole or not at all: one whose `results.csv` lacks a column, a seed or part of one is named and gives no rows.
+as a whole or not at all: one of whose tables lacks a column, a seed or part of one is named and gives no rows.
 
-Where several folders have the same cell and seed, the rows of one are kept: done before diverged, then the run that
-was written last, then the first by name. The others are counted and named, and whether their numbers differ. A folder
-without a cell (made by an older version) is not compared.
+Where several folders have the same cell and seed (or pair of seeds), the rows of one are kept: done before diverged,
+then the run that was written last, then the first by name. The others are counted and named, and whether their numbers
+differ. A folder without a cell (made by an older version) is not compared.
 
 What was read is kept in `.aggregate.cache` beside the results, and only folders that have changed are read again.
 The table is the same without it, to the byte; it may be deleted at any time. Nothing is trained or instantiated.
@@ -36,8 +37,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
-from itertools import pairwise
+from functools import cached_property, lru_cache
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -49,24 +50,50 @@ import pyarrow.parquet
 import yaml
 from numpy.typing import NDArray
 
-from ivae_lab.results import COLUMNS, DTYPES, FINISHED, VARIANT, atomic, check_seal, read_status
+from ivae_lab import pairs, results
+from ivae_lab.results import FINISHED, atomic, check_seal, read_status
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 MARKS = ("config.yaml", "status.json", "results.csv")  # a folder that has one of these is a run folder
 ABOUT = {"cell": str, "commit": str, "written": str, "seconds": float}  # what rows say of their run's status.json
-LEADING = ("folder", "run_state", *COLUMNS, *ABOUT)
 CACHE = ".aggregate.cache"
 RULE = "kept is done before diverged, then what was written last, then the first by name"
 
 _ARROW = {"Int64": pa.int64(), "str": pa.string(), "float64": pa.float64()}
-_SCHEMA = pa.schema([(column, _ARROW[dtype]) for column, dtype in DTYPES.items()])
 _UNREADABLE = (OSError, ValueError, TypeError, RecursionError, csv.Error, yaml.YAMLError)
 _YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # nine times as fast where libyaml is there
 _SECTION = re.compile(r"(?<=\n)(?=[^\s#-])")  # where the next key of the outermost level begins
 _LISTED = 20  # duplicates that are named
 _PATIENCE = 1.0  # seconds without a progress bar
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A table that run folders have."""
+
+    stem: str  # name of its file, in a run folder and of all together
+    types: Mapping[str, str]  # by column
+    seeds: tuple[str, ...]  # columns: which seeds, or pairs of seeds, a number is of
+    variant: tuple[str, ...]  # columns that tell the numbers of these seeds apart
+    named: str  # what its numbers are of, in words
+
+    @property
+    def file(self) -> str:
+        """Its name in a run folder."""
+        return f"{self.stem}.csv"
+
+    @cached_property
+    def schema(self) -> pa.Schema:
+        """Columns and types, as Arrow has them."""
+        return pa.schema([(column, _ARROW[dtype]) for column, dtype in self.types.items()])
+
+
+RESULTS = Kind("results", results.DTYPES, ("seed",), results.VARIANT, "seeds")
+AGREEMENT = Kind("agreement", pairs.DTYPES, ("seed_a", "seed_b"), (*pairs.VARIANT, "position"), "pairs of seeds")
+KINDS = (RESULTS, AGREEMENT)
+LEADING = ("folder", "run_state", *dict.fromkeys(column for kind in KINDS for column in kind.types), *ABOUT)
 
 
 @dataclass(frozen=True)
@@ -76,14 +103,14 @@ class Run:
     fingerprint: str  # of the files that were read
     status: dict[str, Any]  # state, error and what ABOUT names
     config: dict[str, str | None] = field(default_factory=dict)  # flattened
-    rows: pa.Table = field(default_factory=_SCHEMA.empty_table)  # of a run that has finished
+    tables: dict[str, pa.Table] = field(default_factory=dict)  # of a run that has finished: every kind, by stem
 
 
 class Duplicate(NamedTuple):
-    """Rows of a seed that were left out, because those of another folder are kept."""
+    """Rows of a seed, or pair of seeds, that were left out, because those of another folder are kept."""
 
     cell: str
-    seed: int
+    seeds: tuple[int, ...]
     kept: str
     left_out: str
     difference: float  # largest of any number; infinite where one has a number that the other lacks
@@ -94,7 +121,7 @@ class Duplicate(NamedTuple):
             f"their numbers differ by at most {self.difference:.3g}" if self.difference else "their numbers are equal"
         )
         said = "one has numbers that the other lacks" if np.isinf(self.difference) else said
-        return f"cell {self.cell} seed {self.seed}: kept {self.kept}, not {self.left_out}; {said}"
+        return f"cell {self.cell} seed {_unit(self.seeds)}: kept {self.kept}, not {self.left_out}; {said}"
 
 
 @dataclass
@@ -102,8 +129,8 @@ class Findings:
     """What was found under the outputs, folder by folder."""
 
     runs: dict[str, Run] = field(default_factory=dict)  # those that have finished, by name
-    rows: pd.DataFrame = field(default_factory=pd.DataFrame)  # without duplicates; `run` counts the runs
-    duplicates: list[Duplicate] = field(default_factory=list)  # largest difference first
+    rows: dict[str, pd.DataFrame] = field(default_factory=dict)  # by stem, without duplicates; `run` counts the runs
+    duplicates: dict[str, list[Duplicate]] = field(default_factory=dict)  # by stem, largest difference first
     in_progress: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)  # name to the error of the run
     unreadable: dict[str, str] = field(default_factory=dict)  # name to the reason
@@ -184,27 +211,29 @@ def collect(
             found.unreadable[name] = _one_line(error)
     if cache and known.keys() != {run.fingerprint for run in found.runs.values()}:
         _save(cache, list(found.runs.values()))
-    _resolve(found)
+    for kind in KINDS:
+        found.rows[kind.stem], found.duplicates[kind.stem] = _resolved(found.runs, kind)
     return found
 
 
-def table(found: Findings) -> pd.DataFrame:
+def table(found: Findings, kind: Kind = RESULTS) -> pd.DataFrame:
     """All rows with what is known of their runs, as the module's docstring says: numbers typed, text as categories.
 
     Empty text of the schema is "", as in `results.read_results`; what a run does not say is missing.
     """
-    used, run = np.unique(found.rows["run"].to_numpy(), return_inverse=True)
+    rows = found.rows[kind.stem]
+    used, run = np.unique(rows["run"].to_numpy(), return_inverse=True)
     names, everything = list(found.runs), list(found.runs.values())
     runs = [everything[position] for position in used]
 
     columns: dict[str, Any] = {
         "folder": _text([names[position] for position in used]).take(run),
         "run_state": _text([each.status["state"] for each in runs]).take(run),
-        **{column: found.rows[column].array for column in COLUMNS},
+        **{column: rows[column].array for column in kind.types},
     }
-    for key, kind in ABOUT.items():
+    for key, told in ABOUT.items():
         values = [each.status.get(key) for each in runs]
-        columns[key] = (_text(values) if kind is str else np.array(values, dtype=np.float64)).take(run)
+        columns[key] = (_text(values) if told is str else np.array(values, dtype=np.float64)).take(run)
     for key in sorted({key for each in runs for key in each.config} - set(LEADING)):
         columns[key] = _text([each.config.get(key) for each in runs]).take(run)
     return pd.DataFrame(columns)
@@ -231,11 +260,15 @@ def _aggregate(roots: Sequence[Path]) -> int:
         command = f"python -m ivae_lab.train model=ivae data=tcl outputs={roots[0]}"
         return _refuse(f"expected runs under {', '.join(map(str, roots))}, got none: `{command}` makes one")
     found = collect(folders, roots[0] / CACHE, _tracked)
-    rows = table(found)
-    paths = [roots[0] / "results.parquet", roots[0] / "results.csv"]
-    _write(rows, *paths)
     console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
-    console.print(f"{paths[0]}, {paths[1].name}: {len(rows)} rows of {rows['folder'].nunique()} run folders")
+    for kind in KINDS:
+        rows, paths = table(found, kind), [roots[0] / f"{kind.stem}.parquet", roots[0] / kind.file]
+        if rows.empty and kind is not RESULTS:
+            for path in paths:
+                path.unlink(missing_ok=True)  # of runs that are there no more
+            continue
+        _write(rows, *paths)
+        console.print(f"{paths[0]}, {paths[1].name}: {len(rows)} rows of {rows['folder'].nunique()} run folders")
     for root in (root for root, inside in found_in.items() if not inside):
         console.print(f"no runs under {root}")
     _report(found, console)
@@ -259,12 +292,17 @@ def _report(found: Findings, console: Console) -> None:
         console.print(
             f"not compared, because status.json has no cell: {len(without)} run folders, such as {without[0]}"
         )
-    if found.duplicates:
-        console.print(f"{len(found.duplicates)} seeds are in several folders; {RULE}")
-    for duplicate in found.duplicates[:_LISTED]:
+    for kind in KINDS:
+        _report_duplicates(found.duplicates[kind.stem], kind, console)
+
+
+def _report_duplicates(duplicates: Sequence[Duplicate], kind: Kind, console: Console) -> None:
+    if duplicates:
+        console.print(f"{len(duplicates)} {kind.named} are in several folders; {RULE}")
+    for duplicate in duplicates[:_LISTED]:
         console.print(f"duplicate: {duplicate}")
-    if len(found.duplicates) > _LISTED:
-        console.print(f"and {len(found.duplicates) - _LISTED} more duplicates, with no larger difference")
+    if len(duplicates) > _LISTED:
+        console.print(f"and {len(duplicates) - _LISTED} more duplicates, with no larger difference")
 
 
 def _tracked(folders: Sequence[Path]) -> Iterator[Path]:
@@ -306,7 +344,8 @@ def _names(folders: Sequence[Path]) -> list[str]:
 
 def _fingerprint(folder: Path) -> str:
     """Changes when one of the files that are read does; taken before they are read, so never newer than what is."""
-    return " ".join([str(folder.absolute()), *(_version(folder / mark) for mark in MARKS)])
+    read = dict.fromkeys([*MARKS, *(kind.file for kind in KINDS)])
+    return " ".join([str(folder.absolute()), *(_version(folder / name) for name in read)])
 
 
 def _version(path: Path) -> str:
@@ -338,10 +377,18 @@ def _read(folder: Path, fingerprint: str) -> Run:
     if status["state"] not in FINISHED:
         return Run(fingerprint, kept)
     config = read_config((folder / "config.yaml").read_text(encoding="utf-8"))
-    rows = _read_rows((folder / "results.csv").read_text(encoding="utf-8"))
-    check_seal(folder, "results.csv", status)
-    _check_seeds(rows["seed"].to_pylist(), status.get("seeds"))
-    return Run(fingerprint, kept, config, rows)
+    return Run(fingerprint, kept, config, {kind.stem: _read_table(folder, kind, status) for kind in KINDS})
+
+
+def _read_table(folder: Path, kind: Kind, status: dict[str, Any]) -> pa.Table:
+    sealed = kind.file in (status.get("files") or {})
+    if not (kind is RESULTS or sealed or (folder / kind.file).exists()):
+        return kind.schema.empty_table()
+    rows = _read_rows((folder / kind.file).read_text(encoding="utf-8"), kind)
+    check_seal(folder, kind.file, status)
+    if len(rows) or not sealed:  # a run may have had no row to write; a file without a seal may have been cut off
+        _check_seeds(rows, status.get("seeds"), kind)
+    return rows
 
 
 @lru_cache(maxsize=4096)
@@ -353,76 +400,82 @@ def _parsed(text: str) -> tuple[list[str], dict[str, str | None]]:
     return list(config), flatten(config)
 
 
-def _read_rows(text: str) -> pa.Table:
-    """Parse the text of a `results.csv`; `results.read_results` takes ten times as long, and lets more pass."""
+def _read_rows(text: str, kind: Kind) -> pa.Table:
+    """Parse the text of a table; `results.read_rows` takes ten times as long, and lets more pass."""
     lines = list(csv.reader(text.splitlines(), strict=True))
-    _check_lines(lines)
+    _check_lines(lines, kind)
     columns = {name: column for name, *column in zip(*lines, strict=True)}
-    rows = pa.table({name: _typed(name, columns[name]) for name in COLUMNS}, schema=_SCHEMA)
-    doubled = len(rows) - len(set(zip(*(columns[name] for name in ("seed", *VARIANT)), strict=True)))
+    rows = pa.table({name: _typed(name, columns[name], kind) for name in kind.types}, schema=kind.schema)
+    doubled = len(rows) - len(set(zip(*(columns[name] for name in (*kind.seeds, *kind.variant)), strict=True)))
     if doubled:
-        raise ValueError(f"expected one row per seed and metric variant in results.csv, got {doubled} more")
+        raise ValueError(f"expected one row per seed and metric variant in {kind.file}, got {doubled} more")
     if unknown := set(columns["state"]) - set(FINISHED):
-        raise ValueError(f"expected state done or diverged in results.csv, got {min(unknown)!r}")
+        raise ValueError(f"expected state done or diverged in {kind.file}, got {min(unknown)!r}")
     return rows
 
 
-def _check_lines(lines: Sequence[Sequence[str]]) -> None:
-    if len(lines) < 2:
-        raise ValueError("expected rows in results.csv, got none")
-    missing, further = (Counter(COLUMNS) - Counter(lines[0])), (Counter(lines[0]) - Counter(COLUMNS))
+def _check_lines(lines: Sequence[Sequence[str]], kind: Kind) -> None:
+    head = Counter(next(iter(lines), []))
+    missing, further = Counter(kind.types.keys()) - head, head - Counter(kind.types.keys())
     if missing or further:
         named = [f"no {name}" for name in missing] + [f"also {name or 'one without a name'}" for name in further]
-        raise ValueError(f"expected the columns of this version in results.csv, got {', '.join(named)}")
+        raise ValueError(f"expected the columns of this version in {kind.file}, got {', '.join(named)}")
     for number, line in enumerate(lines, 1):
-        if len(line) != len(COLUMNS):
-            raise ValueError(f"expected {len(COLUMNS)} values in line {number} of results.csv, got {len(line)}")
+        if len(line) != len(kind.types):
+            raise ValueError(f"expected {len(kind.types)} values in line {number} of {kind.file}, got {len(line)}")
 
 
-def _typed(name: str, column: Sequence[str]) -> pa.Array:
-    kind = _SCHEMA.field(name).type
-    if kind == pa.string():
-        return pa.array(column, kind)
+def _typed(name: str, column: Sequence[str], kind: Kind) -> pa.Array:
+    arrow = _ARROW[kind.types[name]]
+    if arrow == pa.string():
+        return pa.array(column, arrow)
     try:
-        return pa.array([text or None for text in column], pa.string()).cast(kind)
+        return pa.array([text or None for text in column], pa.string()).cast(arrow)
     except pa.ArrowInvalid as error:
-        raise ValueError(f"expected numbers in column {name} of results.csv, got: {error}") from None
+        raise ValueError(f"expected numbers in column {name} of {kind.file}, got: {error}") from None
 
 
-def _check_seeds(seeds: Sequence[int | None], expected: Any) -> None:
-    """Find what a file that ends too early lacks."""
-    counts = Counter(seeds)
-    if None in counts or (expected is not None and counts.keys() != set(expected)):
-        raise ValueError(f"expected rows of the seeds {expected or 'of the run'} in results.csv, got {list(counts)}")
+def _check_seeds(rows: pa.Table, seeds: Any, kind: Kind) -> None:
+    """Find what a file that ends too early lacks; of pairs of seeds there are all of the run's seeds."""
+    counts = Counter(zip(*(rows[column].to_pylist() for column in kind.seeds), strict=True))
+    expected = None if seeds is None else set(combinations(sorted(seeds), len(kind.seeds)))
+    if not counts or any(None in unit for unit in counts) or (expected is not None and counts.keys() != expected):
+        asked, got = (", ".join(map(_unit, units)) or "none" for units in (sorted(expected or ()), counts))
+        raise ValueError(f"expected rows of the {kind.named} {asked} in {kind.file}, got {got}")
     fewest, most = min(counts.values()), max(counts.values())
     if fewest != most:
-        raise ValueError(f"expected as many rows for each seed in results.csv, got {fewest} to {most}")
+        raise ValueError(f"expected as many rows for each of the {kind.named} in {kind.file}, got {fewest} to {most}")
 
 
-def _resolve(found: Findings) -> None:
+def _unit(seeds: Iterable[int | None]) -> str:
+    """A seed, or a pair of seeds, in words."""
+    return " and ".join(map(str, seeds))
+
+
+def _resolved(found: Mapping[str, Run], kind: Kind) -> tuple[pd.DataFrame, list[Duplicate]]:
     """Join the rows of the runs, and keep one run's where several have the same cell and seed."""
-    runs = list(found.runs.values())
-    rows = _joined(run.rows for run in runs)
-    rows["run"] = np.repeat(np.arange(len(runs)), [len(run.rows) for run in runs])
-    rows["unit"] = rows.groupby(["run", "seed"]).ngroup()
-    pairs = _pairs(rows, runs)
-    if len(pairs):
-        names = list(found.runs)
-        differences = _differences(rows, pairs)
-        found.duplicates = [
-            Duplicate(cell, seed, names[kept], names[left_out], differences[unit])
-            for cell, seed, kept, left_out, unit in zip(
-                *(pairs[column].tolist() for column in ("cell", "seed", "run_kept", "run", "unit")), strict=True
-            )
-        ]
-        found.duplicates.sort(key=lambda duplicate: -duplicate.difference)
-        rows = rows[~rows["unit"].isin(pairs["unit"])]
-    found.rows = rows.drop(columns="unit")
+    names, runs = list(found), list(found.values())
+    tables = [run.tables[kind.stem] for run in runs]
+    rows = _joined(tables, kind)
+    rows["run"] = np.repeat(np.arange(len(runs)), [len(each) for each in tables])
+    rows["unit"] = rows.groupby(["run", *kind.seeds]).ngroup()
+    doubled = _doubled(rows, runs, kind)
+    if doubled.empty:
+        return rows.drop(columns="unit"), []
+    differences = _differences(rows, doubled, kind)
+    seeds = zip(*(doubled[column].tolist() for column in kind.seeds), strict=True)
+    others = zip(*(doubled[column].tolist() for column in ("cell", "run_kept", "run", "unit")), strict=True)
+    duplicates = [
+        Duplicate(cell, unit_seeds, names[kept], names[left_out], differences[unit])
+        for unit_seeds, (cell, kept, left_out, unit) in zip(seeds, others, strict=True)
+    ]
+    duplicates.sort(key=lambda duplicate: -duplicate.difference)
+    return rows[~rows["unit"].isin(doubled["unit"])].drop(columns="unit"), duplicates
 
 
-def _joined(tables: Iterable[pa.Table]) -> pd.DataFrame:
+def _joined(tables: Iterable[pa.Table], kind: Kind) -> pd.DataFrame:
     """Give a data frame whose text columns are categories: most of the memory would be text."""
-    joined = pa.concat_tables([_SCHEMA.empty_table(), *tables]).combine_chunks()
+    joined = pa.concat_tables([kind.schema.empty_table(), *tables]).combine_chunks()
     encoded = [
         column.combine_chunks().dictionary_encode() if column.type == pa.string() else column
         for column in joined.columns
@@ -433,27 +486,28 @@ def _joined(tables: Iterable[pa.Table]) -> pd.DataFrame:
     return frame
 
 
-def _pairs(rows: pd.DataFrame, runs: Sequence[Run]) -> pd.DataFrame:
-    """One line per unit (a run's seed) that is left out: `unit`, `run`, `seed`, `cell`, `unit_kept`, `run_kept`."""
+def _doubled(rows: pd.DataFrame, runs: Sequence[Run], kind: Kind) -> pd.DataFrame:
+    """One line per unit (a run's seed or pair of seeds) that is left out.
+
+    Its columns are those of its seeds, `unit`, `run`, `cell`, and `unit_kept` and `run_kept` in its place.
+    """
+    same = ["cell", *kind.seeds]
     done = rows.assign(done=rows["state"] == "done").groupby("unit")["done"].all()
-    units = rows.drop_duplicates("unit").set_index("unit", drop=False)[["unit", "run", "seed"]].assign(done=done)
+    units = rows.drop_duplicates("unit").set_index("unit", drop=False)[["unit", "run", *kind.seeds]].assign(done=done)
     units["cell"] = np.array([run.status["cell"] for run in runs], dtype=object)[units["run"]]
     units["written"] = np.array([run.status["written"] or "" for run in runs], dtype=object)[units["run"]]
     units = units.dropna(subset="cell").sort_values(["done", "written", "run"], ascending=[False, False, True])
-    left_out = units.duplicated(["cell", "seed"])
-    kept = units.loc[~left_out, ["cell", "seed", "unit", "run"]]
-    pairs = units.loc[left_out, ["cell", "seed", "unit", "run"]].merge(
-        kept, on=["cell", "seed"], suffixes=("", "_kept")
-    )
-    return pairs.sort_values("unit", ignore_index=True)
+    left_out, columns = units.duplicated(same), [*same, "unit", "run"]
+    doubled = units.loc[left_out, columns].merge(units.loc[~left_out, columns], on=same, suffixes=("", "_kept"))
+    return doubled.sort_values("unit", ignore_index=True)
 
 
-def _differences(rows: pd.DataFrame, pairs: pd.DataFrame) -> dict[int, float]:
+def _differences(rows: pd.DataFrame, doubled: pd.DataFrame, kind: Kind) -> dict[int, float]:
     """Largest difference of any number, per unit that is left out."""
-    numbers = rows[["unit", *VARIANT, "value", "chance"]]
-    ours = numbers[numbers["unit"].isin(pairs["unit"])]
-    theirs = pairs[["unit", "unit_kept"]].merge(numbers.rename(columns={"unit": "unit_kept"}), on="unit_kept")
-    both = ours.merge(theirs, on=["unit", *VARIANT], how="outer", suffixes=("", "_kept"), indicator=True)
+    numbers = rows[["unit", *kind.variant, "value", "chance"]]
+    ours = numbers[numbers["unit"].isin(doubled["unit"])]
+    theirs = doubled[["unit", "unit_kept"]].merge(numbers.rename(columns={"unit": "unit_kept"}), on="unit_kept")
+    both = ours.merge(theirs, on=["unit", *kind.variant], how="outer", suffixes=("", "_kept"), indicator=True)
     gap = np.where(both["_merge"] == "both", 0.0, np.inf)
     for column in ("value", "chance"):
         gap = np.maximum(gap, _gap(both[column].to_numpy(), both[f"{column}_kept"].to_numpy()))
@@ -483,19 +537,29 @@ def _write(rows: pd.DataFrame, parquet: Path, text: Path) -> None:
 
 def _save(cache: Path, runs: Sequence[Run]) -> None:
     """Write a seal, then a Parquet table of one line per run, its rows nested."""
-    rows = pa.concat_tables([_SCHEMA.empty_table(), *(run.rows for run in runs)]).combine_chunks()
-    ends = np.cumsum([0, *(len(run.rows) for run in runs)], dtype=np.int32)
     content = {
         "fingerprint": [run.fingerprint for run in runs],
         "status": [json.dumps(run.status) for run in runs],
         "config": [json.dumps(run.config) for run in runs],
-        "rows": pa.ListArray.from_arrays(pa.array(ends), rows.to_struct_array().combine_chunks()),
+        **{kind.stem: _nested([run.tables[kind.stem] for run in runs], kind) for kind in KINDS},
     }
     body = pa.BufferOutputStream()
     pa.parquet.write_table(pa.table(content), body, compression="zstd")
     written = body.getvalue().to_pybytes()
     with atomic(cache) as temporary:
         temporary.write_bytes(_seal(written) + written)
+
+
+def _nested(tables: Sequence[pa.Table], kind: Kind) -> pa.ListArray:
+    """A list of rows per run."""
+    rows = pa.concat_tables([kind.schema.empty_table(), *tables]).combine_chunks()
+    ends = np.cumsum([0, *map(len, tables)], dtype=np.int32)
+    return pa.ListArray.from_arrays(pa.array(ends), rows.to_struct_array().combine_chunks())
+
+
+def _unnested(lists: pa.ListArray) -> list[pa.Table]:
+    rows = pa.Table.from_struct_array(lists.values)
+    return [rows[start:end] for start, end in pairwise(lists.offsets.to_pylist())]
 
 
 def _load(cache: Path) -> dict[str, Run]:
@@ -508,18 +572,17 @@ def _load(cache: Path) -> dict[str, Run]:
     if found[:length] != _seal(found[length:]):
         return {}
     content = pa.parquet.read_table(pa.BufferReader(found[length:])).combine_chunks()
-    nested = content["rows"].combine_chunks()
-    rows, ends = pa.Table.from_struct_array(nested.values), nested.offsets.to_pylist()
-    told = [content[name].to_pylist() for name in ("fingerprint", "status", "config")]
-    return {
-        fingerprint: Run(fingerprint, json.loads(status), json.loads(config), rows[start:end])
-        for fingerprint, status, config, (start, end) in zip(*told, pairwise(ends), strict=True)
-    }
+    told = (map(json.loads, content[name].to_pylist()) for name in ("status", "config"))
+    tables = zip(*(_unnested(content[kind.stem].combine_chunks()) for kind in KINDS), strict=True)
+    by_stem = (dict(zip((kind.stem for kind in KINDS), own, strict=True)) for own in tables)
+    fingerprints = content["fingerprint"].to_pylist()
+    runs = zip(fingerprints, *told, by_stem, strict=True)
+    return {fingerprint: Run(fingerprint, *rest) for fingerprint, *rest in runs}
 
 
 def _seal(body: bytes) -> bytes:
     """Stands for the bytes and this code: what was damaged, or read by another version, is read again."""
-    return hashlib.sha256(Path(__file__).read_bytes() + repr(DTYPES).encode() + body).digest()
+    return hashlib.sha256(Path(__file__).read_bytes() + repr(KINDS).encode() + body).digest()
 
 
 def _one_line(error: Exception) -> str:

@@ -32,11 +32,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from omegaconf import OmegaConf
 
-from ivae_lab.build import build
+from ivae_lab import results
 from ivae_lab.metrics.estimate import Estimate, PairMetric
-from ivae_lab.results import DTYPES, Row, read_latents, read_rows, read_status, write_rows
+from ivae_lab.results import Row, read_latents, read_rows, read_status, write_rows
 
 FILE = "agreement.csv"
 COLUMNS = (
@@ -45,7 +44,7 @@ COLUMNS = (
 )
 # What tells one number from another: rows that agree in these differ in their seeds only.
 VARIANT = ("split", "latents", "coefficient", "alignment", "rank", "scored", "points", "latent_dim")
-_OWN = {"seed_a": "Int64", "seed_b": "Int64", "position": "Int64"}
+DTYPES = {column: results.DTYPES.get(column, "Int64") for column in COLUMNS}
 
 
 def score_pairs(
@@ -84,7 +83,7 @@ def read_pairs(folder: Path) -> pd.DataFrame:
     ValueError
         If it does not have the columns of the schema, or is not the file that the run wrote.
     """
-    return read_rows(folder, FILE, COLUMNS).astype(_OWN)
+    return read_rows(folder, FILE, COLUMNS).astype(DTYPES)
 
 
 def pairs_of(folders_by_seed: Mapping[int, Path]) -> pd.DataFrame:
@@ -111,8 +110,7 @@ def pairs_of(folders_by_seed: Mapping[int, Path]) -> pd.DataFrame:
     known = {pair for table in tables for pair in table[["seed_a", "seed_b"]].itertuples(index=False, name=None)}
     lacking = [pair for pair in combinations(seeds, 2) if pair not in known]
     if lacking:
-        rows = pd.DataFrame(_computed(folders_by_seed, lacking), columns=COLUMNS)
-        tables.append(rows.astype({**{name: DTYPES[name] for name in COLUMNS if name in DTYPES}, **_OWN}))
+        tables.append(pd.DataFrame(_computed(folders_by_seed, lacking), columns=COLUMNS).astype(DTYPES))
     if not tables:
         return pd.DataFrame(columns=COLUMNS)
     return pd.concat(tables).sort_values(["seed_a", "seed_b"], kind="stable", ignore_index=True)
@@ -140,6 +138,10 @@ def _computed(folders_by_seed: Mapping[int, Path], pairs: Collection[tuple[int, 
 
 
 def _metric(folder: Path) -> PairMetric:
+    from omegaconf import OmegaConf
+
+    from ivae_lab.build import build  # Hydra, which reading rows does without
+
     config = OmegaConf.load(folder / "config.yaml")
     if "agreement" not in config.metric:
         raise ValueError(f"expected a metric agreement in {folder.name}, got {', '.join(config.metric) or 'none'}")

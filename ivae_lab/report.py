@@ -10,7 +10,8 @@
 A figure is shown by the best evidence there is: its own folder of the paper scale (`outputs/figures/<paper>/<figure>/
 paper`), else what the project keeps of it (`experiments/<paper>/results/`, drawn here), else its own folder of the
 quick scale; else it is listed with the command that makes it. Evidence that cannot be read is named, and the next best
-is taken. The same evidence gives the same report, to the byte.
+is taken. Of models of images, where their run folders are under the outputs, the page of a figure shows examples too.
+The same evidence gives the same report, to the byte.
 
 Exit codes: 0 all that is there is in the report, 1 some could not be read, 2 bad input or no results at all.
 """
@@ -42,6 +43,7 @@ from ivae_lab.tables import brief, text
 OK, INCOMPLETE, BAD_INPUT = 0, 1, 2
 TEMPLATES = Path(__file__).resolve().parent / "report_pages"
 STATIC = ("style.css", "table.js")
+EXAMPLES = "examples.png"  # what a run of images leaves in its folder
 MADE_BY = '<meta name="generator" content="ivae_lab.report">'  # tells a report from a folder that must not be replaced
 VERDICTS = ("reproduced", "partly", "not reproduced", "not run")
 _UNREADABLE = (OSError, ValueError, TypeError, KeyError, yaml.YAMLError)  # what reading a damaged file raises
@@ -92,6 +94,21 @@ class Kept:
         return checked(present(self.evidence, folder).about)
 
 
+@dataclass(frozen=True)
+class Example:
+    """What one run makes of images: its picture in the report."""
+
+    file: str  # beside the figure's pictures
+    run: str
+    setting: str
+
+    @property
+    def alt(self) -> str:
+        """The picture in words."""
+        further = "of a model with a prior, images drawn from it and traversals of single latents"
+        return f"{self.setting}: test images over their reconstructions and, {further}."
+
+
 @dataclass
 class Page:
     """A figure in the report.
@@ -113,6 +130,7 @@ class Page:
     others: list[str] = field(default_factory=list)
     summary: pd.DataFrame = field(default_factory=pd.DataFrame)
     links: dict[str, str] = field(default_factory=dict)  # run -> address of its folder, where it is there
+    examples: list[Example] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
     @property
@@ -218,6 +236,11 @@ def collect(figure: Figure, request: Request, folder: Path) -> Page:
             page.problems.append(f"{source}: {_one_line(error)}")
             page.about = None
             shutil.rmtree(folder, ignore_errors=True)
+    if page.about is not None:
+        try:
+            page.examples = _examples(figure, request.outputs, folder)
+        except OSError as error:
+            page.problems.append(f"examples: {_one_line(error)}")
     page.judgements = page.about.verdicts if page.about else judge(figure, {})
     page.links = _links(page.about.runs if page.about else (), request, folder.parent.name)
     return page
@@ -267,6 +290,19 @@ def _summary(about: About, folder: Path) -> pd.DataFrame:
 def _difference(lines: set[str], runs: set[str]) -> str:
     said = [f"none of {', '.join(sorted(runs - lines))}"] if runs - lines else []
     return " and ".join(said + [f"some of {each}" for each in sorted(map(str, lines - runs))])
+
+
+def _examples(figure: Figure, outputs: Path, folder: Path) -> list[Example]:
+    """Copy the picture of the first run of each setting of the summary that has one under the outputs."""
+    rows = pd.read_csv(folder / "rows.csv", keep_default_na=False)
+    columns = [column for column in figure.table if column in rows]
+    drawn = [run for run in rows["run"].unique() if (outputs / run / EXAMPLES).is_file()]
+    found: list[Example] = []
+    for _, row in rows[rows["run"].isin(drawn)].drop_duplicates(columns).iterrows():
+        example = Example(f"examples-{len(found)}.png", row["run"], ", ".join(map(str, row[columns])))
+        shutil.copyfile(outputs / example.run / EXAMPLES, folder / example.file)
+        found.append(example)
+    return found
 
 
 def _links(runs: Iterable[str], request: Request, paper: str) -> dict[str, str]:

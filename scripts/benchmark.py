@@ -59,6 +59,7 @@ SETTINGS = {
     "khemakhem2020 iVAE": ["model=ivae", "data=tcl_khemakhem", "trainer.batch_size=64"],
     "ICE-BeeM iVAE": ["model=ivae_icebeem", "data=tcl_icebeem"],
     "VaDE, 40 components": ["model=vade", "data=tcl"],
+    "VaDE, penalty on L": ["model=vade", "data=tcl", "model/identifiability=penalty"],
     "khemakhem2020 iVAE released": ["model=ivae_released", "data=tcl_khemakhem_released"],
 }
 # Those of images, which need the data and minutes, are measured where they are named only.

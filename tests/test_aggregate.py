@@ -8,6 +8,8 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,22 @@ import pytest
 import yaml
 
 from ivae_lab import aggregate
-from ivae_lab.aggregate import ABOUT, CACHE, RULE, collect, flatten, main, read_config, run_folders, table
+from ivae_lab.aggregate import (
+    ABOUT,
+    AGREEMENT,
+    CACHE,
+    RULE,
+    Kind,
+    collect,
+    flatten,
+    main,
+    read_config,
+    run_folders,
+    table,
+)
+from ivae_lab.pairs import COLUMNS as PAIR_COLUMNS
+from ivae_lab.pairs import DTYPES as PAIR_DTYPES
+from ivae_lab.pairs import read_pairs, summarise_pairs, write_pairs
 from ivae_lab.results import (
     COLUMNS,
     DTYPES,
@@ -54,6 +71,20 @@ def make_run(folder: Path, state: str = "done", values: tuple[float, ...] = (0.5
         for metric, rank, scale in (("mcc", 5, 1), ("elbo", None, -10))
     ]
     write_results(folder / "results.csv", rows)
+    return folder
+
+
+def make_pairs(folder: Path, seeds: int = 3, shift: float = 0.0, **more: Any) -> Path:
+    """A folder that has been compared between seeds too: at two places of a grid, of rank 20 and 50."""
+    make_run(folder, values=(0.5,) * seeds, **more)
+    rows = [
+        {**dict.fromkeys(PAIR_COLUMNS), "seed_a": a, "seed_b": b, "position": place, "rank": rank, "state": "done"}
+        | {"latents": "mean", "scored": "out", "value": (a + b + place) / 10 + shift, "chance": rank / 100}
+        for a, b in combinations(range(seeds), 2)
+        for place in (0, 1)
+        for rank in (20, 50)
+    ]
+    write_pairs(folder / "agreement.csv", rows)
     return folder
 
 
@@ -175,7 +206,7 @@ class TestSummary:
         assert found.in_progress == ["tcl-vade-3"]
         assert found.failed == {"tcl-vade-4": "ValueError: [x] too big"}
         assert list(found.unreadable) == ["broken"]
-        assert found.duplicates == []
+        assert set(map(len, found.duplicates.values())) == {0}
 
 
 class TestUnreadable:
@@ -193,7 +224,7 @@ class TestUnreadable:
             ("results.csv", "\n1,", "\none,", "expected numbers in column seed of results.csv, got"),
             ("results.csv", "\n1,", "\n1.5,", "expected numbers in column seed of results.csv, got"),
             ("results.csv", "\n1,", "\n99999999999999999999,", "expected numbers in column seed of results.csv, got"),
-            ("results.csv", "\n1,", "\n,", "expected rows of the seeds [0, 1] in results.csv, got [0, None, 1]"),
+            ("results.csv", "\n1,", "\n,", "expected rows of the seeds 0, 1 in results.csv, got 0, None, 1"),
             ("results.csv", ",done", ",fine", "expected state done or diverged in results.csv, got 'fine'"),
             ("results.csv", ",done", ",", "expected state done or diverged in results.csv, got ''"),
             (
@@ -218,7 +249,7 @@ class TestUnreadable:
                 'null, "seconds": "long"',
                 "seconds in status.json to be float, got 'long'",
             ),
-            ("status.json", "[0, 1]", "[0, 1, 2]", "expected rows of the seeds [0, 1, 2] in results.csv, got [0, 1]"),
+            ("status.json", "[0, 1]", "[0, 1, 2]", "expected rows of the seeds 0, 1, 2 in results.csv, got 0, 1"),
             ("status.json", "[0, 1]", "2", "TypeError"),
         ],
     )
@@ -292,9 +323,9 @@ class TestCache:
         read: list[str] = []
         original = aggregate._read_rows
 
-        def spied(text: str) -> Any:
+        def spied(text: str, kind: Kind) -> Any:
             read.append(text)
-            return original(text)
+            return original(text, kind)
 
         monkeypatch.setattr(aggregate, "_read_rows", spied)
         for expected in (2, 2, 3):
@@ -352,7 +383,7 @@ class TestCache:
     def test_another_version_reads_again(self, outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         collect(run_folders(outputs), outputs / CACHE)
         assert len(aggregate._load(outputs / CACHE)) == 2
-        monkeypatch.setattr(aggregate, "DTYPES", {**DTYPES, "further": "str"})
+        monkeypatch.setattr(aggregate, "KINDS", tuple(replace(kind, named="others") for kind in aggregate.KINDS))
         assert aggregate._load(outputs / CACHE) == {}
 
 
@@ -370,34 +401,42 @@ class TestDuplicates:
         make_run(tmp_path / "b", cell="c", **other)
         found = collect(run_folders(tmp_path))
         assert table(found)["folder"].tolist() == ["a"] * 4
-        assert [tuple(each) for each in found.duplicates] == [("c", 0, "a", "b", 0.0), ("c", 1, "a", "b", 0.0)]
+        own = found.duplicates["results"]
+        assert [tuple(each) for each in own] == [
+            ("c", (0,), "a", "b", 0.0),
+            ("c", (1,), "a", "b", 0.0),
+        ]
 
     def test_done_comes_before_diverged(self, tmp_path: Path) -> None:
         make_run(tmp_path / "a", "diverged", (0.5, NAN), cell="c", written="2026-01-02T00:00:00Z")
         make_run(tmp_path / "b", "done", (0.5, 0.25), cell="c", written="2026-01-01T00:00:00Z")
         found = collect(run_folders(tmp_path))
         assert table(found)[["folder", "seed"]].values.tolist() == [["a", 0], ["a", 0], ["b", 1], ["b", 1]]
-        assert [(each.seed, each.kept, each.difference) for each in found.duplicates] == [(1, "b", np.inf), (0, "a", 0)]
+        own = found.duplicates["results"]
+        assert [(each.seeds, each.kept, each.difference) for each in own] == [
+            ((1,), "b", np.inf),
+            ((0,), "a", 0),
+        ]
 
     def test_seeds_and_cells_of_their_own_are_none(self, tmp_path: Path) -> None:
         make_run(tmp_path / "a", cell="c", values=(0.5,))
         make_run(tmp_path / "b", cell="c", values=(0.5, 0.25))
         make_run(tmp_path / "c", cell="d")
         found = collect(run_folders(tmp_path))
-        assert [each.seed for each in found.duplicates] == [0]
+        assert [each.seeds for each in found.duplicates["results"]] == [(0,)]
         assert table(found)["folder"].tolist() == ["a"] * 2 + ["b"] * 2 + ["c"] * 4
 
     def test_three_of_a_kind(self, tmp_path: Path) -> None:
         for number, value in enumerate((0.5, 0.25, 0.125)):
             make_run(tmp_path / f"{number}", cell="c", values=(value,), written=f"2026-01-0{number + 1}")
         found = collect(run_folders(tmp_path))
-        assert [each[2:] for each in found.duplicates] == [("2", "0", 3.75), ("2", "1", 1.25)]
+        assert [each[2:] for each in found.duplicates["results"]] == [("2", "0", 3.75), ("2", "1", 1.25)]
         assert table(found)["folder"].tolist() == ["2", "2"]
 
     def test_rows_that_one_lacks(self, tmp_path: Path) -> None:
         make_run(tmp_path / "a", cell="c", values=(0.5,))
         edit(make_run(tmp_path / "b", cell="c", values=(0.5,)) / "results.csv", "elbo", "kl")
-        assert "one has numbers that the other lacks" in str(collect(run_folders(tmp_path)).duplicates[0])
+        assert "one has numbers that the other lacks" in str(collect(run_folders(tmp_path)).duplicates["results"][0])
 
     def test_without_a_cell_nothing_is_left_out(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         for name in ("a", "b"):
@@ -414,6 +453,100 @@ class TestDuplicates:
         assert lines[2] == "duplicate: cell c seed 29: kept a, not b; their numbers differ by at most 2.5"
         assert lines[3] == "duplicate: cell c seed 0: kept a, not b; their numbers are equal"
         assert lines[22:] == ["and 10 more duplicates, with no larger difference"]
+
+
+class TestAgreement:
+    """Pairs of seeds have a table of their own, with the same rules."""
+
+    def test_is_a_table_beside(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        make_pairs(tmp_path / "a", config={"model": {"beta": 4}})
+        make_run(tmp_path / "b")
+        assert said(capsys, tmp_path) == [
+            f"{tmp_path / 'results.parquet'}, results.csv: 10 rows of 2 run folders",
+            f"{tmp_path / 'agreement.parquet'}, agreement.csv: 12 rows of 1 run folders",
+        ]
+        expected = ["folder", "run_state", *PAIR_COLUMNS, *ABOUT, "data._target_", "model.beta"]
+        for rows in (pd.read_parquet(tmp_path / "agreement.parquet"), read_table(tmp_path / "agreement.csv")):
+            assert list(rows) == expected
+            assert rows["folder"].tolist() == ["a"] * 12
+            assert [float(beta) for beta in rows["model.beta"]] == [4] * 12
+            own = rows[[*PAIR_COLUMNS]].astype(PAIR_DTYPES)
+            pd.testing.assert_frame_equal(own, read_pairs(tmp_path / "a"))
+
+    def test_is_what_the_summary_over_pairs_takes(self, tmp_path: Path) -> None:
+        make_pairs(tmp_path / "a")
+        make_pairs(tmp_path / "b", shift=0.5)
+        over = summarise_pairs(table(collect(run_folders(tmp_path)), AGREEMENT), by=["folder"])
+        assert over["mean"].tolist() == pytest.approx([0.25, 0.25, 0.75, 0.75])
+        assert over["pairs"].tolist() == [3] * 4
+
+    def test_no_pairs_no_files(self, tmp_path: Path) -> None:
+        make_run(tmp_path / "runs" / "a")
+        make_pairs(tmp_path / "runs" / "b")
+        beside = [tmp_path / "runs" / name for name in ("agreement.parquet", "agreement.csv")]
+        for there in (True, False):
+            assert main([f"outputs={tmp_path / 'runs'}"]) == 0
+            assert [path.exists() for path in beside] == [there] * 2
+            shutil.rmtree(tmp_path / "runs" / "b", ignore_errors=True)
+
+    def test_again_and_after_a_change(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        make_pairs(tmp_path / "a")
+        make_run(tmp_path / "b")
+        first = said(capsys, tmp_path), (tmp_path / "agreement.parquet").read_bytes()
+        assert (said(capsys, tmp_path), (tmp_path / "agreement.parquet").read_bytes()) == first
+        edit(tmp_path / "a" / "agreement.csv", "0.1,", "0.125,")
+        changed = said(capsys, tmp_path), (tmp_path / "agreement.parquet").read_bytes()
+        assert changed != first
+        (tmp_path / CACHE).unlink()
+        assert (said(capsys, tmp_path), (tmp_path / "agreement.parquet").read_bytes()) == changed
+
+    @pytest.mark.parametrize(
+        ("old", "new", "reason"),
+        [
+            ("seed_a", "seed", "expected the columns of this version in agreement.csv, got no seed_a, also seed"),
+            ("\n0,1,", "\n0,x,", "expected numbers in column seed_b of agreement.csv"),
+            ("\n0,1,", "\n0,2,", "expected one row per seed and metric variant in agreement.csv, got 1 more"),
+            ("\n0,1,", "\n,1,", "expected rows of the pairs of seeds 0 and 1, 0 and 2, 1 and 2 in agreement.csv, got"),
+        ],
+    )
+    def test_a_damaged_one_makes_the_folder_unreadable(self, tmp_path: Path, old: str, new: str, reason: str) -> None:
+        edit(make_pairs(tmp_path / "a") / "agreement.csv", old, new)
+        found = collect(run_folders(tmp_path))
+        assert reason in found.unreadable["a"]
+        assert len(table(found)) == 0
+
+    def test_truncated_is_noticed_wherever_it_ends(self, tmp_path: Path) -> None:
+        path = make_pairs(tmp_path / "a") / "agreement.csv"
+        whole = path.read_bytes()
+        for end in range(len(whole) - 1):
+            path.write_bytes(whole[:end])
+            assert list(unreadable(tmp_path)) == ["a"], whole[:end]
+
+    def test_one_that_is_sealed_and_gone_is_noticed(self, tmp_path: Path) -> None:
+        folder = make_pairs(tmp_path / "a")
+        write_status(folder, read_status(folder) | {"files": seal(folder)})
+        (folder / "agreement.csv").unlink()
+        assert "agreement.csv" in unreadable(tmp_path)["a"]
+
+    def test_duplicates_are_those_of_pairs(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        make_pairs(tmp_path / "a", cell="c", written="2026-01-02")
+        make_pairs(tmp_path / "b", cell="c", seeds=4, shift=0.25)
+        lines = said(capsys, tmp_path)
+        assert f"3 pairs of seeds are in several folders; {RULE}" in lines
+        assert "duplicate: cell c seed 0 and 1: kept a, not b; their numbers differ by at most 0.25" in lines
+        rows = pd.read_parquet(tmp_path / "agreement.parquet")
+        pairs = rows[["seed_a", "seed_b", "folder"]].drop_duplicates().values.tolist()
+        assert sorted(pairs) == [[a, b, "a" if b < 3 else "b"] for a, b in combinations(range(4), 2)]
+
+    @pytest.mark.parametrize("sealed", [True, False])
+    def test_a_run_of_nothing_else_has_no_other_rows(self, tmp_path: Path, sealed: bool) -> None:
+        folder = make_pairs(tmp_path / "a")
+        write_results(folder / "results.csv", [])
+        if sealed:
+            write_status(folder, read_status(folder) | {"files": seal(folder)})
+        found = collect(run_folders(tmp_path))
+        assert (len(table(found)), len(table(found, AGREEMENT))) == (0, 12 if sealed else 0)
+        assert list(found.unreadable) == ([] if sealed else ["a"])
 
 
 class TestWhere:

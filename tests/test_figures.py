@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from ivae_lab.experiment import function
+from ivae_lab.results import COLUMNS, write_results
 
 Array = NDArray[np.float64]
 SEEDS = st.integers(0, 2**32 - 1)
@@ -283,3 +284,48 @@ class TestTablesOfRuns:
             assert (np.diff(times) == 1).all()
             np.testing.assert_array_equal(part["true"], sources[times, int(str(source)) - 1])
         assert (table["correlation"] > 1 - 1e-9).all()
+
+
+class TestClustering:
+    """The table of clusters of Willetts and Paige's images, of run folders made by hand."""
+
+    @staticmethod
+    def made(folder: Path, clusters: bool, values: dict[int, float]) -> Path:
+        folder.mkdir()
+        names = ("cluster_accuracy", "cluster_purity", "nmi", "elbo") if clusters else ("elbo",)
+        numbers = [(seed, place, name) for seed in values for place, name in enumerate(names)]
+        rows = [
+            {**dict.fromkeys(COLUMNS), "seed": seed, "split": split, "metric": name, "state": "done"}
+            | {"value": values[seed] + place + (10 if split == "train" else 0), "chance": 0.1 * (place + 1)}
+            for seed, place, name in numbers
+            for split in ("train", "test")
+        ]
+        write_results(folder / "results.csv", rows)
+        return folder
+
+    @staticmethod
+    def rows(run: str, label: str, seeds: list[int], variant: str = "clean") -> pd.DataFrame:
+        cell = {"variant": variant, "label": label, "method": label.lower(), "data": "mnist", "data_seed": 1}
+        return pd.DataFrame([{**cell, "model.latent_dim": 50, "seed": seed, "run": run} for seed in seeds])
+
+    def test_is_of_each_seed_on_test_rows(self, tmp_path: Path) -> None:
+        paths = {
+            "a": self.made(tmp_path / "a", True, {0: 0.25, 1: 0.5}),
+            "b": self.made(tmp_path / "b", True, {0: 0.75, 1: float("nan"), 2: 0.125}),
+            "c": self.made(tmp_path / "c", False, {0: 0.5}),
+        }
+        parts = [self.rows("b", "VaDE", [2, 1]), self.rows("c", "iVAE", [0]), self.rows("a", "VaDE", [0], "released")]
+        table = function("willetts2021", "clustering")(pd.concat(parts), paths)
+        assert table[["variant", "label", "data", "data_seed", "model.latent_dim", "seed"]].values.tolist() == [
+            ["clean", "VaDE", "mnist", 1, 50, 2],
+            ["clean", "VaDE", "mnist", 1, 50, 1],
+            ["released", "VaDE", "mnist", 1, 50, 0],
+        ]
+        expected = [[0.125, 1.125, 2.125, 0.1], [np.nan, np.nan, np.nan, 0.1], [0.25, 1.25, 2.25, 0.1]]
+        np.testing.assert_allclose(table[["accuracy", "purity", "nmi", "chance"]].to_numpy(float), expected)
+
+    def test_no_clusters_no_rows(self, tmp_path: Path) -> None:
+        paths = {"c": self.made(tmp_path / "c", False, {0: 0.5})}
+        table = function("willetts2021", "clustering")(self.rows("c", "iVAE", [0]), paths)
+        assert table.empty
+        assert {"variant", "seed", "accuracy", "purity", "nmi", "chance"} <= set(table)

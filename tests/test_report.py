@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure as DrawnFigure
 
 from ivae_lab import experiment, present, report
 from ivae_lab.experiment import Figure, Scale, load
@@ -343,6 +344,41 @@ def test_evidence_in_which_nothing_finished_is_none(outputs: Path) -> None:
     assert "shown is the quick scale" in _page(outputs / "report", OWN)
 
 
+def test_examples_of_images_are_copied_for_each_setting(pictured: Path) -> None:
+    for name in (KEPT, OWN, QUICK):
+        page = _page(pictured, name)
+        assert page.count('loading="lazy"') == 2
+        for number in (0, 1):
+            copied = pictured / name / f"examples-{number}.png"
+            assert copied.read_bytes() == (pictured.parent / "a-run" / "examples.png").read_bytes()
+            assert f'src="{name.partition("/")[2]}/{copied.name}" alt="paper, ' in page
+    assert "examples" not in _page(pictured, NONE)
+
+
+def test_without_examples_nothing_is_said_of_them(made: Path) -> None:
+    assert all("examples" not in path.read_text() for path in made.rglob("*.html"))
+    assert list(made.rglob("examples*")) == []
+
+
+def test_examples_that_cannot_be_copied_are_named(
+    outputs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (outputs / "a-run" / "examples.png").touch()
+    copy = shutil.copyfile
+
+    def fails(source: Path, target: Path) -> None:
+        if source.name == "examples.png":
+            raise OSError("damaged disk")
+        copy(source, target)
+
+    monkeypatch.setattr(shutil, "copyfile", fails)
+    assert report.main([f"outputs={outputs}"]) == 1
+    assert capsys.readouterr().err.splitlines() == [
+        f"ivae_lab.report: {name}: examples: damaged disk" for name in (KEPT, OWN, QUICK)
+    ]
+    assert "shown is the paper scale under the outputs" in _page(outputs / "report", OWN)
+
+
 def test_words_of_times_and_seeds() -> None:
     assert [report.duration(seconds) for seconds in (0.4, 61, 7260)] == ["0 s", "1 min 1 s", "2 h 1 min"]
     assert [report.spans(seeds) for seeds in ([], [3], [5, 0, 1, 2])] == ["", "3", "0 to 2, 5"]
@@ -379,6 +415,16 @@ def browser() -> Iterator[Browser]:
 
 def _pages(made: Path) -> list[Path]:
     return [made / "index.html", *(made / f"{name}.html" for name in (KEPT, OWN, QUICK, NONE))]
+
+
+@pytest.fixture
+def pictured(outputs: Path) -> Path:
+    """The report of outputs whose run left a picture of images."""
+    figure = DrawnFigure(figsize=(3, 2))
+    figure.subplots().imshow(np.eye(3))
+    figure.savefig(outputs / "a-run" / "examples.png")
+    assert report.main([f"outputs={outputs}"]) == 0
+    return outputs / "report"
 
 
 def _wide(browser: Browser) -> bool:
@@ -450,6 +496,24 @@ def test_pictures_are_seen_and_have_words(browser: Browser, made: Path) -> None:
             assert alt == "Made-up MCCs of iVAE and VAE as dots."
             assert width > 100
             assert ground == "rgb(255, 255, 255)"
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_examples_of_images_are_seen_where_the_report_is_moved(
+    browser: Browser, pictured: Path, tmp_path: Path, width: int
+) -> None:
+    moved = pictured.rename(tmp_path / "moved")
+    shutil.rmtree(tmp_path / "outputs")
+    browser.open(moved / f"{OWN}.html", width=width)
+    assert browser.complaints == []
+    assert all(each.startswith(moved.as_uri()) for each in browser.requests)
+    assert not _wide(browser)
+    seen = browser.evaluate(
+        "Promise.all([...document.querySelectorAll('.examples img')].map(async image => {"
+        " const lazy = image.loading; image.loading = 'eager'; await image.decode();"
+        " return [image.alt.split(':')[0], image.naturalWidth, lazy]; }))"
+    )
+    assert seen == [["paper, iVAE", 300, "lazy"], ["paper, VAE", 300, "lazy"]]
 
 
 @pytest.mark.parametrize("width", [1280, 390])

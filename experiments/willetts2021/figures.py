@@ -16,7 +16,7 @@ from ivae_lab.metrics.mcc import mean_correlation
 from ivae_lab.pairs import pairs_of, pseudo_values
 from ivae_lab.plots import PALETTE, Picture, boxes, in_words, panels, points_by_data_seed
 from ivae_lab.present import Tables
-from ivae_lab.results import read_examples
+from ivae_lab.results import read_examples, read_results
 
 SIZE, WIDTH = "data.samples_per_segment", "model.latent_dim"
 NETWORK = ["variant", "label", WIDTH]
@@ -31,6 +31,7 @@ SHOWN = {
     OUT_20: "CCA of rank 20, out of sample",
 }
 DRAWN = (IN_20, OUT_20, OUT, STRONG)  # the paper's two, and what they leave out
+CLUSTERS = {"cluster_accuracy": "accuracy", "cluster_purity": "purity", "nmi": "nmi"}  # metric -> column
 Paths = Mapping[str, Path]
 
 
@@ -173,6 +174,19 @@ def agreement_by_seed(rows: pd.DataFrame, paths: Paths) -> pd.DataFrame:
         floor = pairs.loc[pairs["score"] == (STRONG if pairs["position"].notna().any() else OUT_20), "chance"].mean()
         records.append(values.rename_axis("seed").reset_index().assign(**cell, chance=floor))
     return pd.concat(records) if records else pd.DataFrame()
+
+
+def clustering(rows: pd.DataFrame, paths: Paths) -> pd.DataFrame:
+    """How well each seed's clusters are the classes of the test rows, with the chance floor of the accuracy.
+
+    A model without clusters has no rows.
+    """
+    scored = pd.concat(read_results(paths[run]).assign(run=run) for run in rows["run"].unique())
+    scored = scored[(scored["split"] == "test") & scored["metric"].isin(CLUSTERS)]
+    table = scored.pivot(index=["run", "seed"], columns="metric", values="value").reindex(columns=[*CLUSTERS])
+    floor = scored[scored["metric"] == "cluster_accuracy"].set_index(["run", "seed"])["chance"]
+    table = table.rename(columns=CLUSTERS).assign(chance=floor).reset_index()
+    return rows[[*CELL, "run", "seed"]].merge(table, on=["run", "seed"]).drop(columns="run")
 
 
 def boxes_of_pairs(tables: Tables) -> Picture:
