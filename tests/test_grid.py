@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from omegaconf import DictConfig
 from torch.distributions import Categorical, kl_divergence
 
+from ivae_lab.build import ConfigError
 from ivae_lab.distributions import NormalMixture
-from ivae_lab.models.grid import GridAutoencoder
+from ivae_lab.engine.evaluate import encode
+from ivae_lab.engine.part import TERMS
+from ivae_lab.models.grid import Autoencoder, GridAutoencoder
 from ivae_lab.types import Batch
 
 Compose = Callable[..., DictConfig]
@@ -23,7 +27,7 @@ ROWS = 6
 def built(tiny: Compose, splits_of: Callable[..., Any], model_of: Callable[..., Any]) -> Any:
     """(*overrides) to a model and a batch of digits."""
 
-    def build(*overrides: str) -> tuple[GridAutoencoder, Batch]:
+    def build(*overrides: str) -> tuple[Autoencoder, Batch]:
         config = tiny(*SMALL, *overrides)
         splits = splits_of(config)
         torch.manual_seed(0)
@@ -32,7 +36,7 @@ def built(tiny: Compose, splits_of: Callable[..., Any], model_of: Callable[..., 
     return build
 
 
-def noise_for(model: GridAutoencoder) -> torch.Tensor:
+def noise_for(model: Autoencoder) -> torch.Tensor:
     return torch.randn(ROWS, model.live_dim, generator=torch.Generator().manual_seed(1))
 
 
@@ -101,6 +105,59 @@ def test_the_autoencoder_decodes_its_vectors_as_they_are_and_has_no_elbo(built: 
     assert "elbo" not in found
     q = model.encode(batch)
     assert torch.equal(q.rsample(torch.randn(q.mean.shape)), q.mean)
+
+
+def test_the_autoencoder_trains_on_its_log_likelihood_alone(built: Any) -> None:
+    model, batch = built("model=ae", "data.binarisation=none", "data.test_binarisation=none")
+    terms = model.loss(batch, noise_for(model), torch.zeros(()))
+    x = model.pixels(batch.x, None)
+    logits = model.decoder(model.encoder(x, noise_for(model)[:, :0]), noise_for(model)[:, :0])
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(logits, x, reduction="none").sum(-1).mean()
+    torch.testing.assert_close(terms["loss"], expected)
+    torch.testing.assert_close(terms["log_likelihood"], -expected)
+    assert {name for name in TERMS if terms[name].isnan()} == {"elbo", "kl"}
+
+
+def test_its_history_and_results_have_no_elbo_and_it_has_not_diverged(tiny: Compose, train: Any) -> None:
+    module = train(tiny(*SMALL, "model=ae"), [0, 1])
+    module.record([[None, None]])
+    assert not module.shares[0].diverged
+    for row in module.shares[0].history:
+        assert np.isfinite([row["loss"], row["log_likelihood"]]).all()
+        assert np.isnan([row["elbo"], row["kl"]]).all()
+    for part in encode(module.stack, module.shares[0].splits, torch.device("cpu")):
+        assert list(part.terms) == ["log_likelihood"]
+
+
+@pytest.mark.parametrize("key", ["beta", "temperature"])
+def test_what_only_the_vq_vae_reads_is_no_key_of_the_autoencoder(built: Any, key: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^model\.{key}: expected one of .*; got an unknown key"):
+        built("model=ae", f"+model.{key}=2.0")
+
+
+@pytest.mark.parametrize("model", ["rvqvae", "ae"])
+def test_a_prior_that_would_be_fitted_is_refused(built: Any, model: str) -> None:
+    """Nothing would fit it: its numbers would be those that it was drawn with."""
+    with pytest.raises(ConfigError, match=r"^model: expected a prior that is not fitted .*, got init=gmm$"):
+        built(f"model={model}", "prior=gmm_fitted")
+
+
+def test_a_vq_vae_without_codes_is_refused(built: Any) -> None:
+    with pytest.raises(ConfigError, match=r"expected a mixture prior for a relaxed VQ-VAE, got StandardNormal"):
+        built("model=rvqvae", "prior=normal")
+
+
+def test_samples_are_decoded_from_codes_or_from_the_prior(built: Any) -> None:
+    for name in ("rvqvae", "ae"):
+        model, batch = built(f"model={name}")
+        drawn = model.sample(5, None, torch.Generator().manual_seed(0))
+        assert drawn.shape == (5, batch.x.shape[1])
+        assert set(drawn.unique().tolist()) == {0, 1}
+    model, _ = built("model=rvqvae", "prior.codes=3")
+    vectors = model._from_prior(3000, torch.Generator().manual_seed(0))
+    used, counts = vectors.unique(dim=0, return_counts=True)
+    torch.testing.assert_close(used, model.prior.mean.detach().unique(dim=0))
+    assert counts.min() > 900
 
 
 def test_a_position_of_a_prior_that_needs_u_is_refused(built: Any) -> None:

@@ -192,6 +192,13 @@ def lacking(seeds: str) -> SeedsModule:
     return advance(double_component(make_module(make_run(*NOISE, f"seed={seeds}"))))
 
 
+def conditioned(ratio: float) -> Tensor:
+    """L of 4 x 9 whose least singular value is `ratio` times its largest, 2."""
+    (u, _, v), values = torch.linalg.svd(drawn(4, 9), full_matrices=False), torch.tensor([2, 1.9, 1.8, 2 * ratio])
+    product: Tensor = u @ torch.diag(values.double()) @ v
+    return product
+
+
 class TestPenalty:
     @pytest.mark.parametrize("shape", [(4, 9), (5, 5), (9, 4)])
     def test_is_alpha_times_the_condition_number_with_its_gradient(self, shape: tuple[int, int]) -> None:
@@ -209,6 +216,23 @@ class TestPenalty:
         slope = grad(Penalty(1.0))(lost)
         moved = lost - 0.1 * slope / slope.norm()
         assert singular_values(moved)[-1] > 1e3 * singular_values(lost)[-1]
+
+    @pytest.mark.parametrize("condition", [2.0, 130.0, 2800.0])
+    def test_is_the_papers_up_to_its_edge(self, condition: float) -> None:
+        differences = conditioned(1 / condition)
+        torch.testing.assert_close(Penalty(0.3)(differences).item(), 0.3 * condition)
+        slope = grad(Penalty(0.3))(differences).norm().item()
+        assert slope == pytest.approx(0.3 * np.hypot(condition, condition**2) / 2)  # by s_1 = 2, and by s_r
+
+    @pytest.mark.parametrize("ratio", [1e-4, 1e-6, 1e-9, 0.0])
+    def test_is_bounded_with_its_slope_beyond_it(self, ratio: float) -> None:
+        """With float32 of weights too: no step is so large that Adam would remember it for the rest of a training."""
+        eps = torch.finfo(torch.float32).eps
+        for differences in (conditioned(ratio), conditioned(ratio).float()):
+            largest = singular_values(differences)[0]
+            assert Penalty(0.3)(differences).item() == pytest.approx(0.3 * eps**-0.5, rel=1e-4)
+            slope = grad(Penalty(0.3))(differences).norm() * largest
+            assert slope.item() == pytest.approx(0.3 / eps, rel=1e-4)
 
     def test_lowers_the_condition_number(self) -> None:
         faster = ("trainer.lr=0.01", "seed=[0,1]")

@@ -17,19 +17,11 @@ from ivae_lab.types import Batch, DataSpec, NonNegativeFloat, PositiveFloat, Pos
 _BELOW_ONE = 1 - 2**-24  # the float32 before 1
 
 
-class GridAutoencoder(Model):
-    """x to a grid of P vectors e_p in R^n, these to codes where the prior is a mixture, and back to x.
+class Autoencoder(Model):
+    """x to a grid of P vectors e_p in R^n, and from these back to x: the loss is -log p(x given e), there is no ELBO.
 
-    With a mixture prior it is a relaxed VQ-VAE (Willetts and Paige 2021, Appendix B; Sonderby et al. 2017): the
-    posterior over the codes m_k at a position is the mixture's responsibilities, r_k = p(k given e_p), and the ELBO is
-
-        E_r[log p(x given z)] - beta sum_p KL(r_p || w),    z_p = m_k with probability r_pk.
-
-    In training z_p is a relaxed draw, sum_k s_k m_k with s = softmax((log r + Gumbel noise) / temperature) (Jang et al.
-    2017), so the training's ELBO is that of the relaxation; after it codes are drawn. With any other prior the decoder
-    gets e itself: the autoencoder without quantisation. Its prior is not trained; it only says what `sample` decodes.
-
-    Latents are the grid's vectors one after another: the mean code sum_k r_k m_k, or e.
+    The autoencoder beside the relaxed VQ-VAE in Willetts and Paige 2021, Appendix B. Latents are the grid's vectors one
+    after another. Its prior is not trained; it only says what `sample` decodes.
 
     Parameters
     ----------
@@ -39,12 +31,99 @@ class GridAutoencoder(Model):
         (latent_dim, u_dim) to a module of the group `prior`, the same at every position.
     latent_dim
         n, the length of a vector.
+    encoder, decoder, likelihood
+        See `grid_nets.py` and `likelihoods.py`.
+
+    Raises
+    ------
+    ValueError
+        For data that are no images, and for a prior that needs u or is to be fitted to encoded data.
+    """
+
+    def __init__(
+        self,
+        spec: DataSpec,
+        prior: Callable[[int, int], nn.Module],
+        *,
+        latent_dim: PositiveInt,
+        encoder: Callable[[DataSpec, int], GridEncoder],
+        decoder: Callable[[DataSpec, int], GridDecoder],
+        likelihood: Callable[[DataSpec], Likelihood],
+    ) -> None:
+        super().__init__()
+        self.encoder, self.decoder = encoder(spec, latent_dim), decoder(spec, latent_dim)
+        assert spec.image is not None  # the encoder has seen to it
+        self.pixels = Pixels(spec.image, spec.binary)
+        self.likelihood, self.prior = likelihood(spec), prior(latent_dim, spec.u_dim)
+        self.latent_dim, self.positions = latent_dim, self.encoder.positions
+        self.noise_dim, self.live_dim = 0, self.pixels.noise_dim
+        self.prior(None)  # raises where it needs u
+        if getattr(self.prior, "starts_from_data", False):
+            raise ValueError("expected a prior that is not fitted to encoded data for a grid of latents, got init=gmm")
+
+    def loss(self, batch: Batch, noise: Tensor, progress: Tensor) -> dict[str, Tensor]:
+        """-log p(x given z), in nats per row; ELBO and KL are NaN."""
+        x = self.pixels(batch.x, noise)
+        z = self.encoder(x, noise[:, :0])  # (B, P, n)
+        log_likelihood = self.likelihood.log_prob(x, self.decoder(z, noise[:, :0]), progress).mean()
+        nothing = torch.full_like(log_likelihood, torch.nan)
+        return {"loss": -log_likelihood, "elbo": nothing, "log_likelihood": log_likelihood, "kl": nothing}
+
+    def bound(self, batch: Batch, noise: Tensor) -> dict[str, Tensor]:
+        """The vectors, as mean and as sample, and log p(x given z) alone."""
+        x = self.pixels(batch.x, noise)
+        z = self.encoder(x, None)
+        return {"mean": z.flatten(1), "sample": z.flatten(1), "log_likelihood": self._log_likelihood(x, z)}
+
+    def encode(self, batch: Batch) -> Normal:
+        """The vectors as means, (B, P n), of variance 0."""
+        grid = self.encoder(self.pixels(batch.x, None), None).flatten(1)
+        return Normal(grid, torch.full_like(grid, -torch.inf))
+
+    def examples(self, batch: Batch, noise: Tensor) -> dict[str, Tensor]:
+        """Reconstructions from the mean latents, and the prior's parameters: of a mixture, the codes."""
+        z = self.posterior_mean(batch).reshape(-1, self.positions, self.latent_dim)
+        reconstruction = self.likelihood.mean(self.decoder(z, None))
+        return {"reconstruction": self.pixels.shown(reconstruction), **self.prior_parameters(self.prior(None))}
+
+    def sample(self, rows: int, u: Tensor | None, generator: torch.Generator) -> Tensor:
+        """Every position by itself from the prior, then x given z."""
+        z = self._from_prior(rows * self.positions, generator).reshape(rows, self.positions, self.latent_dim)
+        return self.likelihood.sample(self.decoder(z, None), generator)
+
+    def _from_prior(self, vectors: int, generator: torch.Generator) -> Tensor:
+        return self.prior(None).sample(vectors, generator)  # type: ignore[no-any-return]
+
+    def _log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
+        """Of a trained model: (B, d), (B, P, n) to (B,)."""
+        return self.likelihood.log_prob(x, self.decoder(z, None), torch.ones_like(x[0, 0]))
+
+
+class GridAutoencoder(Autoencoder):
+    """The relaxed VQ-VAE: the vectors of an `Autoencoder` to the codes of a mixture prior.
+
+    Willetts and Paige 2021, Appendix B; Sonderby et al. 2017. The posterior over the codes m_k at a position is the
+    mixture's responsibilities, r_k = p(k given e_p), and the ELBO is
+
+        E_r[log p(x given z)] - beta sum_p KL(r_p || w),    z_p = m_k with probability r_pk.
+
+    In training z_p is a relaxed draw, sum_k s_k m_k with s = softmax((log r + Gumbel noise) / temperature) (Jang et al.
+    2017), so the training's ELBO is that of the relaxation; after it codes are drawn. Latents are the mean codes
+    sum_k r_k m_k.
+
+    Parameters
+    ----------
+    spec, prior, latent_dim, encoder, decoder, likelihood
+        As of `Autoencoder`; the prior is a mixture.
     beta
         Weight of the KL term.
     temperature
-        Of the relaxed draws; read with a mixture prior only.
-    encoder, decoder, likelihood
-        See `grid_nets.py` and `likelihoods.py`.
+        Of the relaxed draws.
+
+    Raises
+    ------
+    ValueError
+        As `Autoencoder`, and for a prior that is no mixture.
     """
 
     def __init__(
@@ -59,27 +138,20 @@ class GridAutoencoder(Model):
         decoder: Callable[[DataSpec, int], GridDecoder],
         likelihood: Callable[[DataSpec], Likelihood],
     ) -> None:
-        super().__init__()
+        super().__init__(spec, prior, latent_dim=latent_dim, encoder=encoder, decoder=decoder, likelihood=likelihood)
         self.register_buffer("beta", torch.tensor(float(beta)))
-        self.encoder, self.decoder = encoder(spec, latent_dim), decoder(spec, latent_dim)
-        assert spec.image is not None  # the encoder has seen to it
-        self.pixels = Pixels(spec.image, spec.binary)
-        self.likelihood, self.prior = likelihood(spec), prior(latent_dim, spec.u_dim)
-        self.latent_dim, self.positions, self.temperature = latent_dim, self.encoder.positions, temperature
-        self.noise_dim = 0
-        at_a_position = self.prior(None)
-        self.codes = len(at_a_position.log_weights) if isinstance(at_a_position, NormalMixture) else 0
-        self.live_dim = self.pixels.noise_dim + self.positions * self.codes
+        self.temperature = temperature
+        if not isinstance(self.prior(None), NormalMixture):
+            raise ValueError(f"expected a mixture prior for a relaxed VQ-VAE, got {type(self.prior).__name__}")
+        self.codes = len(self._mixture.log_weights)
+        self.live_dim += self.positions * self.codes
 
     def loss(self, batch: Batch, noise: Tensor, progress: Tensor) -> dict[str, Tensor]:
-        """The negative ELBO of the relaxation, or the autoencoder's -log p(x given z), in nats per row."""
+        """The negative ELBO of the relaxation, in nats per row."""
         x = self.pixels(batch.x, noise[:, : self.pixels.noise_dim])
-        grid = self.encoder(x, noise[:, :0])  # (B, P, n)
-        z, kl = grid, grid.new_zeros(len(x))
-        if self.codes:
-            log_r = self._log_responsibilities(grid)
-            weights = torch.softmax((log_r + self._gumbel(noise)) / self.temperature, -1)  # (B, P, K)
-            z, kl = weights @ self._mixture.mean, self._kl(log_r)
+        log_r = self._log_responsibilities(self.encoder(x, noise[:, :0]))
+        weights = torch.softmax((log_r + self._gumbel(noise)) / self.temperature, -1)  # (B, P, K)
+        z, kl = weights @ self._mixture.mean, self._kl(log_r)
         log_likelihood = self.likelihood.log_prob(x, self.decoder(z, noise[:, :0]), progress)
         return {
             "loss": -(log_likelihood - self.get_buffer("beta") * kl).mean(),
@@ -89,50 +161,32 @@ class GridAutoencoder(Model):
         }
 
     def bound(self, batch: Batch, noise: Tensor) -> dict[str, Tensor]:
-        """Mean and drawn codes (of an autoencoder: its vectors), and the ELBO at the drawn ones, with its terms.
-
-        An autoencoder has no ELBO: it reports log p(x given z) alone.
-        """
+        """Mean and drawn codes, and the ELBO at the drawn ones, with its terms."""
         x = self.pixels(batch.x, noise[:, : self.pixels.noise_dim])
-        grid = self.encoder(x, None)
-        mean = z = grid
-        if self.codes:
-            log_r = self._log_responsibilities(grid)
-            mean = log_r.exp() @ self._mixture.mean
-            chosen = (log_r + self._gumbel(noise)).argmax(-1)  # (B, P)
-            z = nn.functional.one_hot(chosen, self.codes).to(mean.dtype) @ self._mixture.mean
-        log_likelihood = self.likelihood.log_prob(x, self.decoder(z, None), torch.ones_like(x[0, 0]))
-        found = {"mean": mean.flatten(1), "sample": z.flatten(1), "log_likelihood": log_likelihood}
-        if self.codes:
-            kl = self._kl(log_r)
-            found |= {"elbo": log_likelihood - kl, "kl": kl}
-        return found
+        log_r, codes = self._log_responsibilities(self.encoder(x, None)), self._mixture.mean
+        chosen = (log_r + self._gumbel(noise)).argmax(-1)  # (B, P)
+        z = nn.functional.one_hot(chosen, self.codes).to(codes.dtype) @ codes
+        log_likelihood, kl = self._log_likelihood(x, z), self._kl(log_r)
+        return {
+            "mean": (log_r.exp() @ codes).flatten(1),
+            "sample": z.flatten(1),
+            "elbo": log_likelihood - kl,
+            "log_likelihood": log_likelihood,
+            "kl": kl,
+        }
 
     def encode(self, batch: Batch) -> Normal:
-        """Mean and variance of the vectors, given x: (B, P n); an autoencoder's variance is 0."""
+        """Mean and variance of the codes, given x: (B, P n)."""
         grid = self.encoder(self.pixels(batch.x, None), None)
-        if not self.codes:
-            return Normal(grid.flatten(1), torch.full_like(grid, -torch.inf).flatten(1))
         r, codes = self._log_responsibilities(grid).exp(), self._mixture.mean
         mean = r @ codes
         variance = (r @ codes**2 - mean**2).clamp(min=0)
         return Normal(mean.flatten(1), torch.log(variance).flatten(1))
 
-    def examples(self, batch: Batch, noise: Tensor) -> dict[str, Tensor]:
-        """Reconstructions from the mean codes, and the prior's parameters: of a mixture, the codes."""
-        z = self.posterior_mean(batch).reshape(-1, self.positions, self.latent_dim)
-        reconstruction = self.likelihood.mean(self.decoder(z, None))
-        return {"reconstruction": self.pixels.shown(reconstruction), **self.prior_parameters(self.prior(None))}
-
-    def sample(self, rows: int, u: Tensor | None, generator: torch.Generator) -> Tensor:
-        """Every position by itself from the prior (of a mixture: a code, by its weight), then x given z."""
-        prior, vectors = self.prior(None), rows * self.positions
-        if isinstance(prior, NormalMixture):
-            z = prior.mean[torch.multinomial(prior.log_weights.exp(), vectors, replacement=True, generator=generator)]
-        else:
-            z = prior.sample(vectors, generator)
-        output = self.decoder(z.reshape(rows, self.positions, self.latent_dim), None)
-        return self.likelihood.sample(output, generator)
+    def _from_prior(self, vectors: int, generator: torch.Generator) -> Tensor:
+        """Codes, by their weights."""
+        weights = self._mixture.log_weights.exp()
+        return self._mixture.mean[torch.multinomial(weights, vectors, replacement=True, generator=generator)]
 
     @property
     def _mixture(self) -> NormalMixture:
