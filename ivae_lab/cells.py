@@ -18,8 +18,17 @@ from ivae_lab.places import CONFIG
 from ivae_lab.plots import method_of, name_of
 from ivae_lab.results import is_finished, read_status
 
-# Training rows of a file of images.
-_PUBLISHED_ROWS = {"digits": 1_500, "mnist": 60_000, "emnist": 124_800, "cifar10": 10_000, "svhn": 73_257}
+# Training rows of a file of images; of what has several parts, by its part.
+_PUBLISHED_ROWS = {
+    "digits": 1_500,
+    "mnist": 60_000,
+    "emnist letters": 124_800,
+    "emnist digits": 240_000,
+    "cifar10": 10_000,
+    "svhn": 73_257,
+    "dsprites full": 737_280,
+    "dsprites subset": 46_080,
+}
 
 
 @dataclass(frozen=True)
@@ -66,7 +75,8 @@ def _training_rows(name: str, data: dict[str, Any]) -> int:
     """As the configuration says; where it takes all rows of images, about as many as are published."""
     if "segments" in data:
         return int(data["segments"] * data["samples_per_segment"] * data["split"][0])
-    published = _PUBLISHED_ROWS.get(name, 1) * len(data.get("batches", [1]))
+    named = f"{name} {data['part']}" if "part" in data else name
+    published = _PUBLISHED_ROWS.get(named, 1) * len(data.get("batches", [1]))
     return int(data.get("train_rows") or published)
 
 

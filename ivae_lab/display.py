@@ -29,10 +29,11 @@ def show(folder: Path, console: Console) -> None:
     console.print(_table({TITLES[name]: part for name, part in chosen.items()}, split))
     if status["state"] == "diverged":
         console.print(f"diverged: {status['error']}; not in the means", style="bold red", soft_wrap=True)
-    console.print(
-        "MCC: Pearson, matched by assignment; strong unless it says weak (CCA on one half, scored on the other)."
-    )
-    console.print("chance: the same number with the sources' rows shuffled. All variants are in results.csv.")
+    if any(name.startswith("mcc") for name in chosen):
+        console.print(
+            "MCC: Pearson, matched by assignment; strong unless it says weak (CCA on one half, scored on the other)."
+        )
+        console.print("chance: the same number with the sources' rows shuffled. All variants are in results.csv.")
     _show_pairs(folder, console)
     for name in ("recovered.png", "examples.png", "results.csv", FILE):
         if (folder / name).exists():

@@ -28,8 +28,10 @@ class Rademacher(Auxiliary):
     """u is the orthant of a random projection: u = sum_i 2^i [(A x)_i > 0], A of N rows of fair signs +-1.
 
     Willetts and Paige 2021, Appendix C, Equations C.1 to C.3. A is drawn once, with the initial weights of the model,
-    so each model seed has its own, as in the paper. x are the observations as networks see them; images that are
-    binarised afresh at every step go in as their probabilities, so that u does not change from step to step.
+    so each model seed has its own, as in the paper. x are the observations as networks see them, but
+    images that are binarised afresh at every step go in as their probabilities, so that u does not change from step to
+    step. The u of images that were binarised once is of zeros and ones, so a row that is scored after
+    `test_binarisation=fixed` may have another u than in training; `data.binarisation=fixed` makes both alike.
 
     Parameters
     ----------

@@ -78,8 +78,9 @@ class Model(nn.Module):
 
         "reconstruction" (B, d), the x expected at the posterior's mean; "prior_mean" and "prior_std" (M, n), of the
         prior at each u, or of each component of a mixture, or of one row. Images are in [0, 1], and come with "drawn"
-        (M, r, d), the x expected at r draws from the prior at each u or component, and "traversals" (n', steps, d),
-        where one latent after the other moves through the prior's range.
+        (M', r, d), the x expected at r draws from the prior at each of the first u or components, and "traversals"
+        (n', steps, d), where one latent after the other moves over the range of the rows' codes, the others staying at
+        the first row's.
         """
         raise NotImplementedError
 

@@ -198,7 +198,10 @@ class VAE(Model):
         return shown | {"drawn": self._expected(drawn), **self._traversals(code)}
 
     def _traversals(self, code: Tensor) -> dict[str, Tensor]:
-        """The latents that vary most over the rows: one after the other moves around the first row's code."""
+        """The latents that vary most over the rows: one after the other moves over the rows' range.
+
+        That is their mean and `_REACH` standard deviations to both sides; the others stay at the first row's code.
+        """
         chosen = code.var(0).topk(min(_MOST_TRAVERSED, self.latent_dim)).indices  # (n',)
         steps = torch.linspace(-_REACH, _REACH, _STEPS, device=code.device)
         moved = code.mean(0)[chosen].unsqueeze(-1) + code.std(0)[chosen].unsqueeze(-1) * steps  # (n', steps)
