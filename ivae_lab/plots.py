@@ -37,7 +37,6 @@ PALETTE = {
     "flow": "#56B4E9",
     "gmm_flow": "#332288",
     "rademacher": "#882255",
-    "vqvae": "#AA4499",
     "rvqvae": "#117733",
     "ae": "#4D4D4D",
     "pca": "#999933",
