@@ -51,7 +51,7 @@ def _tiny(*overrides: str) -> DictConfig:
 
 
 def _is_for_images(config: DictConfig) -> bool:
-    return str(config.model.likelihood["_target_"]).endswith("of_images")
+    return str(config.model.likelihood["_target_"]).endswith(("of_images", "VaryingPixels"))
 
 
 def _splits(config: DictConfig) -> Any:
