@@ -41,6 +41,7 @@ class Cell:
     config: dict[str, Any]  # the groups that change numbers, resolved
     data: str
     model: str
+    method: str  # a key of PALETTE
 
     @property
     def digest(self) -> str:
@@ -63,12 +64,18 @@ class Cell:
         fixed = {
             "variant": self.line.variant,
             "label": self.line.label or name_of(self.model),
-            "method": method_of(self.model),
+            "method": self.method,
             "model": self.model,
             "data": self.data,
             "data_seed": self.config["data"]["seed"],
         }
         return fixed | {column: _at(self.config, column) for column in columns}
+
+
+def _method(choices: dict[str, str]) -> str:
+    """The model's, or where u is made of x, what makes it: an iVAE with a u of its own is a method of its own."""
+    made = choices.get("model/auxiliary", "None")
+    return method_of(choices["model"] if made == "None" else made)
 
 
 def _training_rows(name: str, data: dict[str, Any]) -> int:
@@ -98,7 +105,8 @@ def expand(figure: Figure, scale: Scale, overrides: Sequence[str] = ()) -> list[
         own = [*line.overrides, *(line.quick if scale == "quick" else []), *overrides]
         for job in _product(own):
             config, choices = _composed(job)
-            cells.append(Cell(line, job, tuple(range(count)), config, choices["data"], choices["model"]))
+            named = choices["data"], choices["model"], _method(choices)
+            cells.append(Cell(line, job, tuple(range(count)), config, *named))
     if not cells:
         raise ExperimentError(f"{figure.full_name}: expected cells in the {scale} scale, got none")
     return cells

@@ -334,6 +334,12 @@ class TestExpand:
         assert by_steps.steps == 7
         assert impossible.steps == 0
 
+    def test_a_u_that_is_made_of_x_is_a_method_of_its_own(self) -> None:
+        own = ("model=ivae_images", "data=digits")
+        given, made = cells_of(*own)[0], cells_of(*own, "model/auxiliary=rademacher")[0]
+        methods = [cell.describe()["method"] for cell in (given, made, *cells_of("model=rvqvae", "data=digits"))]
+        assert methods == ["ivae", "rademacher", "rvqvae"]
+
     def test_a_column_that_the_configuration_lacks_is_none(self) -> None:
         (cell,) = cells_of("model=vae", "data=tcl", "data.seed=3", label="ours")
         described = cell.describe(["model.beta.gamma", "data.mean_range", "data.seed"])

@@ -192,8 +192,6 @@ def clustering(rows: pd.DataFrame, paths: Paths) -> pd.DataFrame:
 def boxes_of_pairs(tables: Tables) -> Picture:
     """Figures 4 to 6 and C.2: a box over pairs of seeds for each width and method, panels for data and alignments."""
     pairs = tables["pairs"]
-    # An iVAE by its model, but a method of its own by its u.
-    pairs = pairs.assign(method=pairs["method"].mask(pairs["label"] == "Rademacher-u", "rademacher"))
     pairs = pairs.assign(label=pairs["label"] + pairs["variant"].map({"released": ", released"}).fillna(""))
     names = {f"{data}: {SHOWN[score]}": (data, score) for data in pairs["data"].unique() for score in DRAWN}
     figure, axes = panels(names, width=2.6, height=2.6, columns=len(DRAWN), sharey=True)
