@@ -14,6 +14,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from ivae_lab.experiment import function
+from ivae_lab.pairs import COLUMNS as PAIR_COLUMNS
+from ivae_lab.pairs import FILE as PAIRS
+from ivae_lab.pairs import write_pairs
 from ivae_lab.results import COLUMNS, write_results
 
 Array = NDArray[np.float64]
@@ -329,3 +332,37 @@ class TestClustering:
         table = function("willetts2021", "clustering")(self.rows("c", "iVAE", [0]), paths)
         assert table.empty
         assert {"variant", "seed", "accuracy", "purity", "nmi", "chance"} <= set(table)
+
+
+class TestAgreement:
+    """The tables of agreement of Willetts and Paige's images, of run folders made by hand."""
+
+    @staticmethod
+    def made(folder: Path, n: int, seeds: int = 3) -> tuple[pd.DataFrame, dict[str, Path]]:
+        """The file has what `metric=agreement` with ranks 20 and full writes of n latents: value is rank / 100."""
+        folder.mkdir()
+        shared = {"data_seed": 1, "split": "test", "latents": "mean", "latent_dim": n, "state": "done", "chance": 0.0}
+        ranks = [("all", None, 0.01), *((part, k, k / 100) for k in sorted({min(20, n), n}) for part in ("in", "out"))]
+        rows = [
+            {**dict.fromkeys(PAIR_COLUMNS), **shared, "seed_a": a, "seed_b": b}
+            | {"scored": scored, "rank": rank, "value": value}
+            for a in range(seeds)
+            for b in range(a + 1, seeds)
+            for scored, rank, value in ranks
+        ]
+        write_pairs(folder / PAIRS, rows)
+        return TestClustering.rows("a", "VaDE", [*range(seeds)]).assign(**{"model.latent_dim": n}), {"a": folder}
+
+    @pytest.mark.parametrize(("n", "full", "of_20"), [(50, 0.5, 0.2), (21, 0.21, 0.2), (20, 0.2, 0.2), (10, 0.1, 0.1)])
+    def test_up_to_20_latents_have_both_ranks_in_one(self, tmp_path: Path, n: int, full: float, of_20: float) -> None:
+        rows, paths = self.made(tmp_path / "a", n)
+        pairs = function("willetts2021", "agreement_pairs")(rows, paths)
+        found = {score: part["value"].tolist() for score, part in pairs.groupby("score", sort=False)}
+        both = {"mcc_in": full, "mcc_out": full, "mcc_in_20": of_20, "mcc_out_20": of_20}
+        assert found == {"mcc_strong": [0.01] * 3, **{score: [value] * 3 for score, value in both.items()}}
+        seeds = function("willetts2021", "agreement_by_seed")(rows, paths)
+        assert seeds[[*both]].to_numpy(float).tolist() == [pytest.approx([*both.values()])] * 3
+
+    def test_one_seed_has_no_pairs(self, tmp_path: Path) -> None:
+        rows, paths = self.made(tmp_path / "a", 50, seeds=1)
+        assert function("willetts2021", "agreement_pairs")(rows, paths).empty
