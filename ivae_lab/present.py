@@ -39,6 +39,7 @@ from ivae_lab.scores import per_seed
 from ivae_lab.tables import latex, markdown
 
 Tables = dict[str, pd.DataFrame]
+_OF_RUNS = ("median", "sd_data", "sd_model", "by_elbo", "oracle")  # columns of a summary of runs alone
 NAMED = ("variant", "label", "method", "model", "data", "split", "state", "run", "commit", "written")  # text columns
 
 
@@ -251,26 +252,26 @@ def _over_seeds(rows: pd.DataFrame, score: str, *, of_runs: bool) -> dict[str, A
     values = units(rows, score)
     low, high = interval(values)
     finite = rows[np.isfinite(rows[score].astype(float))]
-    across = finite.groupby("data_seed")
-    known = len(finite) > 0 and of_runs
-    best = {
-        name: float(np.mean([_at_largest(part, score, by) for _, part in across])) if known else float("nan")
-        for name, by in (("by_elbo", "elbo"), ("oracle", score))
-    }
-    data, model = spread(rows, score) if of_runs else (float("nan"), float("nan"))
     return {
         "mean": float(values.mean()),
         "low": low,
         "high": high,
-        "median": float(values.median()) if of_runs else float("nan"),
-        "sd_data": data,
-        "sd_model": model,
-        **best,
+        **dict(zip(_OF_RUNS, _over_runs(rows, score) if of_runs else [float("nan")] * len(_OF_RUNS), strict=True)),
         "chance": float(rows["chance"].mean()),
         "data_seeds": int(rows["data_seed"].nunique()),
         "seeds": int(rows.groupby("data_seed")["seed"].nunique().min()),
         "diverged": int(len(rows) - len(finite)),
     }
+
+
+def _over_runs(rows: pd.DataFrame, score: str) -> list[float]:
+    """What `_OF_RUNS` names."""
+    across = [part for _, part in rows[np.isfinite(rows[score].astype(float))].groupby("data_seed")]
+    best = [
+        float(np.mean([_at_largest(part, score, by) for part in across])) if across else float("nan")
+        for by in ("elbo", score)
+    ]
+    return [float(units(rows, score).median()), *spread(rows, score), *best]
 
 
 def _at_largest(rows: pd.DataFrame, score: str, by: str) -> float:
