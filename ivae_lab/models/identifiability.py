@@ -45,9 +45,7 @@ class Penalty:
     So where s_r < sqrt(eps) s_1, eps of float32 (CN(L) > 2896), value and slope are those at that edge: the slope is
     at most alpha / (eps s_1), and still leads back. Elsewhere the penalty is the paper's.
 
-    Cost: VaDE's step of ten seeds, n = 5, 40 components, batch 256, takes 1.45 times as long if compiled (5.7 for
-    3.9 ms on one core of a busy machine), 1.14 times if not (26.1 for 23.0): ten decompositions of 10 x 39 and their
-    gradients.
+    Cost: VaDE's compiled step takes 1.5 times as long (`docs/speed.md`): a decomposition of L and its gradient.
 
     Parameters
     ----------
