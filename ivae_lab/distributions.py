@@ -8,7 +8,7 @@ Tests hold each against `torch.distributions`, SciPy and numerical integration.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -151,6 +151,16 @@ class NormalMixture:
         """Independent draws: a component, then its Gaussian: (rows, n)."""
         chosen = torch.multinomial(self.log_weights.exp(), rows, replacement=True, generator=generator)
         return Normal(self.mean[chosen], self.log_var[chosen]).sample(rows, generator)
+
+
+def tempered(distribution: Normal | Laplace | NormalMixture, temperature: float) -> Distribution:
+    """The same density with all standard deviations, of a mixture those of its components, times the temperature."""
+    if not temperature > 0:
+        raise ValueError(f"expected a temperature above 0, got {temperature}")
+    shift = math.log(temperature)
+    if isinstance(distribution, Laplace):
+        return replace(distribution, log_scale=distribution.log_scale + shift)
+    return replace(distribution, log_var=distribution.log_var + 2 * shift)
 
 
 def kl_divergence(q: Posterior, p: Distribution) -> Tensor | None:

@@ -67,6 +67,10 @@ def model_and_batch(
     splits = with_fitting_data(config, splits_of, model_of)
     torch.manual_seed(seed)
     model, batch = model_of(config, splits.spec), splits.train[:32]
+    with torch.no_grad():
+        for parameter in model.parameters():  # what starts at zero hides what stands before it
+            if not parameter.any():
+                parameter.normal_(0, 0.01)
     noise = torch.randn(32, model.noise_dim + model.live_dim, generator=torch.Generator().manual_seed(0))
     return model, batch, noise
 
@@ -230,9 +234,12 @@ class TestModels:
     def test_latents_bounds_and_samples_have_their_shapes(
         self, name: str, tiny: Compose, splits_of: SplitsOf, model_of: ModelOf
     ) -> None:
-        model, batch, noise = model_and_batch(tiny(f"model={name}", "model.latent_dim=3"), splits_of, model_of)
+        config = tiny(f"model={name}")
+        if free := "latent_dim" in config.model:
+            config.model.latent_dim = 3
+        model, batch, noise = model_and_batch(config, splits_of, model_of)
         n = model.latent_dim
-        assert n == 3
+        assert n == (3 if free else batch.x.shape[1])
         wide = (32, model.positions * n)
         assert model.encode(batch).mean.shape == model.posterior_mean(batch).shape == wide
         bound = model.bound(batch, noise)
@@ -259,7 +266,8 @@ class TestSeeds:
         return lambda *seeds: Stack(lambda: model_of(config, spec), list(seeds), CPU)
 
     def test_two_seeds_differ_in_every_weight_matrix(self, stack_of: Callable[..., Stack]) -> None:
-        matrices = {key: value for key, value in stack_of(0, 1).parameters.items() if value.dim() >= 3}
+        weights = {key: value for key, value in stack_of(0, 1).parameters.items() if value.dim() >= 3}
+        matrices = {key: value for key, value in weights.items() if value.any()}  # some start at zero
         assert matrices
         for key, (zero, one) in matrices.items():
             assert (zero != one).all(), key

@@ -174,7 +174,7 @@ def test_what_remains_after_a_stop_is_the_end_of_the_same_plan() -> None:
 
 
 def make_training(steps: int | None, epochs: int | None, batch_size: int = 10) -> Training:
-    return Training(steps, epochs, batch_size, 0.1, [0.9, 0.9], 1e-8, "constant", 0.5, 1, None, 10, 10)
+    return Training(steps, epochs, batch_size, 0.1, [0.9, 0.9], 1e-8, "constant", 0.5, 0.1, 0.5, 1, None, 10, 10)
 
 
 def test_the_length_is_steps_or_epochs_of_full_batches() -> None:

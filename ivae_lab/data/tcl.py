@@ -91,9 +91,9 @@ class TCL:
     def __post_init__(self) -> None:
         if self.source_dim > self.x_dim:
             raise ValueError(f"expected source_dim <= x_dim, got source_dim={self.source_dim}, x_dim={self.x_dim}")
-        _check_range("modulation_range", self.modulation_range, lowest=0)
+        check_range("modulation_range", self.modulation_range, lowest=0)
         if self.mean_range is not None:
-            _check_range("mean_range", self.mean_range)
+            check_range("mean_range", self.mean_range)
         if self.matrices == "orthogonal" and self.condition_quantile is not None:
             raise ValueError(
                 "expected condition_quantile null with orthogonal matrices, whose condition number is always 1, "
@@ -101,7 +101,7 @@ class TCL:
             )
         if self.observation == "binary" and self.preprocess != "none":
             raise ValueError(f"expected preprocess=none with binary observations, got preprocess={self.preprocess}")
-        _check_split(self.split, self.rows)
+        check_split(self.split, self.rows)
 
     @property
     def rows(self) -> int:
@@ -207,13 +207,15 @@ def _split_edges(rows: int, split: list[float]) -> Rows:
     return np.asarray(np.rint(np.cumsum(split)[:2] * rows), np.int64)
 
 
-def _check_range(name: str, bounds: list[float], lowest: float = -math.inf) -> None:
+def check_range(name: str, bounds: list[float], lowest: float = -math.inf) -> None:
+    """Refuse what are not two numbers in order, from `lowest` on."""
     if len(bounds) != 2 or not lowest <= bounds[0] <= bounds[1] < math.inf or math.isinf(bounds[0]):
         limit = "" if math.isinf(lowest) else f"{lowest:g} <= "
         raise ValueError(f"expected {name} to be [lo, hi] with {limit}lo <= hi, got {list(bounds)}")
 
 
-def _check_split(split: list[float], rows: int) -> None:
+def check_split(split: list[float], rows: int) -> None:
+    """Refuse what are not three fractions that leave rows for training."""
     if len(split) != 3 or min(split) < 0 or not math.isclose(sum(split), 1, abs_tol=1e-6):
         raise ValueError(f"expected split to be three fractions that sum to 1, got {list(split)}")
     if _split_edges(rows, split)[0] == 0:

@@ -64,6 +64,18 @@ def posterior_means(stack: Stack, data: Batch, rows: torch.Tensor) -> torch.Tens
     return torch.cat([stack.map("posterior_mean", data[block].to(device)) for block in blocks], 1)
 
 
+def settle(stack: Stack, train: Batch) -> None:
+    """Let the models of every seed take from the training data what they need of it after the training."""
+    if not stack.template.settles:
+        return
+    device, rows = next(iter(stack.parameters.values())).device, _encode_rows(train)
+    for position in range(len(stack.seeds)):
+        model = stack.model(position)
+        with torch.no_grad():
+            model.settle(train[start : start + rows].to(device) for start in range(0, len(train), rows))
+        stack.replace(position, model)
+
+
 def _encode(stack: Stack, split: str, rows: Batch) -> Encoded:
     model, step = stack.template, _encode_rows(rows)
     noise = normals(stack.seeds, f"posterior sample, {split}", 0, (len(rows), model.noise_dim))

@@ -82,7 +82,10 @@ class Rates:
 
     def factor(self, progress: float) -> float:
         """What the schedule multiplies every rate by at a point of the training."""
-        return 0.5 * (1 + math.cos(math.pi * progress)) if self.training.schedule == "cosine" else 1.0
+        training = self.training
+        if training.schedule == "cosine":
+            return 0.5 * (1 + math.cos(math.pi * progress))
+        return training.drop_factor if training.schedule == "drop" and progress >= training.drop_at else 1.0
 
     def end_epoch(self, loss: Tensor) -> None:
         """Lower the rates whose epochs, of mean loss (S,), do not improve (PyTorch's ReduceLROnPlateau, mode min)."""

@@ -22,7 +22,7 @@ from rich.console import Console
 from ivae_lab.build import ConfigError, build
 from ivae_lab.engine import folder as folders
 from ivae_lab.engine.callbacks import forget_checkpoints, load_checkpoint
-from ivae_lab.engine.evaluate import Encoded, encode, examples
+from ivae_lab.engine.evaluate import Encoded, encode, examples, settle
 from ivae_lab.engine.identifiable import check_device, shortfall
 from ivae_lab.engine.module import Share
 from ivae_lab.engine.stack import Stack
@@ -160,6 +160,7 @@ class Run:
         `seconds` is the run's part of the time, when `together` models were trained at once.
         """
         path, seeds = self.settings.folder, self.settings.seeds
+        settle(self.stack, self.splits.train)
         encoded = encode(self.stack, self.splits, self.settings.compute.torch_device())
         for position, seed in enumerate(seeds):
             if not all(np.isfinite(part.latents["mean"][position]).all() for part in encoded):

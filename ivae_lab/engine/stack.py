@@ -99,9 +99,11 @@ class Stack:
         return self._one
 
     def replace(self, position: int, model: Model) -> None:
-        """Take over the parameters of one seed's model."""
+        """Take over the numbers of one seed's model."""
         for name, value in model.named_parameters():
             self.parameters[name][position] = value.detach()
+        for name, buffer in model.named_buffers():
+            self.buffers[name][position] = buffer
 
     def gradients(self, method: str) -> Callable[..., tuple[Parameters, tuple[Tensor, dict[str, Tensor]]]]:
         """A function of (parameters, buffers, x, u, index, noise, progress) that maps a loss and its gradient.

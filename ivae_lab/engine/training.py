@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import torch
 from annotated_types import Ge, Len, Lt
 
-from ivae_lab.types import Count, Decay, NonNegativeFloat, PositiveFloat, PositiveInt
+from ivae_lab.types import Count, Decay, Fraction, NonNegativeFloat, PositiveFloat, PositiveInt
 
 # Compiling costs some 20 to 30 s once. Below so many steps, and so many updates of a weight, plain PyTorch is done
 # before it would pay; a step of wide layers is bound by memory, and half as long when it is compiled.
@@ -31,7 +31,8 @@ class Training:
     lr, betas, eps
         Adam's (Kingma and Ba 2015).
     schedule
-        `constant`; `cosine`, to 0 over the training; `plateau`: times `plateau_factor` when the mean training
+        `constant`; `cosine`, to 0 over the training; `drop`: times `drop_factor` once the share `drop_at` of the
+        training is done; `plateau`: times `plateau_factor` when the mean training
         loss of an epoch has not improved for more than `plateau_patience` epochs (PyTorch's ReduceLROnPlateau).
         Each seed has its own.
     clip_norm
@@ -48,7 +49,9 @@ class Training:
     lr: PositiveFloat
     betas: Annotated[list[Annotated[float, Ge(0), Lt(1)]], Len(2, 2)]
     eps: PositiveFloat
-    schedule: Literal["constant", "cosine", "plateau"]
+    schedule: Literal["constant", "cosine", "drop", "plateau"]
+    drop_at: Fraction
+    drop_factor: Decay
     plateau_factor: Decay
     plateau_patience: Count
     clip_norm: PositiveFloat | None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -33,6 +34,8 @@ class Model(nn.Module):
         Optimiser steps on `pretraining_loss` before the main objective; 0 for none.
     starts_from_data
         Whether `start` is to be called with encoded training data when the main objective begins.
+    settles
+        Whether `settle` is to be called with the training data when the training is over.
     identifiability
         What keeps the matrix L of the prior invertible; None: nothing.
     """
@@ -43,6 +46,8 @@ class Model(nn.Module):
     live_dim: int = 0
     pretrain_steps: int = 0
     starts_from_data: bool = False
+    settles: bool = False
+    prior: nn.Module
     identifiability: Noise | Penalty | None = None
 
     def loss(self, batch: Batch, noise: Tensor, progress: Tensor) -> dict[str, Tensor]:
@@ -93,6 +98,19 @@ class Model(nn.Module):
     def start(self, z: Tensor, seed: int) -> None:
         """Set parameters from the encoded training data z, (N, n), once, when the main objective begins."""
         raise NotImplementedError
+
+    def u(self, batch: Batch) -> Tensor | None:
+        """The auxiliary variable that the prior is told: (B,)."""
+        return batch.u
+
+    def settle(self, blocks: Iterable[Batch]) -> None:
+        """Give the prior the latents of the training data, in blocks of rows, once, when the training is over."""
+        self.prior.settle((self.posterior_mean(block), self.u(block)) for block in blocks)  # type: ignore[operator]
+
+    def prior_in_training(self, z: Tensor, u: Tensor | None) -> Distribution:
+        """The prior at u, (B,), for latents z, (B, n): of one that is made of statistics, those of this batch."""
+        of_batch = getattr(self.prior, "of_batch", None)
+        return self.prior(u) if of_batch is None else of_batch(z, u)  # type: ignore[no-any-return]
 
     def natural_differences(self) -> Tensor | None:
         """The matrix L of `identifiability.py`, (n k, M - 1); None where the prior has none."""

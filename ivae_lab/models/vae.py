@@ -93,6 +93,7 @@ class VAE(Model):
         self.prior = prior(latent_dim, spec.u_dim)
         self.objective = objective
         self.starts_from_data = bool(getattr(self.prior, "starts_from_data", False))
+        self.settles = bool(getattr(self.prior, "settles", False))
         if self.starts_from_data and spec.train_rows < self.prior.components:  # type: ignore[operator]
             raise ValueError(
                 f"expected at least {self.prior.components} training rows to fit as many components, "
@@ -117,7 +118,7 @@ class VAE(Model):
 
     def loss(self, batch: Batch, noise: Tensor, progress: Tensor) -> dict[str, Tensor]:
         """The objective, with the ELBO and its terms, in nats per row."""
-        evidence = self._evidence(batch, noise, progress, live=True)
+        evidence = self._evidence(batch, noise, progress, training=True)
         kl, loss = evidence.kl(), self.objective(evidence, self.get_buffer("beta"), progress)
         if isinstance(self.identifiability, Penalty):
             loss = loss + self.identifiability(self.natural_differences())
@@ -130,7 +131,7 @@ class VAE(Model):
 
     def bound(self, batch: Batch, noise: Tensor) -> dict[str, Tensor]:
         """Posterior mean and sample, and the ELBO of each row with its terms."""
-        evidence = self._evidence(batch, noise, torch.ones_like(noise[0, 0]), live=self.evaluate_live)
+        evidence = self._evidence(batch, noise, torch.ones_like(noise[0, 0]), training=False)
         kl, mean = evidence.kl(), evidence.posterior.mean
         found = {
             "mean": mean,
@@ -143,14 +144,15 @@ class VAE(Model):
             found["cluster"] = evidence.prior.log_joint(mean).argmax(-1)
         return found
 
-    def _evidence(self, batch: Batch, noise: Tensor, progress: Tensor, live: bool) -> Evidence:
+    def _evidence(self, batch: Batch, noise: Tensor, progress: Tensor, training: bool) -> Evidence:
         for_sample, *for_networks, for_pixels = self._cut(noise)
         x, u = self.observed(batch, for_pixels), self.u(batch)
-        to_encoder, to_decoder = for_networks if live else (None, None)
+        to_encoder, to_decoder = for_networks if training or self.evaluate_live else (None, None)
         q = self.encoder(x, u, to_encoder)
         z = q.rsample(for_sample)
         log_likelihood = self.likelihood.log_prob(x, self.decoder(z, to_decoder), progress)
-        return Evidence(log_likelihood, q, self.prior(u), z, self.train_rows)
+        prior = self.prior_in_training(z, u) if training else self.prior(u)
+        return Evidence(log_likelihood, q, prior, z, self.train_rows)
 
     def _cut(self, noise: Tensor) -> tuple[Tensor, ...]:
         """The noise for the sample, encoder, decoder and pixels."""

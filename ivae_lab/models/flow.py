@@ -1,0 +1,129 @@
+"""Flows: an invertible transform of x whose result has a prior as its density, trained by exact maximum likelihood."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from ivae_lab.distributions import Normal, NormalMixture, tempered
+from ivae_lab.models.model import Model
+from ivae_lab.models.pixels import Pixels
+from ivae_lab.transforms import Transform
+from ivae_lab.types import Batch, DataSpec, NonNegativeFloat
+
+_MOST_DRAWN, _MOST_TRAVERSED, _STEPS, _REACH = 20, 10, 9, 2.0
+_LARGEST_BYTE = 255
+
+
+class Flow(Model):
+    r"""z = g(x) with an invertible g, and a prior of z: the density of x is exact.
+
+    .. math:: \log p(x \mid u) = \log p(g(x) \mid u) + \log |\det g'(x)|
+
+    GIN is this with volume-preserving couplings and Gaussians per class (Sorrenson et al. 2020), GMM-flow with an
+    autoregressive transform and a mixture (Willetts and Paige 2021, Appendix D), iFlow with a conditional prior, the
+    deterministic special case of Khemakhem et al. 2020, Section 3.1 (Li et al. 2020). There are as many latents as x
+    has dimensions. Given x they are certain, so the ELBO is the log-likelihood.
+
+    Parameters
+    ----------
+    spec
+        The data it is for. Grey images are taken as their values in [0, 1], never binarised.
+    prior
+        (latent_dim, u_dim) to a module of the group `prior`.
+    transform
+        See `transforms.py`.
+    noise_std
+        Standard deviation of Gaussian noise that is added to x in training, anew at each step.
+    """
+
+    def __init__(
+        self,
+        spec: DataSpec,
+        prior: Callable[[int, int], nn.Module],
+        *,
+        transform: Callable[[DataSpec], Transform],
+        noise_std: NonNegativeFloat,
+    ) -> None:
+        super().__init__()
+        self.pixels = Pixels(spec.image, spec.binary) if spec.image is not None else None
+        if spec.binary and spec.image is None:
+            raise ValueError("expected real-valued observations for a flow, which has a density of x, got binary ones")
+        self.latent_dim, self.noise_dim, self.u_dim = spec.x_dim, 0, spec.u_dim
+        self.noise_std, self.live_dim = noise_std, spec.x_dim if noise_std else 0
+        self.transform = transform(spec)
+        self.prior = prior(spec.x_dim, spec.u_dim)
+        if getattr(self.prior, "starts_from_data", False):
+            raise ValueError("expected a prior that is not fitted to encoded data for a flow, got init=gmm")
+        self.settles = bool(getattr(self.prior, "settles", False))
+
+    def observed(self, batch: Batch) -> Tensor:
+        """The x that is transformed: (B, d)."""
+        return batch.x if self.pixels is None else self.pixels(batch.x, None)
+
+    def loss(self, batch: Batch, noise: Tensor, progress: Tensor) -> dict[str, Tensor]:
+        """-log p(x given u), in nats per row; of x with noise where there is some."""
+        x = self.observed(batch)
+        if self.noise_std:
+            x = x + self.noise_std * noise
+        z, log_det = self.transform(x)
+        log_likelihood = (self.prior_in_training(z, batch.u).log_prob(z) + log_det).mean()
+        return {
+            "loss": -log_likelihood,
+            "elbo": log_likelihood,
+            "log_likelihood": log_likelihood,
+            "kl": torch.zeros_like(log_likelihood),
+        }
+
+    def bound(self, batch: Batch, noise: Tensor) -> dict[str, Tensor]:
+        """Latents as mean and as sample, and the exact log-likelihood; of images also bits per dimension.
+
+        Bits are those of a byte b, whose density is that of b / 255 divided by 255.
+        """
+        z, log_det = self.transform(self.observed(batch))
+        prior = self.prior(batch.u)
+        log_likelihood = prior.log_prob(z) + log_det
+        found = {"mean": z, "sample": z, "elbo": log_likelihood, "log_likelihood": log_likelihood}
+        if self.pixels is not None:
+            per_dimension = -log_likelihood / self.latent_dim + math.log(_LARGEST_BYTE)
+            found["bits_per_dimension"] = per_dimension / math.log(2)
+        if isinstance(prior, NormalMixture):
+            found["cluster"] = prior.log_joint(z).argmax(-1)
+        return found
+
+    def encode(self, batch: Batch) -> Normal:
+        """The latents as means, of variance 0."""
+        z, _ = self.transform(self.observed(batch))
+        return Normal(z, torch.full_like(z, -torch.inf))
+
+    def examples(self, batch: Batch, noise: Tensor) -> dict[str, Tensor]:
+        """There and back again, the prior's parameters, and what there is to see of images.
+
+        Latents that are moved are those with the largest spread over the rows; their number among all is "traversed".
+        """
+        every_u = torch.arange(self.u_dim, device=batch.x.device) if self.u_dim else None
+        prior, z = self.prior(every_u), self.posterior_mean(batch)
+        shown = {"reconstruction": self._shown(z), **self.prior_parameters(prior)}
+        if self.pixels is None:
+            return shown
+        mean, std = shown["prior_mean"][:_MOST_DRAWN], shown["prior_std"][:_MOST_DRAWN]
+        drawn = mean.unsqueeze(1) + std.unsqueeze(1) * noise  # (M, r, n)
+        chosen = z.std(0).topk(min(_MOST_TRAVERSED, self.latent_dim)).indices  # (n',)
+        steps = torch.linspace(-_REACH, _REACH, _STEPS, device=z.device)
+        moved = z.mean(0)[chosen].unsqueeze(-1) + z.std(0)[chosen].unsqueeze(-1) * steps  # (n', steps)
+        at = nn.functional.one_hot(chosen, self.latent_dim).to(z.dtype).unsqueeze(1)  # (n', 1, n)
+        traversals = z[0] * (1 - at) + moved.unsqueeze(-1) * at  # (n', steps, n)
+        return shown | {"drawn": self._shown(drawn), "traversals": self._shown(traversals), "traversed": chosen}
+
+    def _shown(self, z: Tensor) -> Tensor:
+        """The x of latents, of images in [0, 1]: (..., n) to (..., d)."""
+        x = self.transform.inverse(z.reshape(-1, self.latent_dim)).reshape(z.shape)
+        return x if self.pixels is None else self.pixels.shown(x)
+
+    def sample(self, rows: int, u: Tensor | None, generator: torch.Generator, temperature: float = 1.0) -> Tensor:
+        """Draw z from the prior, its standard deviations times the temperature, then its x: (rows, d)."""
+        z = tempered(self.prior(u), temperature).sample(rows, generator)
+        return self.transform.inverse(z)

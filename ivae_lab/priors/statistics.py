@@ -1,0 +1,64 @@
+"""The prior of GIN: a Gaussian for each class, with the means and variances of the rows of that class."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from ivae_lab.distributions import Normal
+from ivae_lab.nets import look_up
+
+_LEAST_VARIANCE = 1e-8  # of a class with one row in a batch
+
+
+class ClassStatistics(nn.Module):
+    """p(z given u) = N(z; m(u), diag s^2(u)), where m and s^2 are statistics of the latents themselves, not learned.
+
+    In training they are the batch's means and variances per class (Sorrenson et al. 2020, Equations 11 and 12), through
+    which gradients flow; after it those of all training rows (`settle`), until then 0 and 1.
+    """
+
+    settles = True
+
+    def __init__(self, latent_dim: int, u_dim: int) -> None:
+        super().__init__()
+        if not u_dim:
+            raise ValueError("expected data with an auxiliary variable u for statistics per class, got data without")
+        self.register_buffer("mean", torch.zeros(u_dim, latent_dim))
+        self.register_buffer("log_var", torch.zeros(u_dim, latent_dim))
+
+    def forward(self, u: Tensor | None) -> Normal:
+        """(B,) labels to a distribution over (B, n)."""
+        if u is None:
+            raise ValueError("expected u for statistics per class, got none")
+        return Normal(look_up(self.get_buffer("mean"), u), look_up(self.get_buffer("log_var"), u))
+
+    def of_batch(self, z: Tensor, u: Tensor) -> Normal:
+        """The distribution with the statistics of a batch: (B, n) and (B,) to one over (B, n)."""
+        share = self._one_hot(u, z.dtype)  # (M, B)
+        share = share / share.sum(1, keepdim=True).clamp(min=1)
+        mean = look_up(share @ z, u)
+        variance = share @ (z - mean) ** 2  # (M, n)
+        return Normal(mean, look_up(torch.log(variance + _LEAST_VARIANCE), u))
+
+    def settle(self, blocks: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """Take the statistics of blocks of latents and labels, (B, n) and (B,); a class without rows keeps its own."""
+        mean, log_var = self.get_buffer("mean"), self.get_buffer("log_var")
+        rows = torch.zeros(len(mean), 1, dtype=torch.float64, device=mean.device)
+        sums, squares = torch.zeros_like(mean, dtype=torch.float64), torch.zeros_like(mean, dtype=torch.float64)
+        for z, u in blocks:
+            one_hot = self._one_hot(u, torch.float64)
+            rows += one_hot.sum(1, keepdim=True)
+            sums += one_hot @ z.double()
+            squares += one_hot @ z.double() ** 2
+        seen = rows.squeeze(1) > 0
+        centre = sums[seen] / rows[seen]
+        variance = (squares[seen] / rows[seen] - centre**2).clamp(min=0)
+        mean[seen], log_var[seen] = centre.to(mean), torch.log(variance + _LEAST_VARIANCE).to(mean)
+
+    def _one_hot(self, u: Tensor, dtype: torch.dtype) -> Tensor:
+        """(B,) to (M, B)."""
+        classes = torch.arange(len(self.get_buffer("mean")), device=u.device)
+        return (classes.unsqueeze(-1) == u).to(dtype)
