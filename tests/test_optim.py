@@ -142,7 +142,7 @@ def test_plateau_is_torchs_for_every_seed(losses: list[tuple[float, ...]], patie
 
 
 def test_only_plateau_listens_to_the_loss() -> None:
-    for schedule, lowered in (("constant", False), ("cosine", False), ("plateau", True)):
+    for schedule, lowered in (("constant", False), ("cosine", False), ("drop", False), ("plateau", True)):
         rates = at_start(replace(TRAINING, schedule=schedule), 2)  # type: ignore[arg-type]
         for _ in range(3):
             rates.end_epoch(torch.tensor([1.0, 1.0]))
@@ -160,6 +160,11 @@ def test_cosine_goes_from_the_rate_to_zero() -> None:
         reference.step()
         schedule.step()
     assert (seen[0], seen[4], seen[8]) == (pytest.approx(0.01), pytest.approx(0.005), 0)
+
+
+def test_a_drop_is_one_step_down() -> None:
+    rates = at_start(replace(TRAINING, schedule="drop", drop_at=0.625, drop_factor=0.1), 2)
+    assert [rates.at(progress)[0].item() for progress in (0, 0.6, 0.625, 0.99)] == pytest.approx([0.01, 0.01, 1e-3, 1e-3])
 
 
 def test_rates_live_in_their_state() -> None:

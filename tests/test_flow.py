@@ -1,0 +1,219 @@
+"""Flows: densities against numerical integration, the prior of class statistics, sampling, and sizes of the papers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import DictConfig
+from torch import Tensor
+
+from ivae_lab.build import ConfigError
+from ivae_lab.engine.evaluate import encode, settle
+from ivae_lab.engine.module import SeedsModule
+from ivae_lab.models.flow import Flow
+from ivae_lab.models.model import Model
+from ivae_lab.priors.statistics import ClassStatistics
+from ivae_lab.types import Batch, DataSpec, Image, Splits
+
+Compose = Callable[..., DictConfig]
+ModelOf = Callable[[DictConfig, DataSpec], Model]
+FLAT = ("gin", "glow", "nice", "gmm_flow", "iflow")
+TWO_D = DataSpec(2, 3, 2, 1000, False)
+
+
+def flow_of(
+    model_of: ModelOf, composed: Compose, name: str, spec: DataSpec, *overrides: str, shake: float = 0.1
+) -> Flow:
+    """A flow in float64 with weights that are not those of the start."""
+    torch.manual_seed(0)
+    model = model_of(composed(f"model={name}", *overrides), spec).double()
+    assert isinstance(model, Flow)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(shake * torch.randn_like(parameter))
+    return model
+
+
+def batch_of(x: Tensor, u: Tensor | None) -> Batch:
+    return Batch(x, u, None, torch.arange(len(x)))
+
+
+def settled(model: Flow, rows: int = 300) -> Flow:
+    generator = torch.Generator().manual_seed(3)
+    x = torch.randn(rows, model.latent_dim, generator=generator, dtype=torch.float64)
+    if model.settles:
+        model.settle([batch_of(x, torch.arange(rows) % model.u_dim)])
+    return model
+
+
+@pytest.mark.parametrize("name", FLAT)
+def test_the_density_integrates_to_one(name: str, composed: Compose, model_of: ModelOf) -> None:
+    model = settled(flow_of(model_of, composed, name, TWO_D))
+    count, one = 250, torch.ones(2000, dtype=torch.int64)
+    with torch.no_grad():
+        drawn = model.sample(2000, one, torch.Generator().manual_seed(0))
+        low, high = drawn.min(0).values, drawn.max(0).values
+        lines = [torch.linspace(a, b, count).double() for a, b in zip(low - 1, high + 1, strict=True)]
+        x = torch.cartesian_prod(*lines)
+        log_p = model.bound(batch_of(x, torch.ones(len(x), dtype=torch.int64)), x[:, :0])["log_likelihood"]
+    total = log_p.exp().sum() * ((high - low + 2) / (count - 1)).prod()
+    assert total.item() == pytest.approx(1, abs=0.01)  # the samples' range misses some of the tails
+
+
+@pytest.mark.parametrize("name", FLAT)
+class TestSampling:
+    def test_samples_are_what_the_prior_says_once_encoded(
+        self, name: str, composed: Compose, model_of: ModelOf
+    ) -> None:
+        model, u = settled(flow_of(model_of, composed, name, TWO_D)), torch.arange(6000) % 3
+        with torch.no_grad():
+            x = model.sample(6000, u, torch.Generator().manual_seed(0))
+            z = model.posterior_mean(batch_of(x, u))
+            expected = model.prior(u).sample(6000, torch.Generator().manual_seed(0))
+        torch.testing.assert_close(z, expected, atol=1e-3, rtol=1e-3)  # zuko inverts to 1e-4
+
+    def test_a_temperature_scales_the_spread(self, name: str, composed: Compose, model_of: ModelOf) -> None:
+        model, u = settled(flow_of(model_of, composed, name, TWO_D)), torch.zeros(4000, dtype=torch.int64)
+        prior: Any = model.prior(u)
+        with torch.no_grad():
+            drawn = [
+                model.posterior_mean(batch_of(model.sample(4000, u, torch.Generator().manual_seed(0), heat), u))
+                for heat in (1.0, 0.5)
+            ]
+        if name == "gmm_flow":  # the components' centres stay apart
+            assert drawn[1].std(0).sum() < drawn[0].std(0).sum()
+        else:
+            torch.testing.assert_close(drawn[1].std(0), 0.5 * drawn[0].std(0), atol=1e-4, rtol=1e-4)
+            torch.testing.assert_close(drawn[1].mean(0), prior.mean.expand(4000, 2)[0], atol=0.1, rtol=0.1)
+
+    def test_a_temperature_of_nothing_is_refused(self, name: str, composed: Compose, model_of: ModelOf) -> None:
+        model = flow_of(model_of, composed, name, TWO_D)
+        with pytest.raises(ValueError, match="expected a temperature above 0, got 0"):
+            model.sample(2, torch.zeros(2, dtype=torch.int64), torch.Generator(), 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "spec", "numbers"),
+    [
+        ("gin", DataSpec(10, 5, 2, 1000, False), 4_480),
+        ("glow", DataSpec(10, 5, 2, 1000, False), 4_480),
+        ("gin_images", DataSpec(784, 10, None, 1000, True, Image(1, 28, 28)), 2_620_192),
+    ],
+)
+def test_networks_have_as_many_parameters_as_the_paper_says(
+    name: str, spec: DataSpec, numbers: int, composed: Compose, model_of: ModelOf
+) -> None:
+    model = model_of(composed(f"model={name}"), spec)
+    assert sum(parameter.numel() for parameter in model.parameters()) == numbers
+
+
+class TestLoss:
+    def test_is_the_mean_of_the_exact_log_likelihood(self, composed: Compose, model_of: ModelOf) -> None:
+        model = flow_of(model_of, composed, "iflow", TWO_D)
+        x, u = torch.randn(50, 2, dtype=torch.float64), torch.arange(50) % 3
+        terms = model.loss(batch_of(x, u), x[:, :0], torch.tensor(1.0))
+        bound = model.bound(batch_of(x, u), x[:, :0])
+        torch.testing.assert_close(-terms["loss"], bound["log_likelihood"].mean())
+        assert torch.equal(terms["elbo"], terms["log_likelihood"])
+        assert torch.equal(bound["elbo"], bound["log_likelihood"])
+        assert terms["kl"] == 0
+
+    def test_noise_is_added_to_x(self, composed: Compose, model_of: ModelOf) -> None:
+        model = flow_of(model_of, composed, "iflow", TWO_D, "model.noise_std=.5")
+        x, u, noise = torch.randn(20, 2).double(), torch.arange(20) % 3, torch.randn(20, 2).double()
+        assert model.live_dim == 2
+        moved = model.bound(batch_of(x + 0.5 * noise, u), noise)["log_likelihood"].mean()
+        torch.testing.assert_close(-model.loss(batch_of(x, u), noise, torch.tensor(0.0))["loss"], moved)
+
+    def test_bits_per_dimension_are_those_of_bytes(self, composed: Compose, model_of: ModelOf) -> None:
+        """A density that is uniform over the 256 byte values costs log2(255) bits, or 8 as a probability of 256."""
+        spec = DataSpec(64, 3, None, 100, False, Image(1, 8, 8))
+        model = flow_of(model_of, composed, "gin_images", spec).float()
+        batch = batch_of(torch.randint(256, (4, 64), dtype=torch.uint8), torch.arange(4) % 3)
+        model.settle([batch])
+        bound = model.bound(batch, torch.zeros(4, 0))
+        expected = (-bound["log_likelihood"] / 64 + math.log(255)) / math.log(2)
+        torch.testing.assert_close(bound["bits_per_dimension"], expected)
+
+
+class TestClassStatistics:
+    def test_a_batchs_prior_has_its_means_and_variances(self) -> None:
+        prior = ClassStatistics(3, 4)
+        z, u = torch.randn(90, 3).double(), torch.randint(3, (90,))  # no row of class 3
+        found = prior.of_batch(z, u)
+        for label in range(3):
+            own = z[u == label].numpy()
+            row = int(torch.nonzero(u == label)[0])
+            np.testing.assert_allclose(found.mean[row], own.mean(0), atol=1e-12)
+            np.testing.assert_allclose(found.log_var[row].exp(), own.var(0), rtol=1e-6)
+
+    def test_the_loss_is_that_of_the_spreads_alone(self) -> None:
+        """With the batch's own statistics the quadratic term is n / 2 whatever z, so only log s is left to minimise."""
+        z, u = torch.randn(200, 2).double(), torch.arange(200) % 2
+        prior = ClassStatistics(2, 2).of_batch(z, u)
+        expected = -(0.5 * math.log(2 * math.pi) + 0.5 * prior.log_var + 0.5).sum(-1)
+        assert prior.log_prob(z).mean().item() == pytest.approx(expected.mean().item(), abs=1e-6)
+
+    def test_gradients_flow_through_the_statistics(self) -> None:
+        z = torch.randn(30, 2).double().requires_grad_()
+        u = torch.arange(30) % 2
+        prior = ClassStatistics(2, 2)
+        assert torch.autograd.gradcheck(lambda value: prior.of_batch(value, u).log_prob(value).mean(), (z,))
+
+    def test_a_class_of_one_row_has_a_finite_gradient(self) -> None:
+        z = torch.randn(3, 2).requires_grad_()
+        (gradient,) = torch.autograd.grad(
+            ClassStatistics(2, 2).of_batch(z, torch.tensor([0, 1, 1])).log_prob(z).sum(), z
+        )
+        assert gradient.isfinite().all()
+        assert not gradient[0].any()
+
+    def test_settles_on_all_rows_however_they_come(self) -> None:
+        z, u = 3 + 0.1 * torch.randn(500, 2), torch.randint(3, (500,))
+        whole, blocks = ClassStatistics(2, 4), ClassStatistics(2, 4)
+        whole.settle([(z, u)])
+        blocks.settle(zip(z.split(64), u.split(64), strict=True))
+        for name, value in whole.named_buffers():
+            torch.testing.assert_close(value, dict(blocks.named_buffers())[name])
+        np.testing.assert_allclose(whole.get_buffer("log_var")[1].exp(), z[u == 1].var(0, correction=0), rtol=1e-4)
+        assert whole.get_buffer("log_var")[3].tolist() == [0, 0]  # of no rows
+
+    def test_refuses_data_without_u(self) -> None:
+        with pytest.raises(ValueError, match="expected data with an auxiliary variable u for statistics per class"):
+            ClassStatistics(2, 0)
+
+
+@pytest.mark.parametrize("name", ["gin", "vae"])
+def test_every_seed_settles_on_its_own_latents(
+    name: str,
+    tiny: Compose,
+    train: Callable[[DictConfig, list[int]], SeedsModule],
+    splits_of: Callable[[DictConfig], Splits],
+) -> None:
+    config = tiny(f"model={name}", "prior=class_statistics")
+    module = train(config, [0, 5])
+    stack, rows = module.stack, splits_of(config).train
+    before = stack.buffers["prior.mean"].clone()
+    settle(stack, rows)
+    assert not torch.equal(stack.buffers["prior.mean"], before)
+    z = stack.map("posterior_mean", rows)  # (S, N, n)
+    assert rows.u is not None
+    for label in range(4):
+        torch.testing.assert_close(stack.buffers["prior.mean"][:, label], z[:, rows.u == label].mean(1))
+    (part,) = encode(stack, splits_of(config), torch.device("cpu"))
+    assert np.isfinite(part.terms["elbo"]).all()
+
+
+class TestRefuses:
+    def test_binary_observations(self, composed: Compose, model_of: ModelOf) -> None:
+        with pytest.raises(ConfigError, match="model: expected real-valued observations for a flow"):
+            model_of(composed("model=iflow"), DataSpec(4, 3, 2, 100, True))
+
+    def test_a_prior_that_is_fitted(self, composed: Compose, model_of: ModelOf) -> None:
+        with pytest.raises(ConfigError, match="expected a prior that is not fitted to encoded data for a flow"):
+            model_of(composed("model=gmm_flow", "prior=gmm_fitted"), TWO_D)
