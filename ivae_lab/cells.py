@@ -80,6 +80,8 @@ def _method(choices: dict[str, str]) -> str:
 
 def _training_rows(name: str, data: dict[str, Any]) -> int:
     """As the configuration says; where it takes all rows of images, about as many as are published."""
+    if "points" in data:
+        return int(data["points"] * data["split"][0])
     if "segments" in data:
         return int(data["segments"] * data["samples_per_segment"] * data["split"][0])
     named = f"{name} {data['part']}" if "part" in data else name
