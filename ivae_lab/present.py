@@ -130,7 +130,7 @@ def gather(figure: Figure, cells: Sequence[Cell], found: Found, evidence: Eviden
         evidence.total += len(cell.seeds)
         evidence.missing += [_lacking(cell, seeds, reason) for reason, seeds in lacking.items()]
     evidence.lines = _lines(cells)
-    evidence.tables["rows"] = _as_kept(pd.DataFrame(rows))
+    evidence.tables["rows"] = as_kept(pd.DataFrame(rows))
     used = {row["run"] for row in rows}
     paths = {path.name: path for path in folders.read if path.name in used}
     evidence.runs = {name: _provenance(folders.statuses[path], rows, name) for name, path in paths.items()}
@@ -138,7 +138,7 @@ def gather(figure: Figure, cells: Sequence[Cell], found: Found, evidence: Eviden
         chosen = evidence.chosen["rows"]
         for name, maker in figure.tables.items():
             with evidence.excusing(f"{name}.csv"):
-                evidence.tables[name] = _as_kept(function(figure.paper, maker)(chosen, paths))
+                evidence.tables[name] = as_kept(function(figure.paper, maker)(chosen, paths))
     return evidence
 
 
@@ -418,7 +418,7 @@ def _read_kept(source: Path | io.StringIO) -> pd.DataFrame:
     return pd.read_csv(source, dtype=dict.fromkeys(NAMED, "str"), keep_default_na=False, na_values=[""])
 
 
-def _as_kept(table: pd.DataFrame) -> pd.DataFrame:
+def as_kept(table: pd.DataFrame) -> pd.DataFrame:
     """The table as it is read where it was kept, so that what is drawn of both is the same."""
     return _read_kept(io.StringIO(_csv(table))) if len(table.columns) else table
 

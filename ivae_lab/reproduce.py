@@ -12,8 +12,8 @@
     wait=false           with it: leave right after the submission; the same command shows how it stands, submits what
                          has become missing, and draws when all is there
     retry=true           train again also what raised an error of its own under this very code
-    record=true          keep rows and provenance in experiments/<paper>/results/; those of the quick scale only while
-                         there are none of the paper's
+    record=true          keep rows and provenance in experiments/<paper>/results/, beside rows that were kept before and
+                         that no run folder holds; those of the quick scale only while there are none of the paper's
     outputs=FOLDER       where run folders and figures lie (outputs)
     compute.threads=1    ... and any other override of `python -m ivae_lab.train`; one that changes numbers gives the
                          figure a folder of its own and is named on it
@@ -213,11 +213,11 @@ def reproduce(figure: Figure, request: Request, console: Console) -> int:
     from omegaconf.errors import OmegaConfBaseException
 
     from ivae_lab.cells import expand, find
+    from ivae_lab.joined import join
     from ivae_lab.present import Evidence, gather, present, record
 
     console.rule(f"{figure.full_name}: {figure.title}")
-    if request.record:
-        _check_record(figure, request.scale)
+    kept = _records(figure, request.scale) if request.record else None
     try:
         cells = expand(figure, request.scale, request.changed)
     except (HydraException, OmegaConfBaseException) as error:
@@ -234,6 +234,8 @@ def reproduce(figure: Figure, request: Request, console: Console) -> int:
         console.print(line, style="bold red", soft_wrap=True, highlight=False)
     evidence = Evidence(figure, request.scale, request.changed, request.command(figure))
     gather(figure, cells, found, evidence)
+    if kept is not None and (rows := join(evidence, kept, cells)):
+        console.print(f"{rows} rows that no run folder holds stay as they are recorded", soft_wrap=True)
     training.explain(evidence)
     if not evidence.done:
         _print_unfinished(evidence.plain() | {"problems": evidence.problems}, console)
@@ -248,12 +250,14 @@ def reproduce(figure: Figure, request: Request, console: Console) -> int:
     return INCOMPLETE if evidence.missing or diverged else OK
 
 
-def _check_record(figure: Figure, scale: Scale) -> None:
+def _records(figure: Figure, scale: Scale) -> Evidence | None:
+    """What the project keeps of a figure in this scale."""
     from ivae_lab.present import recorded
 
-    kept = recorded(figure) if scale == "quick" else None
-    if kept is not None and kept.scale == "paper":
+    kept = recorded(figure)
+    if kept is not None and kept.scale == "paper" and scale == "quick":
         raise ExperimentError(f"record: expected scale=paper, whose rows are kept of {figure.full_name}, got quick")
+    return kept if kept is not None and kept.scale == scale else None
 
 
 def _set_aside(found: Found, cells: Sequence[Cell]) -> list[str]:

@@ -177,7 +177,7 @@ class TestClassStatistics:
         z, u = 3 + 0.1 * torch.randn(500, 2), torch.randint(3, (500,))
         whole, blocks = ClassStatistics(2, 4), ClassStatistics(2, 4)
         whole.settle([(z, u)])
-        blocks.settle(zip(z.split(64), u.split(64), strict=True))
+        blocks.settle(zip(torch.split(z, 64), torch.split(u, 64), strict=True))
         for name, value in whole.named_buffers():
             torch.testing.assert_close(value, dict(blocks.named_buffers())[name])
         np.testing.assert_allclose(whole.get_buffer("log_var")[1].exp(), z[u == 1].var(0, correction=0), rtol=1e-4)

@@ -17,6 +17,7 @@ import yaml
 from ivae_lab import experiment, present
 from ivae_lab.cells import Cell, expand, find
 from ivae_lab.experiment import Figure, Scale, load, reported
+from ivae_lab.joined import join
 from ivae_lab.places import CONFIG
 from ivae_lab.plots import PALETTE, STYLE, Picture, boxes, colours, method_of, name_of, panels, save
 from ivae_lab.present import Evidence, choose, gather, heading, record, recorded, spread, summary
@@ -143,6 +144,67 @@ def whole(tree: Path, figure: Figure, cells: list[Cell], tmp_path_factory: pytes
     outputs = tmp_path_factory.mktemp("outputs")
     all_runs(outputs, cells)
     return evidence_of(figure, cells, outputs)
+
+
+class TestJoin:
+    """Rows that are kept stand in for folders that are gone; what is there anew replaces them."""
+
+    @staticmethod
+    def kept(whole: Evidence) -> Evidence:
+        """What was recorded before, with other numbers."""
+        tables = {
+            name: table.assign(mcc_mean=table["mcc_mean"] + 0.05).astype({"mcc_mean": float})
+            for name, table in whole.tables.items()
+        }
+        return replace(whole, tables=tables, runs={**whole.runs, "of another figure": {}})
+
+    def test_new_rows_stand_and_kept_ones_fill_in(
+        self, whole: Evidence, figure: Figure, cells: list[Cell], tmp_path: Path
+    ) -> None:
+        for cell in cells[1:3]:  # the VAE's
+            make_run(tmp_path, cell, [0, 1])
+        evidence, kept = evidence_of(figure, cells, tmp_path), self.kept(whole)
+        assert (evidence.done, len(evidence.tables["rows"])) == (4, 4)
+        assert join(evidence, kept, cells) == 4
+        assert (evidence.done, evidence.missing) == (8, [])
+        rows, before = evidence.tables["rows"], whole.tables["rows"]
+        assert rows.drop(columns="mcc_mean").astype(str).equals(before.drop(columns="mcc_mean").astype(str))
+        ours = np.where(before["model"] == "vae", 0, 0.05)
+        np.testing.assert_allclose(rows["mcc_mean"] - before["mcc_mean"], ours, atol=1e-9)
+        assert set(evidence.runs) == set(whole.runs)
+        means, theirs = (each.tables["means"].set_index(["variant", "label"])["mcc_mean"] for each in (evidence, whole))
+        assert (means - theirs).to_dict() == pytest.approx(
+            {("paper", "VAE | [plain]"): 0, ("paper", "iVAE"): 0.05, ("7", "iVAE"): 0.05}
+        )
+
+    def test_what_neither_has_stays_missing(
+        self, whole: Evidence, figure: Figure, cells: list[Cell], tmp_path: Path
+    ) -> None:
+        make_run(tmp_path, cells[0], [0, 1])
+        evidence, kept = evidence_of(figure, cells, tmp_path), self.kept(whole)
+        rows = kept.tables["rows"]
+        kept.tables["rows"] = rows[(rows["data_seed"] == 1) | (rows["seed"] == 0)]
+        assert join(evidence, kept, cells) == 3
+        assert [(each["seeds"], each["overrides"][2]) for each in evidence.missing] == [([1], "data.seed=2")]
+
+    def test_nothing_is_taken_where_all_is_there(self, whole: Evidence, cells: list[Cell]) -> None:
+        evidence = replace(whole, tables=dict(whole.tables))
+        assert join(evidence, self.kept(whole), cells) == 0
+        assert evidence.tables["rows"].equals(whole.tables["rows"])
+
+    def test_rows_of_another_setting_are_not_taken(
+        self, whole: Evidence, figure: Figure, cells: list[Cell], tmp_path: Path
+    ) -> None:
+        make_run(tmp_path, cells[0], [0, 1])
+        evidence, kept = evidence_of(figure, cells, tmp_path), self.kept(whole)
+        kept.tables["rows"] = kept.tables["rows"].assign(**{"model.beta": 4.0})
+        assert join(evidence, kept, cells) == 0
+        assert evidence.done == 4
+
+    def test_records_without_a_column_are_left_alone(self, whole: Evidence, cells: list[Cell]) -> None:
+        kept = self.kept(whole)
+        kept.tables["rows"] = kept.tables["rows"].drop(columns="model.beta")
+        assert join(whole, kept, cells) == 0
 
 
 class TestGather:

@@ -158,9 +158,9 @@ def success_by_rate(tables: Tables) -> Picture:
         for label, colour in colours(own).items():
             part = own[own["label"] == label]
             axis.plot(part[RATE], part["mcc_informative"], "o", color=colour, markersize=2.5, alpha=0.6)
-            means = part.groupby(RATE)[["mcc_informative", "success"]].mean()
-            axis.plot(means.index, means["mcc_informative"], "-", color=colour, label="MCC, mean")
-            axis.plot(means.index, means["success"], "--", color="#555555", label="share with two found")
+            groups = part.groupby(RATE)
+            axis.plot(groups["mcc_informative"].mean(), "-", color=colour, label="MCC, mean")
+            axis.plot(groups["success"].mean(), "--", color="#555555", label="share with two found")
         axis.set(title=variant, xscale="log", xlabel="initial learning rate", ylim=(0, 1.03))
         axis.axvline(0.01, **REPORTED_LINE)
         axis.legend(loc="lower right")
@@ -179,16 +179,9 @@ def success_by_rate(tables: Tables) -> Picture:
 
 def network_sizes(rows: pd.DataFrame, paths: Paths) -> pd.DataFrame:
     """How many numbers each network learns."""
-    records = []
-    for _, row in rows.iterrows():
-        weights = pd.read_csv(paths[row["run"]] / "network.csv")
-        records.append(
-            {
-                **{key: row[key] for key in ("variant", "label", "data_seed", "seed")},
-                "numbers": weights["numbers"].sum(),
-            }
-        )
-    return pd.DataFrame(records).assign(chance=float("nan"))
+    numbers = [pd.read_csv(paths[run] / "network.csv")["numbers"].sum() for run in rows["run"]]
+    named = rows[["variant", "label", "data_seed", "seed"]]
+    return named.assign(numbers=numbers, chance=float("nan"))  # no spread
 
 
 def bars_of_sizes(tables: Tables) -> Picture:
