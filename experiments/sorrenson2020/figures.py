@@ -11,15 +11,16 @@ import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from ivae_lab.metrics.mcc import match
-from ivae_lab.metrics.spectrum import spectrum
+from ivae_lab.metrics.mcc import match, mean_correlation
+from ivae_lab.metrics.spectrum import informative, leading_correlation, spectrum
 from ivae_lab.plots import PALETTE, REPORTED_LINE, Picture, colours, in_words, panels
 from ivae_lab.present import Tables
-from ivae_lab.results import read_latents, read_results
+from ivae_lab.results import read_examples, read_latents, read_results
 
 POINTS, GAP, RATE = "data.points", "data.gap", "trainer.lr"
 CELL = ["variant", "label", "method", "data", "data_seed", "seed", POINTS, GAP, RATE]
 CLOUD = 1500  # points in a cloud
+LINEAR = "PCA on x"
 Paths = Mapping[str, Path]
 
 
@@ -27,14 +28,39 @@ Paths = Mapping[str, Path]
 
 
 def found(rows: pd.DataFrame, paths: Paths) -> pd.DataFrame:
-    """How many latents each seed finds informative, whether as many as there are sources, and their MCC with these."""
+    """How many latents each seed finds informative, whether as many as there are sources, and their MCC with these.
+
+    Rows of `linear` go along, and `mcc_mean`, the MCC of all latents, informative or not.
+    """
     scored = pd.concat(read_results(paths[run]).assign(run=run) for run in rows["run"].unique())
     scored = scored[scored["metric"].isin(["informative", "mcc_informative"]) & (scored["split"] == "train")]
     table = scored.pivot(index=["run", "seed"], columns="metric", values="value").reset_index()
     sources = scored.groupby("run")["source_dim"].first().rename("sources").reset_index()
-    table = rows[[*CELL, "run", "chance", "elbo"]].merge(table, on=["run", "seed"]).merge(sources, on="run")
+    table = rows[[*CELL, "run", "chance", "elbo", "mcc_mean"]].merge(table, on=["run", "seed"]).merge(sources, on="run")
     success = (table["informative"] == table["sources"]).astype(float)
-    return table.assign(success=success).drop(columns=["run", "sources"])
+    table = table.assign(success=success).drop(columns=["run", "sources"])
+    return pd.concat([table, linear(rows, paths)], ignore_index=True)
+
+
+def linear(rows: pd.DataFrame, paths: Paths) -> pd.DataFrame:
+    """What needs no training, by the same rule: the principal components of x, on the rows of examples.npz."""
+    from sklearn.decomposition import PCA
+
+    records = []
+    for _, row in rows.drop_duplicates(["variant", "data", "data_seed", POINTS, GAP]).iterrows():
+        shown = read_examples(paths[row["run"]])
+        x, sources = shown["x"].astype(float), shown["sources"].astype(float)
+        components = PCA(x.shape[1]).fit_transform(x)
+        count = informative(spectrum(components)[0], "gap")
+        scores = {
+            "mcc_mean": mean_correlation(components, sources),
+            "informative": float(count),
+            "mcc_informative": leading_correlation(components, sources, count),
+            "success": float(count == sources.shape[1]),
+        }
+        own = {column: row[column] for column in (*CELL, "chance")}
+        records.append({**own, "label": LINEAR, "method": "pca", **scores})
+    return pd.DataFrame(records)
 
 
 def spectra(rows: pd.DataFrame, paths: Paths) -> pd.DataFrame:
@@ -127,7 +153,7 @@ def _of(table: pd.DataFrame, keys: list[str], values: tuple[Any, ...]) -> pd.Dat
 
 def success_grid(tables: Tables) -> Picture:
     """The first and second observation: a map of success against gap and number of points, for each variant."""
-    scores = tables["found"]
+    scores = tables["found"][tables["found"]["label"] != LINEAR]
     figure, axes = panels(scores["variant"].unique(), width=3.4, height=2.6, columns=2)
     for variant, axis in axes.items():
         own = scores[scores["variant"] == variant]
@@ -151,7 +177,7 @@ def success_grid(tables: Tables) -> Picture:
 
 def success_by_rate(tables: Tables) -> Picture:
     """The third observation: MCC of the informative latents against the learning rate, a point per data seed."""
-    scores = tables["found"]
+    scores = tables["found"][tables["found"]["label"] != LINEAR]
     figure, axes = panels(scores["variant"].unique(), width=3.2, height=2.6, columns=2, sharey=True)
     for variant, axis in axes.items():
         own = scores[scores["variant"] == variant]
@@ -180,7 +206,7 @@ def success_by_rate(tables: Tables) -> Picture:
 def network_sizes(rows: pd.DataFrame, paths: Paths) -> pd.DataFrame:
     """How many numbers each network learns."""
     numbers = [pd.read_csv(paths[run] / "network.csv")["numbers"].sum() for run in rows["run"]]
-    named = rows[["variant", "label", "data_seed", "seed"]]
+    named = rows[["variant", "label", "method", "data_seed", "seed"]]
     return named.assign(numbers=numbers, chance=float("nan"))  # no spread
 
 
