@@ -200,6 +200,44 @@ def success_by_rate(tables: Tables) -> Picture:
     )
 
 
+# Likelihood, and the inverse -----------------------------------------------------------------------------------------
+
+
+def inverse_errors(rows: pd.DataFrame, paths: Paths) -> pd.DataFrame:
+    """The largest |x - f(g(x))| of each seed over the rows of examples.npz."""
+    records = []
+    for _, row in rows.iterrows():
+        shown = read_examples(paths[row["run"]])
+        again = shown["reconstruction"][_position(shown, int(row["seed"]))]
+        records.append({column: row[column] for column in CELL} | {"error": float(np.abs(again - shown["x"]).max())})
+    return pd.DataFrame(records).assign(chance=float("nan"))
+
+
+def held_out_likelihood(tables: Tables) -> Picture:
+    """A point per data seed for each flow: log-likelihood of rows that it has not seen; and the inverse's error."""
+    rows, errors = tables["rows"], tables["inverse"]
+    figure = Figure(figsize=(6.4, 2.8))
+    likelihood, inverse = figure.subplots(1, 2)
+    for label, colour in colours(rows).items():
+        own, wrong = rows[rows["label"] == label], errors[errors["label"] == label]
+        likelihood.plot(own["data_seed"], own["elbo"], "o-", color=colour, markersize=3, label=label)
+        inverse.plot(wrong["data_seed"], wrong["error"], "o-", color=colour, markersize=3, label=label)
+    likelihood.set(xlabel="data seed", ylabel="log-likelihood, nats a row, held out")
+    inverse.set(xlabel="data seed", ylabel="largest |x - f(g(x))|, float32", yscale="log")
+    for axis in (likelihood, inverse):
+        axis.set_xticks(sorted(rows["data_seed"].unique()))
+    likelihood.legend()
+    means = rows.groupby(["label", "variant"], sort=False)["elbo"].mean()
+    largest = errors.groupby(["label", "variant"], sort=False)["error"].max()
+    return Picture(
+        "likelihood",
+        figure,
+        f"Log-likelihood of held-out rows for each flow and data seed. Means: {in_words(means)}. "
+        f"Largest errors of the inverse: {in_words(largest)}.",
+        "A point per data seed.",
+    )
+
+
 # Tables 2 and 3 -----------------------------------------------------------------------------------------------------
 
 
