@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from ivae_lab.distributions import Normal, NormalMixture, tempered
-from ivae_lab.models.model import Model
+from ivae_lab.models.model import MOST_DRAWN, Model
 from ivae_lab.models.pixels import Pixels
 from ivae_lab.transforms import Transform
 from ivae_lab.types import Batch, DataSpec, NonNegativeFloat
 
-_MOST_DRAWN, _MOST_TRAVERSED, _STEPS, _REACH = 20, 10, 9, 2.0
+_REACH = 2.0  # standard deviations that a traversal reaches to either side, as in the figures of Sorrenson et al. 2020
 _LARGEST_BYTE = 255
 
 
@@ -109,14 +109,10 @@ class Flow(Model):
         shown = {"reconstruction": self._shown(z), **self.prior_parameters(prior)}
         if self.pixels is None:
             return shown
-        mean, std = shown["prior_mean"][:_MOST_DRAWN], shown["prior_std"][:_MOST_DRAWN]
+        mean, std = shown["prior_mean"][:MOST_DRAWN], shown["prior_std"][:MOST_DRAWN]
         drawn = mean.unsqueeze(1) + std.unsqueeze(1) * noise  # (M, r, n)
-        chosen = z.std(0).topk(min(_MOST_TRAVERSED, self.latent_dim)).indices  # (n',)
-        steps = torch.linspace(-_REACH, _REACH, _STEPS, device=z.device)
-        moved = z.mean(0)[chosen].unsqueeze(-1) + z.std(0)[chosen].unsqueeze(-1) * steps  # (n', steps)
-        at = nn.functional.one_hot(chosen, self.latent_dim).to(z.dtype).unsqueeze(1)  # (n', 1, n)
-        traversals = z[0] * (1 - at) + moved.unsqueeze(-1) * at  # (n', steps, n)
-        return shown | {"drawn": self._shown(drawn), "traversals": self._shown(traversals), "traversed": chosen}
+        moved, chosen = self.moved(z, _REACH)
+        return shown | {"drawn": self._shown(drawn), "traversals": self._shown(moved), "traversed": chosen}
 
     def _shown(self, z: Tensor) -> Tensor:
         """The x of latents, of images in [0, 1]: (..., n) to (..., d)."""

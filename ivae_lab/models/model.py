@@ -12,6 +12,9 @@ from ivae_lab.distributions import Distribution, Posterior
 from ivae_lab.models.identifiability import Noise, Penalty
 from ivae_lab.types import Batch
 
+# What is drawn of a model of images: components or values of u, latents that are moved, and the steps of a move.
+MOST_DRAWN, _MOST_TRAVERSED, _STEPS = 20, 10, 9
+
 
 class Model(nn.Module):
     """A trainable model of x, with latents z.
@@ -102,6 +105,18 @@ class Model(nn.Module):
     def u(self, batch: Batch) -> Tensor | None:
         """The auxiliary variable that the prior is told: (B,)."""
         return batch.u
+
+    def moved(self, code: Tensor, reach: float) -> tuple[Tensor, Tensor]:
+        """For traversals: the latents that vary most over the rows of `code`, (r, n), each moved by itself.
+
+        To their mean and up to `reach` standard deviations to both sides, the others staying at the first row's:
+        (n', steps, n), and which those are, (n',).
+        """
+        chosen = code.std(0).topk(min(_MOST_TRAVERSED, self.latent_dim)).indices  # (n',)
+        steps = torch.linspace(-reach, reach, _STEPS, device=code.device)
+        to = code.mean(0)[chosen].unsqueeze(-1) + code.std(0)[chosen].unsqueeze(-1) * steps  # (n', steps)
+        at = nn.functional.one_hot(chosen, self.latent_dim).to(code.dtype).unsqueeze(1)  # (n', 1, n)
+        return code[0] * (1 - at) + to.unsqueeze(-1) * at, chosen
 
     def settle(self, blocks: Iterable[Batch]) -> None:
         """Give the prior the latents of the training data, in blocks of rows, once, when the training is over."""

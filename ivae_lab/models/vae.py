@@ -12,14 +12,13 @@ from ivae_lab.distributions import NormalMixture, Posterior
 from ivae_lab.models.auxiliary import Auxiliary
 from ivae_lab.models.identifiability import Noise, Penalty, natural_differences
 from ivae_lab.models.likelihoods import Likelihood
-from ivae_lab.models.model import Model
+from ivae_lab.models.model import MOST_DRAWN, Model
 from ivae_lab.models.objectives import ELBO, Evidence, FourTerms
 from ivae_lab.models.pixels import Pixels
 from ivae_lab.nets import Decoder, Encoder
 from ivae_lab.types import Batch, Count, DataSpec, NonNegativeFloat, PositiveInt
 
-# What is drawn of a model of images: components, latents, and how many deviations a traversal reaches to either side.
-_MOST_DRAWN, _MOST_TRAVERSED, _STEPS, _REACH = 20, 10, 9, 2.5
+_REACH = 2.5  # standard deviations that a traversal reaches to either side
 
 
 class VAE(Model):
@@ -193,23 +192,12 @@ class VAE(Model):
         if self.pixels is None:
             return shown
         mean, std = shown["prior_mean"], shown["prior_std"]
-        first = slice(_MOST_DRAWN)
+        first = slice(MOST_DRAWN)
         if isinstance(prior, NormalMixture):
-            first = prior.log_weights.topk(min(_MOST_DRAWN, len(mean))).indices  # type: ignore[assignment]
+            first = prior.log_weights.topk(min(MOST_DRAWN, len(mean))).indices  # type: ignore[assignment]
         drawn = mean[first].unsqueeze(1) + std[first].unsqueeze(1) * noise  # (M, r, n)
-        return shown | {"drawn": self._expected(drawn), **self._traversals(code)}
-
-    def _traversals(self, code: Tensor) -> dict[str, Tensor]:
-        """The latents that vary most over the rows: one after the other moves over the rows' range.
-
-        That is their mean and `_REACH` standard deviations to both sides; the others stay at the first row's code.
-        """
-        chosen = code.var(0).topk(min(_MOST_TRAVERSED, self.latent_dim)).indices  # (n',)
-        steps = torch.linspace(-_REACH, _REACH, _STEPS, device=code.device)
-        moved = code.mean(0)[chosen].unsqueeze(-1) + code.std(0)[chosen].unsqueeze(-1) * steps  # (n', steps)
-        at = torch.nn.functional.one_hot(chosen, self.latent_dim).to(code.dtype).unsqueeze(1)  # (n', 1, n)
-        z = code[0] * (1 - at) + moved.unsqueeze(-1) * at  # (n', steps, n)
-        return {"traversals": self._expected(z), "traversed": chosen}
+        moved, chosen = self.moved(code, _REACH)
+        return shown | {"drawn": self._expected(drawn), "traversals": self._expected(moved), "traversed": chosen}
 
     def _expected(self, z: Tensor) -> Tensor:
         """The x expected given z, of images in [0, 1]: (..., n) to (..., d)."""
