@@ -106,8 +106,18 @@ class TestMixing:
         assert max(missed) > 0.05
 
     def test_the_seed_draws_the_weights(self, make: Callable[..., GIN10D]) -> None:
-        one, other = make(points=50)(1), make(points=50)(2)
-        assert not np.allclose(one.train.x.std(0), other.train.x.std(0), rtol=0.1)
+        latents = np.random.default_rng(0).normal(size=(50, 10))
+        one, again, other = (make()._mixed(latents, seed) for seed in (1, 1, 2))
+        np.testing.assert_array_equal(one, again)
+        assert not np.allclose(one.std(0), other.std(0), rtol=0.1)
+
+    def test_points_gap_and_noise_leave_clusters_and_mixing_as_they_are(self, make: Callable[..., GIN10D]) -> None:
+        """So that data sets of two sizes are the same experiment: sums over rows agree as far as samples do."""
+        few, many = (make(points=points, noise_std=0.0)(1).train for points in (20_000, 30_000))
+        for cluster in range(5):
+            parts = [part.x[part.u == cluster].double().numpy() for part in (few, many)]
+            deviation = np.sqrt(parts[0].var(0) / len(parts[0]) + parts[1].var(0) / len(parts[1]))
+            assert (np.abs(parts[0].mean(0) - parts[1].mean(0)) < 5 * deviation).all()
 
 
 class TestSplit:

@@ -71,7 +71,7 @@ class GIN10D:
 
     def __call__(self, seed: int) -> Splits:
         """Draw the data set of this seed."""
-        rng = np.random.default_rng(seed)
+        rng = np.random.default_rng([seed, 0])
         shape = (self.clusters, self.source_dim)
         low, high = self.mean_range
         mean = self.gap * rng.uniform(low, high, shape)
@@ -82,16 +82,16 @@ class GIN10D:
         u = rng.integers(self.clusters, size=self.points)  # (N,)
         z = mean[u] + std[u] * rng.standard_normal((self.points, self.source_dim))
         noise = self.noise_std * rng.standard_normal((self.points, self.noise_dim))
-        x = self._mixed(np.concatenate([z, noise], 1), int(rng.integers(2**63)))
+        x = self._mixed(np.concatenate([z, noise], 1), seed)
         parts = (x, torch.from_numpy(u), torch.from_numpy(z.astype(np.float32)), torch.arange(self.points))
         rows = split_rows(self.points, self.split, seed)
         train, valid, test = (Batch(*parts)[torch.from_numpy(part)] for part in rows)
         return Splits(train, valid, test, DataSpec(self.x_dim, self.clusters, self.source_dim, len(train), False))
 
-    def _mixed(self, latents: NDArray[np.float64], weights_seed: int) -> torch.Tensor:
-        """(N, n) to x, (N, n)."""
+    def _mixed(self, latents: NDArray[np.float64], seed: int) -> torch.Tensor:
+        """(N, n) to x, (N, n): of one seed the same map, however many points there are and however they lie."""
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(weights_seed)
+            torch.manual_seed(int(np.random.default_rng([seed, 2]).integers(2**63)))
             sizes = (self.x_dim, self.blocks, "affine", self.hidden, self.layers, self.clamp)
             mixing = Chain(fully_connected(*sizes, start="random")).double()  # type: ignore[arg-type]
         with torch.no_grad():
