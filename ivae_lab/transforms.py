@@ -105,10 +105,11 @@ class Coupling(Transform):
 
     .. math:: y_2 = x_2 \odot \exp(s(x_1)) + t(x_1), \quad y_1 = x_1 \odot \exp(s'(y_2)) + t'(y_2)
 
-    with every scale clamped to (-c, c) by c tanh. `affine` is RealNVP's (Dinh et al. 2016), one network giving s and t
+    with scales clamped to (-c, c) by c tanh. `affine` is RealNVP's (Dinh et al. 2016), one network giving s and t
     (Kingma and Dhariwal 2018). `gin`: the last scale is minus the sum of the others, so that volume is preserved and
     the log-determinant is 0 (Sorrenson et al. 2020, Section 4.1, Equations 8 and 9); what the network gives for it is
-    not used, but is among the parameters that the paper counts. `additive`: no scales, NICE's (Dinh et al. 2014).
+    not used, but is among the parameters that the paper counts. That last scale is not clamped, and a half of one
+    dimension has none. `additive`: no scales, NICE's (Dinh et al. 2014).
 
     Parameters
     ----------

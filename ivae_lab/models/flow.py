@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -31,13 +31,15 @@ class Flow(Model):
     Parameters
     ----------
     spec
-        The data it is for. Grey images are taken as their values in [0, 1], never binarised.
+        The data it is for. Images are taken as b / 255 (less 1/2 where they have colours), never binarised. Their bytes
+        are not dequantised beyond the noise, so a density of them has no upper bound.
     prior
         (latent_dim, u_dim) to a module of the group `prior`.
     transform
         See `transforms.py`.
     noise_std
-        Standard deviation of Gaussian noise that is added to x in training, anew at each step.
+        Standard deviation of Gaussian noise that is added to x in training, anew at each step. What a trained flow
+        says of x is said without it.
     """
 
     def __init__(
@@ -63,6 +65,19 @@ class Flow(Model):
     def observed(self, batch: Batch) -> Tensor:
         """The x that is transformed: (B, d)."""
         return batch.x if self.pixels is None else self.pixels(batch.x, None)
+
+    def settle(self, blocks: Iterable[Batch]) -> None:
+        """As of any model, of rows with noise: the density is that of x with noise, as it was trained."""
+        generator = torch.Generator().manual_seed(0)
+
+        def noisy() -> Iterator[tuple[Normal, Tensor | None]]:
+            for block in blocks:
+                x = self.observed(block)
+                noise = torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device)
+                z, _ = self.transform(x + self.noise_std * noise)
+                yield Normal(z, torch.full_like(z, -torch.inf)), self.u(block)
+
+        self.prior.settle(noisy())  # type: ignore[operator]
 
     def loss(self, batch: Batch, noise: Tensor, progress: Tensor) -> dict[str, Tensor]:
         """-log p(x given u), in nats per row; of x with noise where there is some."""

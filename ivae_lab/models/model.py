@@ -119,8 +119,8 @@ class Model(nn.Module):
         return code[0] * (1 - at) + to.unsqueeze(-1) * at, chosen
 
     def settle(self, blocks: Iterable[Batch]) -> None:
-        """Give the prior the latents of the training data, in blocks of rows, once, when the training is over."""
-        self.prior.settle((self.posterior_mean(block), self.u(block)) for block in blocks)  # type: ignore[operator]
+        """Give the prior the posteriors of the training data, in blocks of rows, once, when the training is over."""
+        self.prior.settle((self.encode(block), self.u(block)) for block in blocks)  # type: ignore[operator]
 
     def prior_in_training(self, z: Tensor, u: Tensor | None) -> Distribution:
         """The prior at u, (B,), for latents z, (B, n): of one that is made of statistics, those of this batch."""

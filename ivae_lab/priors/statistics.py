@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from ivae_lab.distributions import Normal
+from ivae_lab.distributions import CorrelatedNormal, Normal, Posterior
 from ivae_lab.nets import look_up
 
 _LEAST_VARIANCE = 1e-8  # of a class with one row in a batch
@@ -17,7 +17,8 @@ class ClassStatistics(nn.Module):
     """p(z given u) = N(z; m(u), diag s^2(u)), where m and s^2 are statistics of the latents themselves, not learned.
 
     In training they are the batch's means and variances per class (Sorrenson et al. 2020, Equations 11 and 12), through
-    which gradients flow; after it those of all training rows (`settle`), until then 0 and 1.
+    which gradients flow; after it those of all training rows (`settle`), until then 0 and 1. A class with one row in a
+    batch has the least variance there is and no gradient, so batches should have many rows of each class.
     """
 
     settles = True
@@ -43,16 +44,20 @@ class ClassStatistics(nn.Module):
         variance = share @ (z - mean) ** 2  # (M, n)
         return Normal(mean, look_up(torch.log(variance + _LEAST_VARIANCE), u))
 
-    def settle(self, blocks: Iterable[tuple[Tensor, Tensor]]) -> None:
-        """Take the statistics of blocks of latents and labels, (B, n) and (B,); a class without rows keeps its own."""
+    def settle(self, blocks: Iterable[tuple[Posterior, Tensor]]) -> None:
+        """Take the statistics of blocks of posteriors and labels, (B, n) and (B,); a class without rows keeps its own.
+
+        The variance of a latent over a class is that of the posteriors' means plus the mean of their variances.
+        """
         mean, log_var = self.get_buffer("mean"), self.get_buffer("log_var")
         rows = torch.zeros(len(mean), 1, dtype=torch.float64, device=mean.device)
         sums, squares = torch.zeros_like(mean, dtype=torch.float64), torch.zeros_like(mean, dtype=torch.float64)
-        for z, u in blocks:
-            one_hot = self._one_hot(u, torch.float64)
+        for posterior, u in blocks:
+            own = posterior.marginals() if isinstance(posterior, CorrelatedNormal) else posterior
+            z, one_hot = own.mean.double(), self._one_hot(u, torch.float64)
             rows += one_hot.sum(1, keepdim=True)
-            sums += one_hot @ z.double()
-            squares += one_hot @ z.double() ** 2
+            sums += one_hot @ z
+            squares += one_hot @ (z**2 + own.log_var.double().exp())
         seen = rows.squeeze(1) > 0
         centre = sums[seen] / rows[seen]
         variance = (squares[seen] / rows[seen] - centre**2).clamp(min=0)
