@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -10,40 +10,80 @@ import pandas as pd
 from ivae_lab.cells import Cell
 from ivae_lab.present import Evidence, as_kept
 
-UNIT = ["variant", "label"]  # what further tables are taken over by, as a whole
+_RUN = ["variant", "data_seed", "seed"]  # a table that has these is joined row by row
+_UNIT = ["variant", "label"]  # another is taken over by these, each as a whole
+Key = tuple[str, ...]
 
 
 def join(evidence: Evidence, kept: Evidence, cells: Sequence[Cell]) -> int:
     """Fill in, from what is kept of the figure, the seeds that no run folder holds; how many those are.
 
-    A row is the same when its cell's names, settings and seed are. Of a further table, the part of a variant and label
-    stays as it was kept where any of their rows is a kept one: it cannot be made anew without their folders.
+    A kept row stands for a seed when its sweep has the first overrides and the configuration that it had then, but for
+    keys that there were not then or are not any more, and the cell's names and columns are the row's. A further table
+    that has no seeds is a mean over them: where only some of a variant and label are kept ones it stays as it was, and
+    that is said among the problems.
     """
     names = ["variant", "label", "method", "model", "data", "data_seed", *evidence.figure.columns, "seed"]
     old, new = kept.tables["rows"], evidence.tables["rows"]
     if not set(names) <= set(old.columns):
         return 0
-    asked = [{**cell.describe(evidence.figure.columns), "seed": seed} for cell in cells for seed in cell.seeds]
-    keys = list(dict.fromkeys(_keys(as_kept(pd.DataFrame(asked)), names)))
-    there = dict(zip(_keys(new, names), new.index, strict=True)) if len(new) else {}
+    there = set(_keys(new, names)) if len(new) else set()
+    asked = _asked(evidence, _unchanged(cells, kept), names)
     known = {key: row for key, row in zip(_keys(old, names), old.index, strict=True) if key not in there}
-    taken = [key for key in keys if key in known]
+    taken = [key for key in asked if key in known]
     if not taken:
         return 0
     from_records = old.loc[[known[key] for key in taken]]
+    order = {key: place for place, key in enumerate(_asked(evidence, cells, names))}
     whole = pd.concat([new, from_records], ignore_index=True)
-    order = {key: place for place, key in enumerate(keys)}
     whole["place"] = [order[key] for key in _keys(whole, names)]
     evidence.tables["rows"] = whole.sort_values("place", kind="stable").drop(columns="place").reset_index(drop=True)
     for name in evidence.figure.tables:
         if name in kept.tables:
-            evidence.tables[name] = _joined(evidence.tables.get(name), kept.tables[name], from_records)
-    evidence.runs |= {run: kept.runs[run] for run in from_records["run"].unique()}
+            made = evidence.tables.get(name, kept.tables[name].iloc[:0])
+            by_row = set(_RUN) <= set(kept.tables[name].columns)
+            shared = [column for column in names if column in kept.tables[name] and column in made]
+            if by_row:
+                evidence.tables[name] = _rows_joined(made, kept.tables[name], from_records, shared)
+            else:
+                evidence.tables[name] = _units_joined(made, kept.tables[name], from_records)
+                if mixed := _mixed(new, from_records):
+                    evidence.problems.append(f"{name}.csv: of recorded runs only, without the new ones, for {mixed}")
+    for run in from_records["run"].unique():
+        evidence.runs.setdefault(run, kept.runs[run])
     evidence.missing = _still_missing(evidence, cells, set(taken), names)
     return len(taken)
 
 
-def _keys(table: pd.DataFrame, names: list[str]) -> list[tuple[str, ...]]:
+def _unchanged(cells: Sequence[Cell], kept: Evidence) -> list[Cell]:
+    """The cells of sweeps that were recorded with the configuration they have."""
+    recorded = {(line["variant"], tuple(line["first"])): dict(_flat(line["config"])) for line in kept.lines}
+    first: dict[int, Cell] = {}
+    for cell in cells:
+        first.setdefault(id(cell.line), cell)
+    same = set()
+    for line, cell in first.items():
+        then, now = recorded.get((cell.line.variant, cell.overrides)), dict(_flat(cell.config))
+        if then is not None and all(then[key] == now[key] for key in then.keys() & now.keys()):
+            same.add(line)
+    return [cell for cell in cells if id(cell.line) in same]
+
+
+def _flat(config: Mapping[str, Any], path: str = "") -> list[tuple[str, Any]]:
+    """Every value with its path."""
+    pairs = []
+    for key, value in config.items():
+        pairs += _flat(value, f"{path}{key}.") if isinstance(value, Mapping) else [(f"{path}{key}", value)]
+    return pairs
+
+
+def _asked(evidence: Evidence, cells: Sequence[Cell], names: list[str]) -> list[Key]:
+    """The key of every cell and seed, in order, each once."""
+    rows = [{**cell.describe(evidence.figure.columns), "seed": seed} for cell in cells for seed in cell.seeds]
+    return list(dict.fromkeys(_keys(as_kept(pd.DataFrame(rows)), names))) if rows else []
+
+
+def _keys(table: pd.DataFrame, names: list[str]) -> list[Key]:
     """What tells rows apart, as text: a number that was read as 5 is the one that was read as 5.0."""
     return [tuple(map(_text, row)) for row in table[names].itertuples(index=False, name=None)]
 
@@ -54,25 +94,38 @@ def _text(value: Any) -> str:
     return f"{float(value):.6g}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
 
 
-def _joined(new: pd.DataFrame | None, old: pd.DataFrame, from_records: pd.DataFrame) -> pd.DataFrame:
+def _rows_joined(new: pd.DataFrame, old: pd.DataFrame, from_records: pd.DataFrame, shared: list[str]) -> pd.DataFrame:
+    """All new rows, and the kept ones of seeds that come from the records, of whatever label, where no new one is."""
+    lasting, made = set(_keys(from_records, _RUN)), set(_keys(new, shared)) if len(new) else set()
+    both = zip(_keys(old, _RUN), _keys(old, shared), strict=True)
+    kept = [run in lasting and key not in made for run, key in both]
+    return pd.concat([old[kept], new], ignore_index=True)
+
+
+def _units_joined(new: pd.DataFrame, old: pd.DataFrame, from_records: pd.DataFrame) -> pd.DataFrame:
     """The kept part of what rows from the records belong to, and the new part of the rest."""
-    unit = [column for column in UNIT if column in old]
-    if new is None or new.empty or not unit:
+    unit = [column for column in _UNIT if column in old and column in new]
+    if new.empty or not unit:
         return old
-    lasting = set(from_records[unit].itertuples(index=False, name=None))
-    kept = [row in lasting for row in old[unit].itertuples(index=False, name=None)]
-    made = [row not in lasting for row in new[unit].itertuples(index=False, name=None)]
+    lasting = set(_keys(from_records, unit))
+    kept = [key in lasting for key in _keys(old, unit)]
+    made = [key not in lasting for key in _keys(new, unit)]
     return pd.concat([old[kept], new[made]], ignore_index=True)
 
 
+def _mixed(new: pd.DataFrame, from_records: pd.DataFrame) -> str:
+    """Variants and labels that have rows both from run folders and from the records."""
+    if new.empty:
+        return ""
+    return "; ".join(sorted(", ".join(key) for key in set(_keys(new, _UNIT)) & set(_keys(from_records, _UNIT))))
+
+
 def _still_missing(
-    evidence: Evidence, cells: Sequence[Cell], taken: set[tuple[str, ...]], names: list[str]
+    evidence: Evidence, cells: Sequence[Cell], taken: set[Key], names: list[str]
 ) -> list[dict[str, Any]]:
     filled: dict[tuple[Any, ...], set[int]] = {}
     for cell in cells:
-        rows = [{**cell.describe(evidence.figure.columns), "seed": seed} for seed in cell.seeds]
-        keys = _keys(as_kept(pd.DataFrame(rows)), names)
-        own = {seed for seed, key in zip(cell.seeds, keys, strict=True) if key in taken}
+        own = {seed for seed, key in zip(cell.seeds, _asked(evidence, [cell], names), strict=True) if key in taken}
         filled.setdefault((cell.line.variant, cell.overrides), set()).update(own)
     left = []
     for each in evidence.missing:

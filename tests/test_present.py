@@ -187,6 +187,53 @@ class TestJoin:
         assert join(evidence, kept, cells) == 3
         assert [(each["seeds"], each["overrides"][2]) for each in evidence.missing] == [([1], "data.seed=2")]
 
+    @pytest.mark.parametrize(
+        ("key", "value", "taken"), [("steps", 7, 0), ("steps", 10000, 4), ("that_there_was_not", 1, 4)]
+    )
+    def test_rows_of_another_recipe_are_not_taken(
+        self, whole: Evidence, figure: Figure, cells: list[Cell], tmp_path: Path, key: str, value: int, taken: int
+    ) -> None:
+        """A key of the configuration that is no column of the figure, such as the number of steps."""
+        for cell in cells[1:3]:
+            make_run(tmp_path, cell, [0, 1])
+        evidence, kept = evidence_of(figure, cells, tmp_path), self.kept(whole)
+        kept = replace(kept, lines=json.loads(json.dumps(kept.lines)))
+        for line in kept.lines:
+            line["config"]["trainer"][key] = value
+        assert join(evidence, kept, cells) == taken
+        assert evidence.done == 4 + taken
+
+    def test_a_table_of_seeds_is_joined_row_by_row_whatever_its_labels(
+        self, whole: Evidence, figure: Figure, cells: list[Cell], tmp_path: Path
+    ) -> None:
+        """Such as a floor that is no cell: its rows stay with the seeds that they are of."""
+        make_run(tmp_path, cells[0], [0])
+        make_run(tmp_path, cells[1], [0, 1])
+        floor = {"variant": "paper", "label": "floor", "method": "pca"}
+
+        def table(rows: pd.DataFrame) -> pd.DataFrame:
+            return pd.concat([rows[["variant", "label", "data_seed", "seed", "mcc_mean"]], rows.assign(**floor)])
+
+        evidence, kept = evidence_of(figure, cells, tmp_path), self.kept(whole)
+        evidence.tables["means"] = table(evidence.tables["rows"])
+        kept.tables["means"] = table(kept.tables["rows"])
+        assert join(evidence, kept, cells) == 4
+        joined = evidence.tables["means"]
+        assert len(joined[joined["label"] != "floor"]) == 8
+        paper = evidence.tables["rows"].query("variant == 'paper'")
+        runs = {(each["data_seed"], each["seed"]) for each in paper[["data_seed", "seed"]].to_dict("records")}
+        floors = joined[joined["label"] == "floor"]
+        assert {(each["data_seed"], each["seed"]) for each in floors[["data_seed", "seed"]].to_dict("records")} == runs
+
+    def test_a_mean_over_kept_and_new_seeds_is_a_problem(
+        self, whole: Evidence, figure: Figure, cells: list[Cell], tmp_path: Path
+    ) -> None:
+        for cell in cells[1:3]:
+            make_run(tmp_path, cell, [0])
+        evidence = evidence_of(figure, cells, tmp_path)
+        assert join(evidence, self.kept(whole), cells) == 6
+        assert evidence.problems == ["means.csv: of recorded runs only, without the new ones, for paper, VAE | [plain]"]
+
     def test_nothing_is_taken_where_all_is_there(self, whole: Evidence, cells: list[Cell]) -> None:
         evidence = replace(whole, tables=dict(whole.tables))
         assert join(evidence, self.kept(whole), cells) == 0
