@@ -120,11 +120,15 @@ class Coupling(Transform):
     subnetwork
         (inputs, outputs) to a network of the halves.
     clamp
-        c.
+        c; null for `additive`, which has no scales.
     """
 
-    def __init__(self, size: int, kind: CouplingKind, subnetwork: Subnetwork, clamp: float) -> None:
+    def __init__(self, size: int, kind: CouplingKind, subnetwork: Subnetwork, clamp: float | None) -> None:
         super().__init__()
+        if (clamp is None) != (kind == "additive"):
+            raise ValueError(
+                f"expected a clamp for couplings with scales and null for additive ones, got kind={kind}, clamp={clamp}"
+            )
         if size < 2:
             raise ValueError(f"expected x of at least two dimensions for a coupling, got {size}")
         self.kind, self.clamp = kind, clamp
@@ -154,7 +158,7 @@ class Coupling(Transform):
         return torch.cat([x1, (y2 - shift2) * (-scale2).exp()], 1)
 
     def _scale_and_shift(self, given: Tensor) -> tuple[Tensor, Tensor]:
-        if self.kind == "additive":
+        if self.clamp is None:
             return torch.zeros_like(given), given
         raw, shift = given.chunk(2, 1)
         scale = self.clamp * torch.tanh(raw)
@@ -213,7 +217,7 @@ class Couplings(Chain):
         kind: CouplingKind,
         hidden: PositiveInt,
         layers: PositiveInt,
-        clamp: PositiveFloat,
+        clamp: PositiveFloat | None,
     ) -> None:
         super().__init__(fully_connected(spec.x_dim, blocks, kind, hidden, layers, clamp))
 
@@ -250,7 +254,7 @@ class ImageCouplings(Chain):
         hidden: PositiveInt,
         layers: PositiveInt,
         kind: CouplingKind,
-        clamp: PositiveFloat,
+        clamp: PositiveFloat | None,
     ) -> None:
         if spec.image is None:
             raise ValueError("expected images for convolutional couplings, got data that are none")
@@ -275,7 +279,7 @@ class ImageCouplings(Chain):
 
 
 def fully_connected(
-    size: int, blocks: int, kind: CouplingKind, hidden: int, layers: int, clamp: float, start: Start = "identity"
+    size: int, blocks: int, kind: CouplingKind, hidden: int, layers: int, clamp: float | None, start: Start = "identity"
 ) -> list[Transform]:
     """Permutations and couplings in turn."""
 
@@ -306,7 +310,7 @@ class Autoregressive(Transform):
     hidden
         Widths of the layers inside each layer's network.
     bins
-        Of a spline.
+        Of a spline; null for affine layers.
     passes
         Over how many a layer is inverted: null, one for each dimension (fully autoregressive); 2, a coupling.
     linear
@@ -320,11 +324,13 @@ class Autoregressive(Transform):
         kind: Literal["affine", "spline"],
         layers: PositiveInt,
         hidden: Annotated[list[PositiveInt], MinLen(1)],
-        bins: PositiveInt,
+        bins: PositiveInt | None,
         passes: PositiveInt | None,
         linear: bool,
     ) -> None:
         super().__init__()
+        if (bins is None) != (kind == "affine"):
+            raise ValueError(f"expected bins for spline layers and null for affine ones, got kind={kind}, bins={bins}")
         import zuko  # takes its time
 
         if kind == "spline":

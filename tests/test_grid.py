@@ -154,7 +154,7 @@ def test_samples_are_decoded_from_codes_or_from_the_prior(built: Any) -> None:
         assert drawn.shape == (5, batch.x.shape[1])
         assert set(drawn.unique().tolist()) == {0, 1}
     model, _ = built("model=rvqvae", "prior.codes=3")
-    vectors = model._from_prior(3000, torch.Generator().manual_seed(0))
+    vectors = model._from_prior(3000, torch.Generator().manual_seed(0), 1.0)
     used, counts = vectors.unique(dim=0, return_counts=True)
     torch.testing.assert_close(used, model.prior.mean.detach().unique(dim=0))
     assert counts.min() > 900

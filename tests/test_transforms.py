@@ -35,16 +35,17 @@ def spec(size: int, image: Image | None = None) -> DataSpec:
 
 
 def flat(size: int, kind: CouplingKind) -> Transform:
-    return Couplings(spec(size), blocks=3, kind=kind, hidden=7, layers=3, clamp=2.0)
+    return Couplings(spec(size), blocks=3, kind=kind, hidden=7, layers=3, clamp=None if kind == "additive" else 2.0)
 
 
 def of_images(kind: CouplingKind) -> Transform:
     shape = {"conv_blocks": [2, 1], "conv_hidden": [4, 4], "blocks": 1, "hidden": 8, "layers": 3}
-    return ImageCouplings(spec(64, IMAGE), kind=kind, clamp=2.0, **shape)  # type: ignore[arg-type]
+    clamp = None if kind == "additive" else 2.0
+    return ImageCouplings(spec(64, IMAGE), kind=kind, clamp=clamp, **shape)  # type: ignore[arg-type]
 
 
 def autoregressive(size: int, kind: str, passes: int | None) -> Transform:
-    options = {"layers": 3, "hidden": [16], "bins": 4, "linear": True}
+    options = {"layers": 3, "hidden": [16], "bins": 4 if kind == "spline" else None, "linear": True}
     return Autoregressive(spec(size), kind=kind, passes=passes, **options)  # type: ignore[arg-type]
 
 
@@ -221,6 +222,17 @@ def test_a_chain_adds_log_determinants_up() -> None:
 
 
 class TestRefuses:
+    @pytest.mark.parametrize(("kind", "clamp"), [("additive", 2.0), ("gin", None), ("affine", None)])
+    def test_a_clamp_without_scales_and_scales_without_one(self, kind: CouplingKind, clamp: float | None) -> None:
+        with pytest.raises(ValueError, match=f"null for additive ones, got kind={kind}, clamp={clamp}"):
+            Couplings(spec(4), blocks=1, kind=kind, hidden=4, layers=2, clamp=clamp)
+
+    @pytest.mark.parametrize(("kind", "bins"), [("affine", 8), ("spline", None)])
+    def test_bins_without_splines_and_splines_without_any(self, kind: str, bins: int | None) -> None:
+        options = {"layers": 1, "hidden": [4], "linear": False, "passes": None}
+        with pytest.raises(ValueError, match=f"null for affine ones, got kind={kind}, bins={bins}"):
+            Autoregressive(spec(4), kind=kind, bins=bins, **options)  # type: ignore[arg-type]
+
     def test_one_dimension(self) -> None:
         with pytest.raises(ValueError, match="expected x of at least two dimensions for a coupling, got 1"):
             flat(1, "gin")

@@ -43,7 +43,7 @@ def found(rows: pd.DataFrame, paths: Paths) -> pd.DataFrame:
 
 
 def linear(rows: pd.DataFrame, paths: Paths) -> pd.DataFrame:
-    """What needs no training, by the same rule: the principal components of x, on the rows of examples.npz."""
+    """What needs no training, by the same rule: the principal components of x, on the 1,000 rows of examples.npz."""
     from sklearn.decomposition import PCA
 
     records = []
@@ -58,7 +58,7 @@ def linear(rows: pd.DataFrame, paths: Paths) -> pd.DataFrame:
             "mcc_informative": leading_correlation(components, sources, count),
             "success": float(count == sources.shape[1]),
         }
-        own = {column: row[column] for column in (*CELL, "chance")}
+        own = {column: row[column] for column in CELL if column != RATE}
         records.append({**own, "label": LINEAR, "method": "pca", **scores})
     return pd.DataFrame(records)
 

@@ -40,8 +40,7 @@ def linear_floors(rows: pd.DataFrame, paths: Paths) -> pd.DataFrame:
     from sklearn.decomposition import PCA, FastICA
 
     records = []
-    controls = rows[rows["method"] == "vae"].drop_duplicates(["variant", SIZE])
-    for _, row in controls.iterrows():
+    for _, row in rows.drop_duplicates(["variant", SIZE]).iterrows():
         shown = read_examples(paths[row["run"]])
         n = shown["sources"].shape[1]
         linear = {"pca": PCA(n), "fastica": FastICA(n, random_state=0, max_iter=2000, tol=1e-3)}
@@ -65,7 +64,7 @@ def boxes_by_size(tables: Tables) -> Picture:
         axis.legend(loc="upper left", ncols=3)
     medians = rows.groupby(["variant", "label"], sort=False)["mcc_mean"].median()
     return Picture(
-        "fig2",
+        "mcc_by_size",
         figure,
         f"Boxplots of MCC against samples per segment. Medians over all sizes: {in_words(medians)}.",
         "MCC with the true sources (posterior mean, Pearson, permutation only), a point per model seed. Dotted: chance "

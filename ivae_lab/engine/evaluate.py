@@ -84,8 +84,9 @@ def _encode(stack: Stack, split: str, rows: Batch) -> Encoded:
         own = noise[:, start : start + step]  # (S, step, noise_dim)
         live = normals(stack.seeds, f"live evaluation, {split}", start, (own.shape[1], model.live_dim))
         block = rows[start : start + step]
-        blocks.append(stack.map("bound", block, torch.cat([own, live], -1).to(rows.x.device)))
-    whole = {name: torch.cat([block[name] for block in blocks], 1).cpu() for name in blocks[0]}  # (S, N, ...)
+        said = stack.map("bound", block, torch.cat([own, live], -1).to(rows.x.device))
+        blocks.append({name: values.cpu() for name, values in said.items()})
+    whole = {name: torch.cat([block[name] for block in blocks], 1) for name in blocks[0]}  # (S, N, ...)
     return Encoded(
         split=split,
         rows=rows,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ivae_lab.distributions import Normal, NormalMixture, tempered
-from ivae_lab.models.model import MOST_DRAWN, Model
+from ivae_lab.models.model import Model
 from ivae_lab.models.pixels import Pixels
 from ivae_lab.transforms import Transform
 from ivae_lab.types import Batch, DataSpec, NonNegativeFloat
@@ -124,10 +124,12 @@ class Flow(Model):
         shown = {"reconstruction": self._shown(z), **self.prior_parameters(prior)}
         if self.pixels is None:
             return shown
-        mean, std = shown["prior_mean"][:MOST_DRAWN], shown["prior_std"][:MOST_DRAWN]
-        drawn = mean.unsqueeze(1) + std.unsqueeze(1) * noise  # (M, r, n)
         moved, chosen = self.moved(z, _REACH)
-        return shown | {"drawn": self._shown(drawn), "traversals": self._shown(moved), "traversed": chosen}
+        return shown | {
+            "drawn": self._shown(self.drawn(prior, noise)),
+            "traversals": self._shown(moved),
+            "traversed": chosen,
+        }
 
     def _shown(self, z: Tensor) -> Tensor:
         """The x of latents, of images in [0, 1]: (..., n) to (..., d)."""

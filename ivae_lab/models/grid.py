@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from ivae_lab.distributions import Normal, NormalMixture
+from ivae_lab.distributions import Normal, NormalMixture, tempered
 from ivae_lab.grid_nets import GridDecoder, GridEncoder
 from ivae_lab.models.likelihoods import Likelihood
 from ivae_lab.models.model import Model
@@ -86,13 +86,15 @@ class Autoencoder(Model):
         reconstruction = self.likelihood.mean(self.decoder(z, None))
         return {"reconstruction": self.pixels.shown(reconstruction), **self.prior_parameters(self.prior(None))}
 
-    def sample(self, rows: int, u: Tensor | None, generator: torch.Generator) -> Tensor:
+    def sample(self, rows: int, u: Tensor | None, generator: torch.Generator, temperature: float = 1.0) -> Tensor:
         """Every position by itself from the prior, then x given z."""
-        z = self._from_prior(rows * self.positions, generator).reshape(rows, self.positions, self.latent_dim)
+        z = self._from_prior(rows * self.positions, generator, temperature).reshape(
+            rows, self.positions, self.latent_dim
+        )
         return self.likelihood.sample(self.decoder(z, None), generator)
 
-    def _from_prior(self, vectors: int, generator: torch.Generator) -> Tensor:
-        return self.prior(None).sample(vectors, generator)  # type: ignore[no-any-return]
+    def _from_prior(self, vectors: int, generator: torch.Generator, temperature: float) -> Tensor:
+        return tempered(self.prior(None), temperature).sample(vectors, generator)
 
     def _log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
         """Of a trained model: (B, d), (B, P, n) to (B,)."""
@@ -183,9 +185,9 @@ class GridAutoencoder(Autoencoder):
         variance = (r @ codes**2 - mean**2).clamp(min=0)
         return Normal(mean.flatten(1), torch.log(variance).flatten(1))
 
-    def _from_prior(self, vectors: int, generator: torch.Generator) -> Tensor:
-        """Codes, by their weights."""
-        weights = self._mixture.log_weights.exp()
+    def _from_prior(self, vectors: int, generator: torch.Generator, temperature: float) -> Tensor:
+        """Codes, by their weights w_k^(1 / temperature): they have no spread that a temperature could change."""
+        weights = torch.softmax(self._mixture.log_weights / temperature, -1)
         return self._mixture.mean[torch.multinomial(weights, vectors, replacement=True, generator=generator)]
 
     @property

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ivae_lab.distributions import Distribution, Posterior
+from ivae_lab.distributions import Distribution, NormalMixture, Posterior
 from ivae_lab.models.identifiability import Noise, Penalty
 from ivae_lab.types import Batch
 
 # What is drawn of a model of images: components or values of u, latents that are moved, and the steps of a move.
-MOST_DRAWN, _MOST_TRAVERSED, _STEPS = 20, 10, 9
+_MOST_DRAWN, _MOST_TRAVERSED, _STEPS = 20, 10, 9
 
 
 class Model(nn.Module):
@@ -106,6 +106,15 @@ class Model(nn.Module):
         """The auxiliary variable that the prior is told: (B,)."""
         return batch.u
 
+    def drawn(self, prior: Distribution, noise: Tensor) -> Tensor:
+        """Draws from the prior at each of the first u, or from the heaviest components: (M', r, n), noise (r, n)."""
+        said = self.prior_parameters(prior)
+        mean, std = said["prior_mean"], said["prior_std"]
+        first = torch.arange(min(_MOST_DRAWN, len(mean)), device=mean.device)
+        if isinstance(prior, NormalMixture):
+            first = prior.log_weights.topk(len(first)).indices
+        return mean[first].unsqueeze(1) + std[first].unsqueeze(1) * noise
+
     def moved(self, code: Tensor, reach: float) -> tuple[Tensor, Tensor]:
         """For traversals: the latents that vary most over the rows of `code`, (r, n), each moved by itself.
 
@@ -135,8 +144,11 @@ class Model(nn.Module):
         """Add noise, (M, n k), to the natural parameters of the prior."""
         raise NotImplementedError
 
-    def sample(self, rows: int, u: Tensor | None, generator: torch.Generator) -> Tensor:
-        """Draw new observations, (rows, d); u is (rows,) for a model whose prior needs it."""
+    def sample(self, rows: int, u: Tensor | None, generator: torch.Generator, temperature: float = 1.0) -> Tensor:
+        """Draw new observations, (rows, d); u is (rows,) for a model whose prior needs it.
+
+        The temperature multiplies the prior's standard deviations, of a mixture those of its components.
+        """
         raise NotImplementedError
 
     def forward(self, method: str, *arguments: Any) -> Any:

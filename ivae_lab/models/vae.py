@@ -8,11 +8,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from ivae_lab.distributions import NormalMixture, Posterior
+from ivae_lab.distributions import NormalMixture, Posterior, tempered
 from ivae_lab.models.auxiliary import Auxiliary
 from ivae_lab.models.identifiability import Noise, Penalty, natural_differences
 from ivae_lab.models.likelihoods import Likelihood
-from ivae_lab.models.model import MOST_DRAWN, Model
+from ivae_lab.models.model import Model
 from ivae_lab.models.objectives import ELBO, Evidence, FourTerms
 from ivae_lab.models.pixels import Pixels
 from ivae_lab.nets import Decoder, Encoder
@@ -191,13 +191,12 @@ class VAE(Model):
         shown = {"reconstruction": self._expected(code), **self.prior_parameters(prior)}
         if self.pixels is None:
             return shown
-        mean, std = shown["prior_mean"], shown["prior_std"]
-        first = slice(MOST_DRAWN)
-        if isinstance(prior, NormalMixture):
-            first = prior.log_weights.topk(min(MOST_DRAWN, len(mean))).indices  # type: ignore[assignment]
-        drawn = mean[first].unsqueeze(1) + std[first].unsqueeze(1) * noise  # (M, r, n)
         moved, chosen = self.moved(code, _REACH)
-        return shown | {"drawn": self._expected(drawn), "traversals": self._expected(moved), "traversed": chosen}
+        return shown | {
+            "drawn": self._expected(self.drawn(prior, noise)),
+            "traversals": self._expected(moved),
+            "traversed": chosen,
+        }
 
     def _expected(self, z: Tensor) -> Tensor:
         """The x expected given z, of images in [0, 1]: (..., n) to (..., d)."""
@@ -218,6 +217,7 @@ class VAE(Model):
         """Add noise, (M, n k), to the natural parameters of the prior."""
         self.prior.add_noise(noise)  # type: ignore[operator]
 
-    def sample(self, rows: int, u: Tensor | None, generator: torch.Generator) -> Tensor:
+    def sample(self, rows: int, u: Tensor | None, generator: torch.Generator, temperature: float = 1.0) -> Tensor:
         """Z from the prior, then x given z; images as observations of `models/pixels.py`."""
-        return self.likelihood.sample(self.decoder(self.prior(u).sample(rows, generator)), generator)
+        z = tempered(self.prior(u), temperature).sample(rows, generator)
+        return self.likelihood.sample(self.decoder(z), generator)

@@ -44,6 +44,7 @@ class ClassStatistics(nn.Module):
         variance = share @ (z - mean) ** 2  # (M, n)
         return Normal(mean, look_up(torch.log(variance + _LEAST_VARIANCE), u))
 
+    @torch.no_grad()
     def settle(self, blocks: Iterable[tuple[Posterior, Tensor]]) -> None:
         """Take the statistics of blocks of posteriors and labels, (B, n) and (B,); a class without rows keeps its own.
 
