@@ -92,7 +92,7 @@ def test_a_value_that_does_not_fit_is_named(composed: Compose, override: str, ex
         ("model.encoder.heads=two", ["separate", "shared"]),
         ("model.objective.kl=exact", ["closed", "sampled"]),
         ("prior.init=random", ["xavier_uniform", "xavier_normal", "gmm"]),
-        ("trainer.schedule=linear", ["constant", "cosine", "plateau"]),
+        ("trainer.schedule=linear", ["constant", "cosine", "drop", "plateau"]),
         ("compute.device=tpu", ["auto", "cpu", "cuda"]),
     ],
 )
