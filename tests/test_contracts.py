@@ -245,7 +245,9 @@ class TestModels:
         bound = model.bound(batch, noise)
         assert bound["mean"].shape == bound["sample"].shape == wide
         assert bound["log_likelihood"].shape == (32,)
-        assert model.sample(32, batch.u, torch.Generator().manual_seed(0)).shape == batch.x.shape
+        for temperature in (1.0, 0.5):
+            drawn = model.sample(32, batch.u, torch.Generator().manual_seed(0), temperature)
+            assert drawn.shape == batch.x.shape
         assert model.loss(batch, noise, END)["loss"].shape == ()
 
     def test_a_gradient_step_needs_no_randomness_of_its_own(
