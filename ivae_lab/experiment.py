@@ -105,8 +105,9 @@ class Figure(_Strict):
         The columns that the summary table has a line for each combination of.
     tables
         Further tables, made by functions of `figures.py` from the run folders: name -> function.
-    draw
-        Functions of `figures.py` from the tables to pictures.
+    draw, draw_runs
+        Functions of `figures.py` to pictures: from the tables, and from the rows and the run folders, for what is too
+        large for a table. The latter are drawn only where the runs are.
     claims, deviations
         What is tested, and in what this differs from the paper.
     """
@@ -123,6 +124,7 @@ class Figure(_Strict):
     table: list[str] = ["variant", "label"]
     tables: dict[str, str] = {}
     draw: list[str] = Field(min_length=1)
+    draw_runs: list[str] = []
     claims: list[Claim] = []
     deviations: list[str] = []
     paper: str = ""

@@ -62,6 +62,8 @@ class Evidence:
         the figure that diverged there.
     problems
         Tables and pictures that could not be made of what is there: one line each.
+    paths
+        The run folders themselves, of those that are here.
     """
 
     figure: Figure
@@ -74,6 +76,7 @@ class Evidence:
     lines: list[dict[str, Any]] = field(default_factory=list)
     runs: dict[str, dict[str, Any]] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    paths: dict[str, Path] = field(default_factory=dict)
 
     @property
     def done(self) -> int:
@@ -132,7 +135,7 @@ def gather(figure: Figure, cells: Sequence[Cell], found: Found, evidence: Eviden
     evidence.lines = _lines(cells)
     evidence.tables["rows"] = as_kept(pd.DataFrame(rows))
     used = {row["run"] for row in rows}
-    paths = {path.name: path for path in folders.read if path.name in used}
+    evidence.paths = paths = {path.name: path for path in folders.read if path.name in used}
     evidence.runs = {name: _provenance(folders.statuses[path], rows, name) for name, path in paths.items()}
     if rows:
         chosen = evidence.chosen["rows"]
@@ -342,15 +345,25 @@ def _draw(evidence: Evidence, tables: Tables, folder: Path) -> list[dict[str, st
 
     drawn = []
     with rc_context(STYLE):
-        for name in evidence.figure.draw:
+        for name, *given in _pictures(evidence, tables):
             with evidence.excusing(f"picture {name}"):
-                picture: Picture = function(evidence.figure.paper, name)(tables)
+                picture: Picture = function(evidence.figure.paper, name)(*given)
                 across = int(16 * picture.figure.get_figwidth())  # characters
                 lines = [textwrap.fill(line, across) for line in heading(evidence)]
                 picture.figure.suptitle("\n".join(lines), fontsize=8)
                 save(picture.figure, folder / picture.stem, (".png", ".svg", ".pdf"))
                 drawn.append({"stem": picture.stem, "alt": picture.alt, "caption": picture.caption})
     return drawn
+
+
+def _pictures(evidence: Evidence, tables: Tables) -> Iterator[tuple[Any, ...]]:
+    """Each function that draws, with what it is given; one that draws run folders, the rows whose folders are here."""
+    for name in evidence.figure.draw:
+        yield name, tables
+    rows = tables["rows"]
+    here = rows[rows["run"].isin([*evidence.paths])]
+    for name in evidence.figure.draw_runs if len(here) else []:
+        yield name, here, evidence.paths
 
 
 def heading(evidence: Evidence) -> list[str]:

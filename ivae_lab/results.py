@@ -218,7 +218,8 @@ def read_examples(folder: Path) -> dict[str, NDArray[Any]]:
 
     `index` (R,), `x` (R, d), `reconstruction` (S, R, d), `prior_mean` and `prior_std` (S, M, n), `seed` (S,), and where
     known `sources` (R, k), `u` (R,). Of images also `image` (C, H, W), and of most models `drawn` (S, M, r, d), drawn
-    from the prior, and `traversals` (S, n', steps, d) of the latents `traversed` (S, n').
+    from the prior, and `traversals` (S, n', steps, d) of the latents `traversed` (S, n'). Of flows of images with
+    classes also `class_traversals`, `class_traversed` and `class_drawn`, see `Flow`.
 
     Raises
     ------

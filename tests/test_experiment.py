@@ -182,7 +182,7 @@ class TestEveryFigure:
         figure = load(name)
         for drawn in figure.draw:
             assert list(inspect.signature(function(figure.paper, drawn)).parameters) == ["tables"], drawn
-        for made in figure.tables.values():
+        for made in [*figure.tables.values(), *figure.draw_runs]:
             assert list(inspect.signature(function(figure.paper, made)).parameters) == ["rows", "paths"], made
 
     def test_tests_exactly_the_claims_that_the_paper_makes_with_it(self, name: str) -> None:

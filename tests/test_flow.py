@@ -147,6 +147,52 @@ class TestLoss:
         np.testing.assert_allclose(found, nats / np.log(2), rtol=1e-4)
 
 
+class TestExamplesOfClasses:
+    """What is shown of each class is what its latents say, once it is encoded again."""
+
+    SPEC = DataSpec(64, 3, None, 100, True, Image(1, 8, 8))
+
+    @pytest.fixture
+    def shown(self, composed: Compose, model_of: ModelOf) -> tuple[Flow, dict[str, Tensor], Tensor]:
+        model = flow_of(model_of, composed, "gin_images", self.SPEC, "model.transform.hidden=16", shake=0.01).float()
+        x = (120 + 10 * torch.randn(300, 64)).to(torch.uint8)  # so that no value that is shown is cut off at 0 or 1
+        batch, noise = batch_of(x, torch.arange(300) % 3), torch.randn(5, 64)
+        model.settle([batch])
+        return model, model.examples(batch, noise), noise
+
+    def test_one_latent_moves_by_two_standard_deviations(self, shown: tuple[Flow, dict[str, Tensor], Tensor]) -> None:
+        model, arrays, _ = shown
+        mean, std = arrays["prior_mean"], arrays["prior_std"]  # (3, n)
+        images = arrays["class_traversals"]
+        assert images.shape == (24, 3, 9, 64)
+        z = model.transform(images.reshape(-1, 64))[0].reshape(images.shape)
+        for place, latent in enumerate(arrays["class_traversed"].tolist()):
+            moved = (z[place] - mean[:, None]) / std[:, None]  # (3, 9, n)
+            steps = torch.linspace(-2, 2, 9).expand(3, 9)
+            torch.testing.assert_close(moved[..., latent], steps, atol=1e-3, rtol=0)
+            moved[..., latent] = 0
+            assert moved.abs().max() < 1e-3
+
+    def test_they_are_those_of_largest_spread_over_the_classes(
+        self, shown: tuple[Flow, dict[str, Tensor], Tensor]
+    ) -> None:
+        _, arrays, _ = shown
+        mean, std = (arrays[name].detach().numpy() for name in ("prior_mean", "prior_std"))
+        spread = (std**2).mean(0) + mean.var(0)
+        assert arrays["class_traversed"].tolist() == np.argsort(-spread)[:24].tolist()
+
+    def test_draws_are_the_same_in_every_class(self, shown: tuple[Flow, dict[str, Tensor], Tensor]) -> None:
+        model, arrays, noise = shown
+        images = arrays["class_drawn"]
+        assert images.shape == (3, 3, 5, 64)
+        z = model.transform(images.reshape(-1, 64))[0].reshape(images.shape)
+        drawn = (z - arrays["prior_mean"][:, None]) / arrays["prior_std"][:, None]  # (3, 3, 5, n)
+        leading = torch.zeros(64)
+        leading[arrays["class_traversed"][:22]] = 1
+        for place, factor in enumerate((torch.ones(64), leading, 0.8 * leading)):
+            torch.testing.assert_close(drawn[place], (factor * noise).expand(3, 5, 64), atol=1e-3, rtol=0)
+
+
 class TestClassStatistics:
     def test_a_batchs_prior_has_its_means_and_variances(self) -> None:
         prior = ClassStatistics(3, 4)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from numpy.typing import NDArray
 
 from ivae_lab.experiment import function
@@ -97,3 +98,86 @@ def test_pictures_say_in_words_what_they_show(made: tuple[pd.DataFrame, dict[str
     assert "0.5" in said  # two informative latents in one of two
     assert "PCA" not in own("success_grid")(tables).alt
     assert own("success_by_rate")(tables).figure.axes[0].get_xscale() == "log"
+
+
+class TestDigits:
+    """A run of images of 4 x 4 in two classes, of which all is known."""
+
+    SIDE, DRAWS = 4, 6
+
+    @pytest.fixture
+    def digits(self, tmp_path: Path) -> tuple[pd.DataFrame, dict[str, Path]]:
+        """24 latents: the first 8 move both classes, the next 14 the second class only, the last two little."""
+        moves = np.repeat([[0.25, 0.25], [0.0, 0.25], [0.01, 0.01]], [8, 14, 2], axis=0)  # (24, 2)
+        steps = np.linspace(-2, 2, 9)
+        pixel = np.zeros((24, 2, 9, 16))
+        pixel[..., 5] = 0.5 + moves[:, :, None] * steps
+        rng = np.random.default_rng(0)
+        drawn = np.zeros((3, 2, self.DRAWS, 16))
+        drawn[..., 5:] = rng.uniform(size=(1, 1, self.DRAWS, 11))  # the same in both classes
+        drawn[:1, ..., :5] = rng.uniform(0, 0.1, (1, 2, self.DRAWS, 5))  # pixels that are black in all images
+        x = np.zeros((10, 16), np.uint8)
+        x[:, 5:] = 200
+        (tmp_path / "run").mkdir()
+        latents = rng.normal(size=(50, 16)) * np.r_[[10.0] * 3, [0.1] * 13]
+        split = np.array(["train"] * 10 + ["test"] * 40)
+        seed = np.array([3])
+        np.savez(tmp_path / "run" / "latents.npz", mean=latents[None], split=split, seed=seed)
+        moved = {"class_traversals": pixel[None], "class_drawn": drawn[None]}
+        np.savez(tmp_path / "run" / "examples.npz", x=x, seed=seed, image=np.array([1, 4, 4]), **moved)  # type: ignore[arg-type]
+        parts = {"train_rows": 300, "valid_rows": 0, "test_rows": 100}
+        images = {"u": "class", "binarisation": "none", "test_binarisation": "none"}
+        data = {"_target_": "ivae_lab.data.images.Digits", "seed": 1, **parts, **images}
+        (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump({"data": data}))
+        named = {"variant": "MNIST", "label": "GIN", "method": "gin", "data": "mnist", "data_seed": 1, "seed": 3}
+        return pd.DataFrame([{**named, "run": "run"}]), {"run": tmp_path / "run"}
+
+    def test_pixels_move_between_minus_one_and_one(self, digits: tuple[pd.DataFrame, dict[str, Path]]) -> None:
+        moved = own("moved_pixels")(*digits).set_index(["rank", "digit"])["moved"]
+        assert len(moved) == 48
+        assert moved[1, 0] == pytest.approx(2 * 0.25 / 16)
+        assert moved[9, 0] == 0
+        assert moved[24, 1] == pytest.approx(2 * 0.01 / 16)
+
+    def test_latents_of_all_digits_are_even_and_those_of_some_are_not(
+        self, digits: tuple[pd.DataFrame, dict[str, Path]]
+    ) -> None:
+        bands = own("global_and_local")(*digits).set_index("band")
+        assert bands["evenness"].to_dict() == pytest.approx({"1 to 8": 1, "9 to 22": 0, "23 and 24": 1})
+        assert bands.loc["23 and 24", "share"] == pytest.approx(0.01 / 0.125)
+
+    def test_style_and_noise_are_those_of_the_draws(self, digits: tuple[pd.DataFrame, dict[str, Path]]) -> None:
+        found = own("styles")(*digits).set_index("part")
+        assert found.loc["22 leading", ["noise", "style"]].tolist() == pytest.approx([0, 1])
+        assert 0 < found.loc["all latents", "noise"] < 0.1
+        assert found.loc["all latents", "style"] < 1
+
+    def test_slant_is_the_shear_of_an_image(self) -> None:
+        row, column = np.indices((9, 9)) - 4
+        for shear in (-0.5, 0.0, 0.5):
+            image = (np.abs(column - shear * row) < 1).astype(float)
+            assert own("_slant")(image[None, None]).item() == pytest.approx(shear, abs=0.05)
+
+    def test_a_spectrum_of_two_levels_is_sharp_and_a_straight_one_is_not(self) -> None:
+        assert own("sharpness")(np.exp(-np.arange(50.0))) == pytest.approx(0, abs=1e-9)
+        assert own("sharpness")(np.r_[[1.0] * 2, [0.01] * 98]) > 0.9
+
+    def test_knees_are_of_test_rows_and_of_principal_components(
+        self, digits: tuple[pd.DataFrame, dict[str, Path]]
+    ) -> None:
+        found = own("knees")(*digits).set_index("label")
+        assert found.loc["GIN", "informative"] == 3
+        spectra = own("image_spectra")(*digits)
+        pca = spectra[spectra["label"] == "PCA on x"]["std"]
+        assert len(pca) == 64
+        assert pca.is_monotonic_decreasing
+        assert pca.min() == pytest.approx(0.01)
+
+    def test_all_pictures_are_drawn(self, digits: tuple[pd.DataFrame, dict[str, Path]]) -> None:
+        tables = {"spectra": own("image_spectra")(*digits), "knees": own("knees")(*digits)}
+        tables |= {"moved": own("moved_pixels")(*digits), "bands": own("global_and_local")(*digits)}
+        tables |= {"styles": own("styles")(*digits)}
+        for name in ("spectra_with_knees", "map_of_moves", "styles_kept"):
+            assert own(name)(tables).figure.axes, name
+        for name in ("traversals", "samples"):
+            assert own(name)(*digits).figure.axes, name

@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from ivae_lab.gallery import tiled
 from ivae_lab.metrics.mcc import match, mean_correlation
 from ivae_lab.metrics.spectrum import informative, leading_correlation, spectrum
 from ivae_lab.plots import PALETTE, REPORTED_LINE, Picture, colours, in_words, panels
@@ -235,6 +236,264 @@ def held_out_likelihood(tables: Tables) -> Picture:
         f"Log-likelihood of held-out rows for each flow and data seed. Means: {in_words(means)}. "
         f"Largest errors of the inverse: {in_words(largest)}.",
         "A point per data seed.",
+    )
+
+
+# Digits -------------------------------------------------------------------------------------------------------------
+
+OF_DIGITS = ["variant", "label", "method", "data", "data_seed", "seed"]
+NOISE_STD = 0.01  # that is added to images in training
+LEADING, DETAILED = 8, 22  # the paper's latents of global shape, and of any
+PARTS = {"all latents": 0, "22 leading": 1, "22 leading, T = .8": 2}  # of `class_drawn` in examples.npz
+
+
+def image_spectra(rows: pd.DataFrame, paths: Paths) -> pd.DataFrame:
+    """Standard deviations of all latents of the test images, and of the principal components of x, falling.
+
+    Principal components are fitted to the training images and have the noise of the training added: N(0, .01^2).
+    """
+    parts = []
+    for _, row in rows.iterrows():
+        arrays = read_latents(paths[row["run"]])
+        latents = arrays["mean"][_position(arrays, int(row["seed"]))][arrays["split"] == "test"]
+        std, _ = spectrum(latents)
+        parts.append(pd.DataFrame({**_named(row), "rank": np.arange(1, len(std) + 1), "std": std}))
+    for _, row in rows.drop_duplicates(["variant", "data", "data_seed"]).iterrows():
+        std = _principal_spreads(paths[row["run"]])
+        named = {**_named(row), "label": LINEAR, "method": "pca"}
+        parts.append(pd.DataFrame({**named, "rank": np.arange(1, len(std) + 1), "std": std}))
+    return pd.concat(parts)
+
+
+def _named(row: pd.Series[Any]) -> dict[str, Any]:
+    return {column: row[column] for column in OF_DIGITS}
+
+
+def _principal_spreads(folder: Path) -> NDArray[np.float64]:
+    """Of the images that a run was trained on, in units of their values in [0, 1]."""
+    from omegaconf import DictConfig, OmegaConf
+    from sklearn.decomposition import PCA
+
+    from ivae_lab.engine.run import draw_data
+
+    config = OmegaConf.load(folder / "config.yaml")
+    assert isinstance(config, DictConfig)
+    x = draw_data(config).train.x.numpy().astype(np.float32) / 255
+    return np.asarray(np.sqrt(PCA(svd_solver="covariance_eigh").fit(x).explained_variance_ + NOISE_STD**2))
+
+
+def knees(rows: pd.DataFrame, paths: Paths) -> pd.DataFrame:
+    """Where each spectrum has its knee (`informative`), and how sharp it is: see `sharpness`."""
+    records = []
+    for key, part in image_spectra(rows, paths).groupby(OF_DIGITS, sort=False):
+        std = part["std"].to_numpy()
+        found = {"informative": float(informative(std, "knee")), "sharpness": sharpness(std)}
+        records.append(dict(zip(OF_DIGITS, key, strict=True)) | found)
+    return pd.DataFrame(records).assign(chance=float("nan"))
+
+
+def sharpness(std: NDArray[np.float64]) -> float:
+    """How far a falling spectrum's log bends below the straight line between its ends, as a share of its fall.
+
+    0 for a line; 1 would be a spectrum that falls at once and then stays (Satopaa et al. 2011).
+    """
+    log = np.log(std[std > 0])
+    line = np.linspace(log[0], log[-1], len(log))
+    return float((line - log).max() / (log[0] - log[-1]))
+
+
+def spectra_with_knees(tables: Tables) -> Picture:
+    """Figure 3: the spectrum of GIN, whole and its first 60, and that of PCA; dotted: the paper's knee."""
+    spread, found = tables["spectra"], tables["knees"]
+    variants = spread["variant"].unique()
+    figure = Figure(figsize=(7.2, 2.5 * len(variants) + 0.3))
+    for row, variant in zip(figure.subplots(len(variants), 3, squeeze=False), variants, strict=True):
+        own, knee = spread[spread["variant"] == variant], found[found["variant"] == variant]
+        (_, flow), (_, pca) = sorted(own.groupby("label"), key=lambda each: str(each[0]) == LINEAR)
+        for axis, part, most in zip(row, (flow, flow, pca), (None, 60, None), strict=True):
+            label = part["label"].iloc[0]
+            at = knee.loc[knee["label"] == label, "informative"]
+            for _, seed in part[part["rank"] <= (most or np.inf)].groupby(["data_seed", "seed"]):
+                axis.plot(seed["rank"], seed["std"], color=PALETTE[seed["method"].iloc[0]])
+            axis.axvline(at.mean(), color="black", linewidth=0.8)
+            axis.axvline(DETAILED, **REPORTED_LINE)
+            ranks = f", first {most}" if most else ""
+            axis.set(title=f"{label}, {variant}{ranks}\nknee at {at.mean():.0f}", xlabel="latent", yscale="log")
+        row[1].axvline(LEADING, **REPORTED_LINE)
+        row[0].set_ylabel("standard deviation")
+    means = found.groupby(["label", "variant"], sort=False)
+    return Picture(
+        "spectra_of_digits",
+        figure,
+        f"Falling spectra of standard deviations. Knees: {in_words(means['informative'].mean())}. "
+        f"Sharpness: {in_words(means['sharpness'].mean())}.",
+        "Line: the knee by the rule (the latent before the point farthest below the straight line between the ends of "
+        "the log spectrum); dotted: the paper's 22, and in the middle its 8 of global shape.",
+    )
+
+
+def moved_pixels(rows: pd.DataFrame, paths: Paths) -> pd.DataFrame:
+    """What each leading latent does to the digits of each class: the mean of |x(+1) - x(-1)| over the pixels."""
+    parts = []
+    for _, row in rows.iterrows():
+        change = _changes(_of_seed(paths[row["run"]], row["seed"], "class_traversals")).mean(-1)  # (n', M)
+        rank, digit = np.indices(change.shape).reshape(2, -1)
+        parts.append(pd.DataFrame({**_named(row), "rank": rank + 1, "digit": digit, "moved": change.ravel()}))
+    return pd.concat(parts)
+
+
+def _of_seed(folder: Path, seed: int, name: str) -> NDArray[np.float64]:
+    shown = read_examples(folder)
+    return np.asarray(shown[name][_position(shown, int(seed))], float)
+
+
+def _changes(traversals: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Heatmaps of Figures 4, 5, 10 to 15, |x(+1) - x(-1)| in standard deviations: (n', M, steps, d) to (n', M, d)."""
+    steps = traversals.shape[2]
+    return np.asarray(np.abs(traversals[:, :, 3 * (steps // 4)] - traversals[:, :, steps // 4]))
+
+
+def global_and_local(rows: pd.DataFrame, paths: Paths) -> pd.DataFrame:
+    """Of the 8 leading latents, the 14 after them and two more: how much they move, and how evenly over the digits.
+
+    `evenness` is the least of the ten digits' moves divided by the largest, `moved` their mean, both averaged over the
+    latents; `share` is `moved` over that of the 14.
+    """
+    moved = moved_pixels(rows, paths)
+    bands = pd.cut(moved["rank"], [0, LEADING, DETAILED, np.inf], labels=["1 to 8", "9 to 22", "23 and 24"])
+    by_digit = moved.assign(band=bands.astype(str)).groupby([*OF_DIGITS, "band", "rank"], sort=False)["moved"]
+    each = pd.DataFrame({"evenness": by_digit.min() / by_digit.max(), "moved": by_digit.mean()})
+    table = each.groupby([*OF_DIGITS, "band"], sort=False).mean().reset_index()
+    local = table[table["band"] == "9 to 22"].set_index(OF_DIGITS)["moved"].rename("local")
+    table = table.join(local, on=OF_DIGITS)
+    return table.assign(share=table["moved"] / table["local"], chance=float("nan")).drop(columns="local")
+
+
+def map_of_moves(tables: Tables) -> Picture:
+    """How much each leading latent moves each digit, a map for each variant, of its first seed."""
+    moved, bands = tables["moved"], tables["bands"]
+    figure, axes = panels(moved["variant"].unique(), width=7.0, height=2.6, columns=1)
+    for variant, axis in axes.items():
+        own = moved[moved["variant"] == variant]
+        first = own[(own["data_seed"] == own["data_seed"].iloc[0]) & (own["seed"] == own["seed"].iloc[0])]
+        grid = first.pivot_table(index="digit", columns="rank", values="moved")
+        drawn = axis.imshow(grid, cmap="viridis", aspect="auto")
+        figure.colorbar(drawn, ax=axis, label="mean |x(+1) - x(-1)|")
+        axis.set(title=f"{variant}, seed {first['seed'].iloc[0]}", xlabel="latent", ylabel="digit")
+        axis.set_xticks(range(grid.shape[1]), grid.columns)
+        axis.set_yticks(range(grid.shape[0]), grid.index)
+        for edge in (LEADING, DETAILED):
+            axis.axvline(edge - 0.5, color="white", linestyle=":")
+    means = bands.groupby(["variant", "band"], sort=False)
+    return Picture(
+        "moves",
+        figure,
+        f"Maps of how much each latent moves the pixels of each digit. Means: {in_words(means['moved'].mean())}. "
+        f"Evenness over digits: {in_words(means['evenness'].mean())}.",
+        "Mean over the pixels; dotted: after 8 and 22 latents.",
+    )
+
+
+def traversals(rows: pd.DataFrame, paths: Paths) -> Picture:
+    """Figures 4, 5, 10 to 15: a block for each leading latent, a row for each digit, -2 to +2 standard deviations."""
+    row = rows.iloc[0]
+    shown = read_examples(paths[row["run"]])
+    moved = _of_seed(paths[row["run"]], row["seed"], "class_traversals")  # (n', M, steps, d)
+    heat = _changes(moved)
+    heat = heat / heat.max((1, 2), keepdims=True)
+    whole = np.concatenate([moved, heat[:, :, None]], 2)
+    across = 4
+    down = -(-len(whole) // across)
+    figure = Figure(figsize=(1.8 * across, 2.0 * down + 0.4))
+    axes = figure.subplots(down, across, squeeze=False).ravel()
+    for number, (axis, images) in enumerate(zip(axes, whole, strict=False)):
+        axis.imshow(tiled(images, tuple(shown["image"])), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        axis.set_title(f"latent {number + 1}")
+    for axis in axes:
+        axis.set_axis_off()
+    named = f"{row['label']}, {row['variant']}, seed {row['seed']}"
+    return Picture(
+        "traversals",
+        figure,
+        f"Digits while one of the {len(whole)} leading latents of {named} moves and the others stay at their mean.",
+        f"{named}. A row for each digit; from left to right the latent goes from -2 to +2 standard deviations of the "
+        "class; last column: the change between -1 and +1, each block to its largest.",
+    )
+
+
+def styles(rows: pd.DataFrame, paths: Paths) -> pd.DataFrame:
+    """Of drawn digits: whether the style of a draw is the same in all classes, and how much noise is in them.
+
+    `style` is the correlation over draws between two classes of ink (mean of x) and of slant (how far the mean of a
+    row of pixels shifts from row to row), a mean over both and all pairs of classes; `noise` the mean of x where all of
+    the shown real images are black.
+    """
+    records = []
+    for _, row in rows.iterrows():
+        shown = read_examples(paths[row["run"]])
+        drawn = _of_seed(paths[row["run"]], row["seed"], "class_drawn")  # (3, M, r, d)
+        _, height, width = shown["image"]
+        black = (shown["x"] == 0).all(0)
+        for part, number in PARTS.items():
+            images = drawn[number].reshape(*drawn.shape[1:3], height, width)
+            same = [_between_classes(each) for each in (images.mean((2, 3)), _slant(images))]
+            noise = float(drawn[number][..., black].mean())
+            records.append({**_named(row), "part": part, "style": float(np.mean(same)), "noise": noise})
+    return pd.DataFrame(records).assign(chance=float("nan"))
+
+
+def _slant(images: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The slope of the column on the row of a pixel, weighted by its ink: (M, r, h, w) to (M, r)."""
+    weight = images / np.maximum(images.sum((2, 3), keepdims=True), 1e-12)
+    row, column = (axis.astype(float) for axis in np.indices(images.shape[2:]))
+    down, across = (axis - (weight * axis).sum((2, 3), keepdims=True) for axis in (row, column))
+    spread = (weight * down**2).sum((2, 3))
+    return np.asarray((weight * down * across).sum((2, 3)) / np.maximum(spread, 1e-12))
+
+
+def _between_classes(values: NDArray[np.float64]) -> float:
+    """Mean correlation over draws of all pairs of classes: (M, r) to a number."""
+    with np.errstate(invalid="ignore"):  # NaN where a class does not vary
+        correlations = np.asarray(np.corrcoef(values))
+    return float(correlations[np.triu_indices(len(values), 1)].mean())
+
+
+def samples(rows: pd.DataFrame, paths: Paths) -> Picture:
+    """Figure 9: drawn digits, a row for each draw and a column for each class, at full and at reduced temperature."""
+    row = rows.iloc[0]
+    shown = read_examples(paths[row["run"]])
+    drawn = _of_seed(paths[row["run"]], row["seed"], "class_drawn")
+    figure = Figure(figsize=(7.2, 2.6))
+    for axis, (part, number) in zip(figure.subplots(1, len(PARTS)), PARTS.items(), strict=True):
+        images = tiled(drawn[number].swapaxes(0, 1), tuple(shown["image"]))  # a row for each draw
+        axis.imshow(images, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        axis.set_title(part)
+        axis.set_axis_off()
+    named = f"{row['label']}, {row['variant']}, seed {row['seed']}"
+    return Picture(
+        "samples",
+        figure,
+        f"Digits drawn from {named}: with all latents drawn, with 22 leading ones, and with these at temperature .8.",
+        f"{named}. Columns are classes, a row has the same draw for all; latents that are not drawn are at their mean.",
+    )
+
+
+def styles_kept(tables: Tables) -> Picture:
+    """Style kept across classes and noise on black ground, for each way to draw."""
+    found = tables["styles"]
+    figure = Figure(figsize=(6.4, 2.4))
+    axes = figure.subplots(1, 2, squeeze=False)[0]
+    names = [f"{variant}\n{part}" for variant, part in found[["variant", "part"]].itertuples(index=False)]
+    for axis, column, label in zip(axes, ("style", "noise"), ("correlation of style", "noise on black"), strict=True):
+        axis.barh(names, found[column], color=PALETTE["gin"])
+        axis.set(xlabel=label)
+        axis.invert_yaxis()
+    means = found.groupby(["variant", "part"], sort=False)
+    return Picture(
+        "styles",
+        figure,
+        f"Bars of style kept, {in_words(means['style'].mean())}, and of noise, {in_words(means['noise'].mean())}.",
+        "Style: correlation of ink and slant between classes, over draws. Noise: mean of x where real ones are black.",
     )
 
 

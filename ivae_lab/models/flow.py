@@ -8,13 +8,15 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
-from ivae_lab.distributions import Normal, NormalMixture, tempered
-from ivae_lab.models.model import Model
+from ivae_lab.distributions import Distribution, Normal, NormalMixture, tempered
+from ivae_lab.models.model import TRAVERSAL_STEPS, Model
 from ivae_lab.models.pixels import Pixels
 from ivae_lab.transforms import Transform
 from ivae_lab.types import Batch, DataSpec, NonNegativeFloat
 
-_REACH = 2.0  # standard deviations that a traversal reaches to either side, as in the figures of Sorrenson et al. 2020
+# As in the figures of Sorrenson et al. 2020: standard deviations that a traversal reaches to either side, the number of
+# latents that are moved, of those that are drawn where all others are taken for noise, and the reduced temperature.
+_REACH, _MOVED, _LEADING, _TEMPERATURE = 2.0, 24, 22, 0.8
 _LARGEST_BYTE = 255
 
 
@@ -115,7 +117,7 @@ class Flow(Model):
         return Normal(z, torch.full_like(z, -torch.inf))
 
     def examples(self, batch: Batch, noise: Tensor) -> dict[str, Tensor]:
-        """There and back again, the prior's parameters, and what there is to see of images.
+        """There and back again, the prior's parameters, and what there is to see of images (`_of_classes` where u is).
 
         Latents that are moved are those with the largest spread over the rows; their number among all is "traversed".
         """
@@ -125,11 +127,33 @@ class Flow(Model):
         if self.pixels is None:
             return shown
         moved, chosen = self.moved(z, _REACH)
-        return shown | {
+        shown |= {
             "drawn": self._shown(self.drawn(prior, noise)),
             "traversals": self._shown(moved),
             "traversed": chosen,
         }
+        return shown | self._of_classes(prior, noise) if self.u_dim else shown
+
+    def _of_classes(self, prior: Distribution, noise: Tensor) -> dict[str, Tensor]:
+        """What the latents of largest spread do to images of each u (Sorrenson et al. 2020, Figures 4, 5, 9 to 15).
+
+        "class_traversed" (n',) are these latents, by their spread under the prior where each u is as probable;
+        "class_traversals" (n', M, steps, d): one of them moves by up to 2 standard deviations of the class, the others
+        are at the class's mean; "class_drawn" (3, M, r, d): the same r draws for each u, of all latents, of the leading
+        22 with the others at their mean, and of these at a temperature of .8.
+        """
+        said = self.prior_parameters(prior)
+        mean, std = said["prior_mean"].unsqueeze(1), said["prior_std"].unsqueeze(1)  # (M, 1, n)
+        spread = (std**2).mean((0, 1)) + mean.var((0, 1), correction=0)  # (n,)
+        order = spread.topk(min(_MOVED, self.latent_dim)).indices  # (n',)
+        one_hot = nn.functional.one_hot(order, self.latent_dim).to(mean.dtype)  # (n', n)
+        steps = torch.linspace(-_REACH, _REACH, TRAVERSAL_STEPS, device=mean.device).unsqueeze(-1)
+        moved = mean + one_hot[:, None, None] * std * steps  # (n', M, steps, n)
+        leading = one_hot[:_LEADING].sum(0)  # 1 for these, (n,)
+        factors = (torch.ones_like(leading), leading, _TEMPERATURE * leading)
+        drawn = torch.stack([mean + std * factor * noise for factor in factors])  # (3, M, r, n)
+        shown = {"class_traversals": self._shown(moved), "class_drawn": self._shown(drawn)}
+        return shown | {"class_traversed": order}
 
     def _shown(self, z: Tensor) -> Tensor:
         """The x of latents, of images in [0, 1]: (..., n) to (..., d)."""

@@ -13,7 +13,7 @@ from ivae_lab.models.identifiability import Noise, Penalty
 from ivae_lab.types import Batch
 
 # What is drawn of a model of images: components or values of u, latents that are moved, and the steps of a move.
-_MOST_DRAWN, _MOST_TRAVERSED, _STEPS = 20, 10, 9
+_MOST_DRAWN, _MOST_TRAVERSED, TRAVERSAL_STEPS = 20, 10, 9
 
 
 class Model(nn.Module):
@@ -122,7 +122,7 @@ class Model(nn.Module):
         (n', steps, n), and which those are, (n',).
         """
         chosen = code.std(0).topk(min(_MOST_TRAVERSED, self.latent_dim)).indices  # (n',)
-        steps = torch.linspace(-reach, reach, _STEPS, device=code.device)
+        steps = torch.linspace(-reach, reach, TRAVERSAL_STEPS, device=code.device)
         to = code.mean(0)[chosen].unsqueeze(-1) + code.std(0)[chosen].unsqueeze(-1) * steps  # (n', steps)
         at = nn.functional.one_hot(chosen, self.latent_dim).to(code.dtype).unsqueeze(1)  # (n', 1, n)
         return code[0] * (1 - at) + to.unsqueeze(-1) * at, chosen
