@@ -16,7 +16,7 @@ Key = tuple[str, ...]
 
 
 def join(evidence: Evidence, kept: Evidence, cells: Sequence[Cell]) -> int:
-    """Fill in, from what is kept of the figure, the seeds that no run folder holds; how many those are.
+    """Fill in, from what is kept of this or another figure, the seeds that no run folder holds; how many those are.
 
     A kept row stands for a seed when its sweep has the first overrides and the configuration that it had then, but for
     keys that there were not then or are not any more, and the cell's names and columns are the row's. A further table
@@ -33,13 +33,14 @@ def join(evidence: Evidence, kept: Evidence, cells: Sequence[Cell]) -> int:
     taken = [key for key in asked if key in known]
     if not taken:
         return 0
-    from_records = old.loc[[known[key] for key in taken]]
+    elsewhere = [column for column in kept.figure.columns if column not in evidence.figure.columns]
+    from_records = old.loc[[known[key] for key in taken]].drop(columns=elsewhere)
     order = {key: place for place, key in enumerate(_asked(evidence, cells, names))}
     whole = pd.concat([new, from_records], ignore_index=True)
     whole["place"] = [order[key] for key in _keys(whole, names)]
     evidence.tables["rows"] = whole.sort_values("place", kind="stable").drop(columns="place").reset_index(drop=True)
-    for name in evidence.figure.tables:
-        if name in kept.tables:
+    for name, maker in evidence.figure.tables.items():
+        if name in kept.tables and kept.figure.tables[name] == maker:
             made = evidence.tables.get(name, kept.tables[name].iloc[:0])
             by_row = set(_RUN) <= set(kept.tables[name].columns)
             shared = [column for column in names if column in kept.tables[name] and column in made]

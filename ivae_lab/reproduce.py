@@ -217,7 +217,7 @@ def reproduce(figure: Figure, request: Request, console: Console) -> int:
     from ivae_lab.present import Evidence, gather, present, record
 
     console.rule(f"{figure.full_name}: {figure.title}")
-    kept = _records(figure, request.scale) if request.record else None
+    kept = _records(figure, request.scale) if request.record else []
     try:
         cells = expand(figure, request.scale, request.changed)
     except (HydraException, OmegaConfBaseException) as error:
@@ -234,7 +234,7 @@ def reproduce(figure: Figure, request: Request, console: Console) -> int:
         console.print(line, style="bold red", soft_wrap=True, highlight=False)
     evidence = Evidence(figure, request.scale, request.changed, request.command(figure))
     gather(figure, cells, found, evidence)
-    if kept is not None and (rows := join(evidence, kept, cells)):
+    if rows := sum(join(evidence, each, cells) for each in kept):
         console.print(f"{rows} rows that no run folder holds stay as they are recorded", soft_wrap=True)
     training.explain(evidence)
     if not evidence.done:
@@ -250,14 +250,16 @@ def reproduce(figure: Figure, request: Request, console: Console) -> int:
     return INCOMPLETE if evidence.missing or diverged else OK
 
 
-def _records(figure: Figure, scale: Scale) -> Evidence | None:
-    """What the project keeps of a figure in this scale."""
+def _records(figure: Figure, scale: Scale) -> list[Evidence]:
+    """What the project keeps in this scale of a figure, and of its paper's others, which may have the same sweeps."""
     from ivae_lab.present import recorded
 
-    kept = recorded(figure)
-    if kept is not None and kept.scale == "paper" and scale == "quick":
+    own = recorded(figure)
+    if own is not None and own.scale == "paper" and scale == "quick":
         raise ExperimentError(f"record: expected scale=paper, whose rows are kept of {figure.full_name}, got quick")
-    return kept if kept is not None and kept.scale == scale else None
+    others = [load(name) for name in names() if name.startswith(f"{figure.paper}/") and name != figure.full_name]
+    kept = [own, *map(recorded, others)]
+    return [each for each in kept if each is not None and each.scale == scale]
 
 
 def _set_aside(found: Found, cells: Sequence[Cell]) -> list[str]:

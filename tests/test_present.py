@@ -177,6 +177,23 @@ class TestJoin:
             {("paper", "VAE | [plain]"): 0, ("paper", "iVAE"): 0.05, ("7", "iVAE"): 0.05}
         )
 
+    def test_rows_of_the_same_sweep_in_another_figure_fill_in(
+        self, whole: Evidence, figure: Figure, cells: list[Cell], tmp_path: Path
+    ) -> None:
+        """Without its further columns, and without a table that it makes in another way."""
+        for cell in cells[:2]:
+            make_run(tmp_path, cell, [0, 1])
+        evidence, kept = evidence_of(figure, cells, tmp_path), self.kept(whole)
+        columns, made, done = list(evidence.tables["rows"].columns), dict(evidence.tables), evidence.done
+        kept.tables["rows"]["trainer.lr"] = 0.1
+        kept.figure = figure.model_copy(
+            update={"name": "other", "columns": [*figure.columns, "trainer.lr"], "tables": {"means": "another"}}
+        )
+        assert join(evidence, kept, cells) == 8 - done > 0
+        assert evidence.missing == []
+        assert list(evidence.tables["rows"].columns) == columns
+        assert evidence.tables.get("means") is made.get("means")
+
     def test_what_neither_has_stays_missing(
         self, whole: Evidence, figure: Figure, cells: list[Cell], tmp_path: Path
     ) -> None:
