@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ivae_lab.nets import MLP
 from ivae_lab.types import DataSpec, PositiveFloat, PositiveInt
 
-CouplingKind = Literal["gin", "affine", "additive"]
+CouplingKind = Literal["gin", "gin_mean", "affine", "additive"]
 Start = Literal["identity", "random"]  # the last layer of a coupling's networks at zero, or as PyTorch draws it
 Subnetwork = Callable[[int, int], nn.Module]  # (inputs, outputs) to a network
 
@@ -108,8 +108,10 @@ class Coupling(Transform):
     with scales clamped to (-c, c) by c tanh. `affine` is RealNVP's (Dinh et al. 2016), one network giving s and t
     (Kingma and Dhariwal 2018). `gin`: the last scale is minus the sum of the others, so that volume is preserved and
     the log-determinant is 0 (Sorrenson et al. 2020, Section 4.1, Equations 8 and 9); what the network gives for it is
-    not used, but is among the parameters that the paper counts. That last scale is not clamped, and a half of one
-    dimension has none. `additive`: no scales, NICE's (Dinh et al. 2014).
+    not used, but is among the parameters that the paper counts. That last scale is not clamped, so a half of 392 pixels
+    can have one of exp(782), and a half of one dimension has none. `gin_mean`: volume is preserved as in FrEIA, the
+    authors' library: from all scales their mean is subtracted, so that each is within (-2 c, 2 c). `additive`: no
+    scales, NICE's (Dinh et al. 2014).
 
     Parameters
     ----------
@@ -165,6 +167,8 @@ class Coupling(Transform):
         if self.kind == "gin":
             free = scale[:, :-1]
             scale = torch.cat([free, -free.sum(1, keepdim=True)], 1)
+        elif self.kind == "gin_mean":
+            scale = scale - scale.mean(1, keepdim=True)
         return scale, shift
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ivae_lab.build import ConfigError
 from ivae_lab.distributions import Normal
-from ivae_lab.engine.evaluate import encode, settle
+from ivae_lab.engine.evaluate import encode, principal_std, settle
 from ivae_lab.engine.module import SeedsModule
 from ivae_lab.models.flow import Flow
 from ivae_lab.models.model import Model
@@ -191,6 +191,15 @@ class TestExamplesOfClasses:
         leading[arrays["class_traversed"][:22]] = 1
         for place, factor in enumerate((torch.ones(64), leading, 0.8 * leading)):
             torch.testing.assert_close(drawn[place], (factor * noise).expand(3, 5, 64), atol=1e-3, rtol=0)
+
+
+def test_principal_components_of_bytes_are_scikit_learns() -> None:
+    from sklearn.decomposition import PCA
+
+    x = torch.randint(0, 256, (200, 12), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    x[:, 3] = 7  # a component of no spread
+    expected = np.sqrt(PCA().fit(x.numpy() / 255).explained_variance_)
+    np.testing.assert_allclose(principal_std(x), expected, atol=1e-7)
 
 
 class TestClassStatistics:

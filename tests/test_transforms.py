@@ -26,7 +26,7 @@ from ivae_lab.transforms import (
 )
 from ivae_lab.types import DataSpec, Image
 
-KINDS: list[CouplingKind] = ["gin", "affine", "additive"]
+KINDS: list[CouplingKind] = ["gin", "gin_mean", "affine", "additive"]
 IMAGE = Image(1, 8, 8)
 
 
@@ -110,7 +110,7 @@ class TestEveryTransform:
         torch.testing.assert_close(own[0], log_det[2])
 
 
-@pytest.mark.parametrize("kind", ["gin", "additive"])
+@pytest.mark.parametrize("kind", ["gin", "gin_mean", "additive"])
 @pytest.mark.parametrize("make", [lambda kind: flat(10, kind), of_images])
 def test_gin_and_nice_keep_every_volume(kind: CouplingKind, make: Callable[[CouplingKind], Transform]) -> None:
     torch.manual_seed(0)
@@ -118,6 +118,19 @@ def test_gin_and_nice_keep_every_volume(kind: CouplingKind, make: Callable[[Coup
     x = rows(64 if isinstance(transform, ImageCouplings) else 10)
     assert torch.equal(transform(x)[1], torch.zeros(len(x), dtype=x.dtype))
     assert torch.linalg.slogdet(jacobian(transform, x[0])).logabsdet.abs() < 1e-10
+
+
+def test_scales_from_which_the_mean_is_taken_stay_bounded_and_one_that_balances_them_does_not() -> None:
+    largest = {}
+    for kind in ("gin", "gin_mean"):
+        given = torch.cat([torch.full((1, 100), 50.0), torch.zeros(1, 100)], 1)  # 99 of 100 log-scales at the clamp
+        given[0, 99] = -50.0
+        coupling = Coupling(200, kind, nn.Linear, clamp=2.0)
+        scale, _ = coupling._scale_and_shift(given)
+        assert scale.sum().abs() < 1e-3
+        largest[kind] = scale.abs().max().item()
+    assert largest["gin"] == pytest.approx(198)
+    assert largest["gin_mean"] < 4
 
 
 def test_glow_does_not_keep_volumes() -> None:
@@ -156,7 +169,7 @@ class TestStart:
 
 
 class Linear(nn.Module):
-    """A network for couplings with scales that sum to zero after clamping, so that FrEIA subtracts a mean of zero."""
+    """A network for couplings; balanced: of scales whose sum is zero, so that what FrEIA subtracts is zero."""
 
     def __init__(self, inputs: int, outputs: int, balanced: bool) -> None:
         super().__init__()
@@ -188,7 +201,14 @@ class TestAgainstFrEIA:
         options = {"subnet_constructor": given, "clamp": 2.0, "clamp_activation": "TANH"}
         return kind([(first + second,)], **options)
 
-    @pytest.mark.parametrize(("kind", "block"), [("gin", freia.GINCouplingBlock), ("affine", freia.GLOWCouplingBlock)])
+    @pytest.mark.parametrize(
+        ("kind", "block"),
+        [
+            ("gin", freia.GINCouplingBlock),  # the last scale is what would balance the others: the same if all do
+            ("gin_mean", freia.GINCouplingBlock),
+            ("affine", freia.GLOWCouplingBlock),
+        ],
+    )
     def test_a_block_is_theirs(self, kind: CouplingKind, block: type[nn.Module]) -> None:
         torch.manual_seed(0)
         ours = Coupling(8, kind, lambda i, o: Linear(i, o, kind == "gin"), clamp=2.0)

@@ -250,7 +250,7 @@ PARTS = {"all latents": 0, "22 leading": 1, "22 leading, T = .8": 2}  # of `clas
 def image_spectra(rows: pd.DataFrame, paths: Paths) -> pd.DataFrame:
     """Standard deviations of all latents of the test images, and of the principal components of x, falling.
 
-    Principal components are fitted to the training images and have the noise of the training added: N(0, .01^2).
+    Principal components are of the test images too, and have the noise of the training added: N(0, .01^2).
     """
     parts = []
     for _, row in rows.iterrows():
@@ -259,7 +259,7 @@ def image_spectra(rows: pd.DataFrame, paths: Paths) -> pd.DataFrame:
         std, _ = spectrum(latents)
         parts.append(pd.DataFrame({**_named(row), "rank": np.arange(1, len(std) + 1), "std": std}))
     for _, row in rows.drop_duplicates(["variant", "data", "data_seed"]).iterrows():
-        std = _principal_spreads(paths[row["run"]])
+        std = np.sqrt(read_examples(paths[row["run"]])["principal_std"] ** 2 + NOISE_STD**2)
         named = {**_named(row), "label": LINEAR, "method": "pca"}
         parts.append(pd.DataFrame({**named, "rank": np.arange(1, len(std) + 1), "std": std}))
     return pd.concat(parts)
@@ -267,19 +267,6 @@ def image_spectra(rows: pd.DataFrame, paths: Paths) -> pd.DataFrame:
 
 def _named(row: pd.Series[Any]) -> dict[str, Any]:
     return {column: row[column] for column in OF_DIGITS}
-
-
-def _principal_spreads(folder: Path) -> NDArray[np.float64]:
-    """Of the images that a run was trained on, in units of their values in [0, 1]."""
-    from omegaconf import DictConfig, OmegaConf
-    from sklearn.decomposition import PCA
-
-    from ivae_lab.engine.run import draw_data
-
-    config = OmegaConf.load(folder / "config.yaml")
-    assert isinstance(config, DictConfig)
-    x = draw_data(config).train.x.numpy().astype(np.float32) / 255
-    return np.asarray(np.sqrt(PCA(svd_solver="covariance_eigh").fit(x).explained_variance_ + NOISE_STD**2))
 
 
 def knees(rows: pd.DataFrame, paths: Paths) -> pd.DataFrame:

@@ -14,6 +14,7 @@ from ivae_lab.metrics.estimate import Estimate
 from ivae_lab.types import Batch, Image, Splits
 
 EXAMPLES, IMAGES, DRAWS = 1000, 100, 8  # rows in examples.npz, of images fewer; draws from each part of the prior
+_LARGEST_BYTE = 255
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,10 @@ def encode(stack: Stack, splits: Splits, device: torch.device) -> list[Encoded]:
 
 
 def examples(stack: Stack, rows: Batch, image: Image | None, device: torch.device) -> dict[str, np.ndarray[Any, Any]]:
-    """At most `EXAMPLES` evenly spaced rows as every seed reconstructs them, and the priors: arrays of examples.npz."""
+    """At most `EXAMPLES` evenly spaced rows as every seed reconstructs them, and the priors: arrays of examples.npz.
+
+    Of images with as many latents as pixels also "principal_std", of the principal components of all rows, falling.
+    """
     most = IMAGES if rows.x.dtype == torch.uint8 else EXAMPLES
     chosen = torch.linspace(0, len(rows) - 1, min(most, len(rows))).long()
     batch = rows[chosen].to(device)
@@ -54,7 +58,15 @@ def examples(stack: Stack, rows: Batch, image: Image | None, device: torch.devic
     said = {name: value.cpu().numpy() for name, value in stack.map("examples", batch, noise).items()}  # (S, ...)
     arrays = {"index": batch.index, "x": batch.x, "u": batch.u, "sources": batch.z}
     shape = {} if image is None else {"image": np.array(image.shape)}
+    if image is not None and stack.template.latent_dim == rows.x.shape[1]:
+        shape["principal_std"] = principal_std(rows.x)
     return said | shape | {name: part.cpu().numpy() for name, part in arrays.items() if part is not None}
+
+
+def principal_std(x: torch.Tensor) -> np.ndarray[Any, Any]:
+    """What a linear method makes of images: standard deviations of their principal components, of pixels in [0, 1]."""
+    variances = torch.linalg.eigvalsh(torch.cov(x.T.double() / _LARGEST_BYTE)).flip(0)
+    return np.asarray(np.sqrt(variances.clamp(min=0).cpu().numpy()))
 
 
 def posterior_means(stack: Stack, data: Batch, rows: torch.Tensor) -> torch.Tensor:
