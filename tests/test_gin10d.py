@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from omegaconf import DictConfig, OmegaConf
 
 from ivae_lab.build import build
@@ -111,6 +112,17 @@ class TestMixing:
         np.testing.assert_array_equal(one, again)
         assert not np.allclose(one.std(0), other.std(0), rtol=0.1)
 
+    @pytest.mark.parametrize(("mixing", "keeps"), [("affine", False), ("gin", True), ("gin_mean", True)])
+    def test_volumes_are_kept_by_the_couplings_that_keep_them(
+        self, make: Callable[..., GIN10D], mixing: str, keeps: bool
+    ) -> None:
+        data, step = make(mixing=mixing), 1e-2
+        start = np.random.default_rng(0).normal(size=10)
+        moved = np.concatenate([start + step * np.eye(10), start - step * np.eye(10)])
+        x = data._mixed(moved, 1).double().numpy()
+        log_volume = np.linalg.slogdet((x[:10] - x[10:]) / (2 * step)).logabsdet
+        assert (abs(log_volume) < 0.1) == keeps  # x is float32
+
     def test_points_gap_and_noise_leave_clusters_and_mixing_as_they_are(self, make: Callable[..., GIN10D]) -> None:
         """So that data sets of two sizes are the same experiment: sums over rows agree as far as samples do."""
         few, many = (make(points=points, noise_std=0.0)(1).train for points in (20_000, 30_000))
@@ -136,6 +148,7 @@ class TestSplit:
         ({"modulation_range": [-1, 1]}, "modulation_range"),
         ({"split": [0.5, 0.6, 0]}, "expected split to be three fractions that sum to 1"),
         ({"clusters": 0}, "clusters"),
+        ({"mixing": "additive"}, "mixing"),
     ],
 )
 def test_refuses_what_cannot_be(make: Callable[..., GIN10D], changes: dict[str, Any], message: str) -> None:

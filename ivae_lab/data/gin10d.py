@@ -16,12 +16,12 @@ from ivae_lab.types import Batch, Count, DataSpec, Fraction, NonNegativeFloat, P
 
 @dataclass(frozen=True, kw_only=True)
 class GIN10D:
-    r"""Clusters in a few dimensions and faint noise in the others, mixed by a random compressible flow.
+    r"""Clusters in a few dimensions and faint noise in the others, mixed by a random flow.
 
     .. math:: z \sim N(\mu_u, \mathrm{diag}\, \sigma_u^2), \quad \epsilon \sim N(0, s^2 I), \quad x = f(z, \epsilon)
 
-    u is the cluster, drawn uniformly for each row, and f is a flow of affine couplings with random weights, so that
-    noise and sources are mixed. Sorrenson et al. 2020, Section 4.3; sources are z.
+    u is the cluster, drawn uniformly for each row, and f is a flow of couplings with random weights, so that noise and
+    sources are mixed. Sorrenson et al. 2020, Section 4.3; sources are z.
 
     Parameters
     ----------
@@ -37,9 +37,10 @@ class GIN10D:
         Factor on the means: above 1 clusters are farther apart, at the same variances.
     noise_std
         s.
-    blocks, hidden, layers, clamp
-        Of the mixing: blocks of two couplings, width and number of linear maps of their networks, and the bound of the
-        log-scales; see `transforms.Coupling`.
+    mixing, blocks, hidden, layers, clamp
+        Of the mixing: the kind of its couplings, blocks of two of them, width and number of linear maps of their
+        networks, and the bound of the log-scales; see `transforms.Coupling`. The paper's kind is `affine`, which
+        changes volumes, so that no GIN is its inverse; of `gin` and `gin_mean` one is.
     split
         Fractions of the rows for training, validation and test; the rows of each are chosen at random.
     """
@@ -53,6 +54,7 @@ class GIN10D:
     modulation_range: list[NonNegativeFloat]
     gap: NonNegativeFloat
     noise_std: NonNegativeFloat
+    mixing: Literal["affine", "gin", "gin_mean"]
     blocks: PositiveInt
     hidden: PositiveInt
     layers: PositiveInt
@@ -92,7 +94,7 @@ class GIN10D:
         """(N, n) to x, (N, n): of one seed the same map, however many points there are and however they lie."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(np.random.default_rng([seed, 2]).integers(2**63)))
-            sizes = (self.x_dim, self.blocks, "affine", self.hidden, self.layers, self.clamp)
-            mixing = Chain(fully_connected(*sizes, start="random")).double()  # type: ignore[arg-type]
+            shape = (self.mixing, self.hidden, self.layers, self.clamp)
+            mixing = Chain(fully_connected(self.x_dim, self.blocks, *shape, start="random")).double()
         with torch.no_grad():
             return mixing(torch.from_numpy(latents))[0].float()  # type: ignore[no-any-return]
