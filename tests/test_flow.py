@@ -20,11 +20,12 @@ from ivae_lab.engine.module import SeedsModule
 from ivae_lab.models.flow import Flow
 from ivae_lab.models.model import Model
 from ivae_lab.priors.statistics import ClassStatistics
+from ivae_lab.transforms import Chain, Transform
 from ivae_lab.types import Batch, DataSpec, Image, Splits
 
 Compose = Callable[..., DictConfig]
 ModelOf = Callable[[DictConfig, DataSpec], Model]
-FLAT = ("gin", "glow", "nice", "gmm_flow", "iflow")
+FLAT = ("gin", "gin_released", "glow", "nice", "gmm_flow", "iflow")
 TWO_D, FOUR_D = (DataSpec(n, 3, 2, 1000, False) for n in (2, 4))
 
 
@@ -53,7 +54,10 @@ def settled(model: Flow, rows: int = 300) -> Flow:
     return model
 
 
-@pytest.mark.parametrize(("name", "size", "count"), [*((name, 2, 250) for name in FLAT), ("gin", 3, 70)])
+IN_3D = (("gin", 3, 70), ("gin_released", 3, 70))
+
+
+@pytest.mark.parametrize(("name", "size", "count"), [*((name, 2, 250) for name in FLAT), *IN_3D])
 def test_the_density_integrates_to_one(name: str, size: int, count: int, composed: Compose, model_of: ModelOf) -> None:
     """Of two dimensions GIN has no scales, of three one half has them."""
     model = settled(flow_of(model_of, composed, name, DataSpec(size, 3, 2, 1000, False)))
@@ -104,6 +108,7 @@ class TestSampling:
     ("name", "spec", "numbers"),
     [
         ("gin", DataSpec(10, 5, 2, 1000, False), 4_480),
+        ("gin_released", DataSpec(10, 5, 2, 1000, False), 4_480),
         ("glow", DataSpec(10, 5, 2, 1000, False), 4_480),
         ("glow_images", DataSpec(784, 10, None, 1000, True, Image(1, 28, 28)), 2_620_192),
         ("gin_images", DataSpec(784, 10, None, 1000, True, Image(1, 28, 28)), 2_620_192),
@@ -145,6 +150,24 @@ class TestLoss:
         b = x.double().numpy()
         nats = -norm.logpdf(b, b.mean(0), b.std(0)).mean(1)
         np.testing.assert_allclose(found, nats / np.log(2), rtol=1e-4)
+
+
+class Stretch(Transform):
+    """Makes one latent wider and another narrower, and keeps the volume."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x * torch.tensor([30.0, 1 / 30, 1, 1], dtype=x.dtype), torch.zeros_like(x[:, 0])
+
+
+def test_the_likelihood_does_not_say_which_of_gins_latents_is_wide(composed: Compose, model_of: ModelOf) -> None:
+    """So the spectrum from which the paper reads importance is left to where the training starts and goes."""
+    model = flow_of(model_of, composed, "gin", FOUR_D, "model.noise_std=0")
+    x, u = torch.randn(90, 4, dtype=torch.float64), torch.arange(90) % 3
+    batch, end = batch_of(x, u), torch.tensor(1.0)
+    before, narrow = model.loss(batch, x[:, :0], end)["loss"], model.posterior_mean(batch).std(0)
+    model.transform = Chain([model.transform, Stretch()])
+    torch.testing.assert_close(model.loss(batch, x[:, :0], end)["loss"], before)
+    assert (model.posterior_mean(batch).std(0) / narrow)[0].item() == pytest.approx(30)
 
 
 class TestExamplesOfClasses:
