@@ -42,7 +42,8 @@ def _tiny(*overrides: str) -> DictConfig:
     config = _composed(*overrides)
     if _is_for_images(config) and not any(each.startswith("data=") for each in overrides):
         latent_dim = ["model.latent_dim=2"] * ("latent_dim" in config.model)
-        config = _composed("data=digits", *latent_dim, *overrides)
+        grey = ["data.binarisation=none", "data.test_binarisation=none"] * ("transform" in config.model)  # of flows
+        config = _composed("data=digits", *grey, *latent_dim, *overrides)
     for group, sizes in TINY.items():
         for key in sizes.keys() & config[group].keys():
             config[group][key] = sizes[key]

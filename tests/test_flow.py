@@ -306,6 +306,10 @@ class TestRefuses:
         with pytest.raises(ConfigError, match="model: expected real-valued observations for a flow"):
             model_of(composed("model=iflow"), DataSpec(4, 3, 2, 100, True))
 
+    def test_images_that_are_drawn_anew(self, composed: Compose, model_of: ModelOf) -> None:
+        with pytest.raises(ConfigError, match=r"expected grey levels .*got images that are binarised anew"):
+            model_of(composed("model=gin_images"), DataSpec(64, 3, None, 100, True, Image(1, 8, 8, redrawn=True)))
+
     def test_a_prior_that_is_fitted(self, composed: Compose, model_of: ModelOf) -> None:
         with pytest.raises(ConfigError, match="expected a prior that is not fitted to encoded data for a flow"):
             model_of(composed("model=gmm_flow", "prior=gmm_fitted"), TWO_D)

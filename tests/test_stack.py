@@ -219,7 +219,8 @@ def family(model: str) -> tuple[str, ...]:
     """200 steps of a model as its YAML has it, on small data; of images 20 (test_image_nets.py has more networks)."""
     if model.startswith(("gin_images", "glow_images")):
         # Ten steps: the rounding of 1e-8 after one is 1e-6 by then, and a ReLU that flips makes 1e-4 of it later.
-        return (f"model={model}", *IMAGES, *CALM, "trainer.steps=10", "model.transform.hidden=32")
+        grey = ("data.binarisation=none", "data.test_binarisation=none")
+        return (f"model={model}", *IMAGES, *grey, *CALM, "trainer.steps=10", "model.transform.hidden=32")
     if model.removesuffix("_released").endswith("_images"):
         return (f"model={model}", *IMAGES, *CALM, "model/networks=mlp")
     if model in ("rvqvae", "ae"):

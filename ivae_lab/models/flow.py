@@ -33,8 +33,8 @@ class Flow(Model):
     Parameters
     ----------
     spec
-        The data it is for. Images are taken as b / 255 (less 1/2 where they have colours), never binarised. Their bytes
-        are not dequantised beyond the noise, so a density of them has no upper bound.
+        The data it is for. Images are taken as b / 255 (less 1/2 where they have colours), and must not be drawn as 0
+        or 1 anew. Their bytes are not dequantised beyond the noise, so a density of them has no upper bound.
     prior
         (latent_dim, u_dim) to a module of the group `prior`.
     transform
@@ -56,6 +56,9 @@ class Flow(Model):
         self.pixels = Pixels(spec.image, spec.binary) if spec.image is not None else None
         if spec.binary and spec.image is None:
             raise ValueError("expected real-valued observations for a flow, which has a density of x, got binary ones")
+        if spec.image is not None and spec.image.redrawn:
+            keys = "data.binarisation=none data.test_binarisation=none"
+            raise ValueError(f"expected grey levels for a flow ({keys}), got images that are binarised anew")
         self.latent_dim, self.noise_dim, self.u_dim = spec.x_dim, 0, spec.u_dim
         self.noise_std, self.live_dim = noise_std, spec.x_dim if noise_std else 0
         self.transform = transform(spec)
