@@ -118,4 +118,6 @@ def matrices(tables: Tables) -> Picture:
         axis.imshow(square, vmin=0, vmax=1, cmap="Blues", alpha=0.6)
         axis.set(title=name, xlabel="seed", ylabel="seed", xticks=range(len(seeds)), yticks=range(len(seeds)))
     means = "; ".join(f"{name} {own['value'].mean():.2f}" for name, own in groups.items()).replace("\n", ", ")
-    return Picture("pairs", figure, f"MCC of pairs of seeds. Means: {means}.", "MCC between the posterior means of two seeds.")
+    return Picture(
+        "pairs", figure, f"MCC of pairs of seeds. Means: {means}.", "MCC between the posterior means of two seeds."
+    )
