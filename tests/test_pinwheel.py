@@ -32,7 +32,7 @@ def test_untwisted_it_is_a_blob_in_each_direction(make: Callable[..., Pinwheel])
     assert rows.u is not None
     for arm in range(5):
         own = rows.x[rows.u == arm].double().numpy() / 10
-        angle = 2 * np.pi * arm / 5
+        angle = -2 * np.pi * arm / 5
         along, across = own @ [np.cos(angle), np.sin(angle)], own @ [-np.sin(angle), np.cos(angle)]
         assert along.mean() == pytest.approx(1, abs=0.02)
         assert across.mean() == pytest.approx(0, abs=0.005)
@@ -45,7 +45,7 @@ def test_an_arm_bends_by_the_exponential_of_its_radius(make: Callable[..., Pinwh
     assert rows.u is not None
     x = rows.x.double().numpy() / 10
     radius = np.hypot(*x.T)
-    expected = 2 * np.pi * rows.u.numpy() / 3 + 0.25 * np.exp(radius)
+    expected = -2 * np.pi * rows.u.numpy() / 3 - 0.25 * np.exp(radius)
     turns = (np.arctan2(x[:, 1], x[:, 0]) - expected) / (2 * np.pi)
     assert np.allclose(turns, np.round(turns), atol=1e-5)
 

@@ -16,11 +16,11 @@ class Pinwheel:
     r"""Gaussian blobs at distance 1 from the centre, in M directions, twisted the more the farther out.
 
     .. math:: r \sim N(1, s_r^2), \quad t \sim N(0, s_t^2), \quad
-       x = c\, R\!\left(2 \pi u / M + a e^{r}\right) (r, t)^T
+       x = c\, R\!\left(-2 \pi u / M - a e^{r}\right) (r, t)^T
 
     R(angle) is a rotation; u is the arm, drawn uniformly for each row. Johnson et al. 2016, Composing graphical models
-    with neural networks, Section 6 and Figure 1, as their code draws it: https://arxiv.org/abs/1603.06277. There are
-    no true sources: the map from (arm, r, t) to x is one of many.
+    with neural networks: https://arxiv.org/abs/1603.06277, as their code draws it, but for the same number of rows in
+    each arm. There are no true sources: the map from (arm, r, t) to x is one of many.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ class Pinwheel:
         rng = np.random.default_rng([seed, 0])
         u = rng.integers(self.arms, size=self.points)  # (N,)
         blob = rng.standard_normal((self.points, 2)) * [self.radial_std, self.tangential_std] + [1, 0]  # (N, 2)
-        angle = 2 * np.pi * u / self.arms + self.rate * np.exp(blob[:, 0])  # (N,)
+        angle = -2 * np.pi * u / self.arms - self.rate * np.exp(blob[:, 0])  # (N,)
         turned = (blob[:, 0] + 1j * blob[:, 1]) * np.exp(1j * angle)  # the plane as complex numbers
         x = self.scale * np.stack([turned.real, turned.imag], 1)  # (N, 2)
         whole = Batch(torch.from_numpy(x.astype(np.float32)), torch.from_numpy(u), None, torch.arange(self.points))
