@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.stats import zscore
 
 from ivae_lab.metrics.mcc import match
 from ivae_lab.pairs import pairs_of, pseudo_values
@@ -19,7 +21,8 @@ from ivae_lab.results import read_latents
 CELL = ["variant", "label", "method", "data", "data_seed"]  # what seeds are compared within
 SCORES = {"all": "mcc_strong", "in": "mcc_in", "out": "mcc_out"}  # by the rows that are scored
 SHOWN = {"mcc_strong": "permutation and sign", "mcc_out": "affine, out of sample"}
-ARMS = "viridis"
+ALIGNED = {"permuted": "permutation and sign", "affine": "affine"}  # columns of `spaces`
+ARMS, DRAWN = "viridis", 300  # rows of each seed that are drawn
 Paths = Mapping[str, Path]
 Array = NDArray[np.float64]
 
@@ -56,8 +59,10 @@ def agreement_by_seed(rows: pd.DataFrame, paths: Paths) -> pd.DataFrame:
 
 
 def spaces(rows: pd.DataFrame, paths: Paths) -> pd.DataFrame:
-    """Latents of every seed on the test rows: as they are (`alignment` permutation: signs and order of the first
-    seed's) and after the affine map that brings them nearest to the first seed's, by least squares.
+    """Latents of every seed on the first test rows, standardised and aligned with the first seed's in two ways.
+
+    `permuted_1`, `permuted_2`: permutation and sign only; `affine_1`, `affine_2`: the linear map that brings them
+    nearest to the first seed's, by least squares. Both are found on all test rows.
     """
     records = []
     for cell, runs in _settings(rows):
@@ -65,33 +70,36 @@ def spaces(rows: pd.DataFrame, paths: Paths) -> pd.DataFrame:
         for seed, run in runs.items():
             arrays = read_latents(paths[run])
             test = arrays["split"] == "test"
-            latents = arrays["mean"][arrays["seed"].tolist().index(seed)][test].astype(float)  # (N, 2)
-            latents = (latents - latents.mean(0)) / latents.std(0)
+            latents = zscore(arrays["mean"][arrays["seed"].tolist().index(seed)][test].astype(np.float64))  # (N, 2)
+            if not np.isfinite(latents).all():
+                continue  # a seed that diverged has nothing to draw
             reference = latents if reference is None else reference
             found = match(latents, reference)
-            permuted = latents[:, found.columns] * np.sign(found.correlations)
-            affine = latents @ np.linalg.lstsq(latents, reference, rcond=None)[0]  # both are centred
-            for alignment, z in {"permutation and sign": permuted, "affine": affine}.items():
-                own = {"alignment": alignment, "seed": seed, "arm": arrays["u"][test], "z1": z[:, 0], "z2": z[:, 1]}
-                records.append(pd.DataFrame(own).assign(**cell))
-    return pd.concat(records).round(4)
+            aligned = {
+                "permuted": latents[:, found.columns] * np.sign(found.correlations),
+                "affine": latents @ np.linalg.lstsq(latents, reference, rcond=None)[0],  # both are centred
+            }
+            columns = {f"{name}_{axis + 1}": z[:, axis] for name, z in aligned.items() for axis in range(2)}
+            own = pd.DataFrame({"arm": arrays["u"][test], **columns})[:DRAWN]
+            records.append(own.assign(**cell, seed=seed))
+    return pd.concat(records).round(3)
 
 
 def latent_spaces(tables: Tables) -> Picture:
-    """Figure 2: a panel for each seed, a row for each alignment, model and variant, coloured by arm."""
+    """Figure 2: a panel for each seed, a row for each model, variant and alignment, coloured by arm."""
     table = tables["spaces"]
-    by = ["label", "variant", "alignment"]
-    groups = list(table.groupby(by, sort=False))
-    seeds = table["seed"].unique()
-    names = [(*group, seed) for group, _ in groups for seed in seeds]
-    figure, axes = panels(map(str, names), width=1.7, height=1.6, columns=len(seeds))
-    for group, own in groups:
-        for seed in seeds:
-            axis, part = axes[str((*group, seed))], own[own["seed"] == seed]
-            axis.scatter(part["z1"], part["z2"], c=part["arm"], cmap=ARMS, s=2, linewidths=0, rasterized=True)
-            axis.set(title=f"seed {seed}", xticks=[], yticks=[])
-            if seed == seeds[0]:
-                axis.set_ylabel(f"{group[0]}, {group[1]}\n{group[2]}", fontsize=6)
+    groups, seeds = dict(list(table.groupby(["label", "variant"], sort=False))), table["seed"].unique()
+    keys = list(product(groups, ALIGNED, seeds))
+    figure, axes = panels(map(str, keys), width=1.7, height=1.6, columns=len(seeds))
+    for key, axis in zip(keys, axes.values(), strict=True):
+        (label, variant), alignment, seed = key
+        own = groups[label, variant]
+        part = own[own["seed"] == seed]
+        z = part[f"{alignment}_1"], part[f"{alignment}_2"]
+        axis.scatter(*z, c=part["arm"], cmap=ARMS, s=3, linewidths=0, rasterized=True)
+        axis.set(title=f"seed {seed}", xticks=[], yticks=[])
+        if seed == seeds[0]:
+            axis.set_ylabel(f"{label}, {variant}\n{ALIGNED[alignment]}", fontsize=6)
     return Picture(
         "fig2",
         figure,
@@ -108,15 +116,16 @@ def matrices(tables: Tables) -> Picture:
         for (label, variant, score), own in pairs.groupby(["label", "variant", "score"], sort=False)
         if score in SHOWN
     }
-    seeds = sorted({*pairs["seed_a"], *pairs["seed_b"]})
     figure, axes = panels(groups, width=2.4, height=2.3, columns=2)
     for name, axis in axes.items():
-        square = np.full((len(seeds), len(seeds)), np.nan)
-        for a, b, value in groups[name][["seed_a", "seed_b", "value"]].itertuples(index=False):
-            square[seeds.index(b), seeds.index(a)] = value
-            axis.annotate(f"{value:.2f}", (seeds.index(a), seeds.index(b)), ha="center", va="center", fontsize=6)
+        square = groups[name].pivot(index="seed_b", columns="seed_a", values="value")
         axis.imshow(square, vmin=0, vmax=1, cmap="Blues", alpha=0.6)
-        axis.set(title=name, xlabel="seed", ylabel="seed", xticks=range(len(seeds)), yticks=range(len(seeds)))
+        for (row, column), value in np.ndenumerate(square):
+            if np.isfinite(value):
+                axis.annotate(f"{value:.2f}", (column, row), ha="center", va="center", fontsize=6)
+        axis.set(title=name, xlabel="seed", ylabel="seed")
+        axis.set_xticks(range(square.shape[1]), square.columns)
+        axis.set_yticks(range(square.shape[0]), square.index)
     means = "; ".join(f"{name} {own['value'].mean():.2f}" for name, own in groups.items()).replace("\n", ", ")
     return Picture(
         "pairs", figure, f"MCC of pairs of seeds. Means: {means}.", "MCC between the posterior means of two seeds."
