@@ -50,10 +50,10 @@ COEFFICIENTS: list[Coefficient] = ["pearson", "spearman"]
 CHANCE_DRAWS, DRAWS = 10, 200
 FEWEST_ROWS = 4  # a half of two rows has a correlation
 OK, BAD_INPUT = 0, 2
-SCORED = {"all": "all rows", "in": "the half of the fit", "out": "the other half"}
+SCORED = {"all": "all", "in": "fitted", "out": "others"}
 MEANING = """\
 strong: permutation and sign only. weak: a CCA of this rank first, fitted on a random half of the rows.
-scored on: where the one-to-one assignment was solved, too. points: rows there.
+scored on: how many rows, all or those that the CCA was fitted on or the others; the assignment was solved there, too.
 95%: percentile bootstrap over rows, alignment and assignment solved again; not over seeds, as there is one pair.
 chance: the same number with the rows of B re-paired at random, the mean of {chance} re-pairings."""
 _UNREADABLE = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error)
@@ -280,11 +280,11 @@ def score(a: Floats, b: Floats, draws: int = DRAWS) -> list[Row]:
     estimates = {
         seed: Estimate(table, table, None, None, np.arange(len(table)), {}) for seed, table in enumerate((a, b))
     }
-    intervals = {coefficient: metric.intervals_over_rows(a, b, coefficient, draws) for coefficient in COEFFICIENTS}
+    intervals = metric.intervals_over_rows(a, b, draws)
     rows = []
     for row in metric.pairs(estimates):
         variant = {key: row[key] for key in ("coefficient", "alignment", "rank", "scored", "points", "value")}
-        low, high = intervals[row["coefficient"]][row["alignment"], row["rank"], row["scored"]]
+        low, high = intervals[row["coefficient"], (row["alignment"], row["rank"], row["scored"])]
         rows.append(variant | {"low": low, "high": high, "chance": row["chance"]})
     return rows
 
@@ -297,7 +297,9 @@ def _run(request: Request) -> None:
         rows = score(x, y, request.draws)
     if request.csv is not None:
         _write(request.csv, [{"a": a.name, "b": b.name, **row} for row in rows])
-    console.print(show(_readable(rows), f"MCC of {x.shape[1]} columns\nA: {a.name}\nB: {b.name}\nrows {how}"))
+    console.print(
+        show(pd.DataFrame(map(_readable, rows)), f"MCC of {x.shape[1]} columns\nA: {a.name}\nB: {b.name}\nrows {how}")
+    )
     console.print(MEANING.format(chance=CHANCE_DRAWS), soft_wrap=True)
 
 
@@ -309,23 +311,16 @@ def _write(path: Path, rows: Sequence[Row]) -> None:
         raise BadInputError(f"expected to write csv={path}, got: {error}") from None
 
 
-def _readable(rows: Sequence[Row]) -> pd.DataFrame:
-    """The rows with words for a reader."""
-    table = pd.DataFrame(rows)
-    weak = "weak, rank " + table["rank"].astype("Int64").astype(str)
-    return pd.DataFrame(
-        {
-            "coefficient": table["coefficient"],
-            "alignment": weak.where(table["alignment"] == "weak", "strong"),
-            "scored on": table["scored"].map(SCORED),
-            "points": table["points"],
-            "MCC": table["value"],
-            "95% over rows": [
-                f"{low:.3f} to {high:.3f}" for low, high in zip(table["low"], table["high"], strict=True)
-            ],
-            "chance": table["chance"],
-        }
-    )
+def _readable(row: Row) -> Row:
+    """A row with words for a reader."""
+    return {
+        "coefficient": row["coefficient"],
+        "alignment": "strong" if row["rank"] is None else f"weak, rank {row['rank']}",
+        "scored on": f"{row['points']} {SCORED[row['scored']]}",
+        "MCC": row["value"],
+        "95% over rows": f"{row['low']:.3f} to {row['high']:.3f}",
+        "chance": row["chance"],
+    }
 
 
 if __name__ == "__main__":

@@ -129,8 +129,8 @@ class Agreement:
 
     @one_thread()
     def intervals_over_rows(
-        self, a: Floats, b: Floats, coefficient: Coefficient, draws: int, seed: int = 0, confidence: float = 0.95
-    ) -> dict[Variant, tuple[float, float]]:
+        self, a: Floats, b: Floats, draws: int, seed: int = 0, confidence: float = 0.95
+    ) -> dict[tuple[Coefficient, Variant], tuple[float, float]]:
         """Percentile bootstrap intervals of the MCC of one pair: what other rows would change, not other seeds.
 
         Pairs of rows are drawn with replacement, of each half by itself, so that no row is in both; alignment and
@@ -141,8 +141,6 @@ class Agreement:
         ----------
         a, b
             Shape (N, n) each, finite, rows in the same order.
-        coefficient
-            `pearson` or `spearman`.
         draws
             Number of resamples.
         seed
@@ -153,7 +151,7 @@ class Agreement:
         Returns
         -------
         dict
-            Low and high by alignment, rank and scored rows, as the rows of `pairs` have them.
+            Low and high of what `pairs` has a row for.
 
         Raises
         ------
@@ -165,9 +163,7 @@ class Agreement:
         check_pair(a, b, rows=4)
 
         def scores(fitted: Integers, held_out: Integers) -> NDArray[np.float64]:
-            rows = np.concatenate([fitted, held_out])
-            one, other = (_Latents(standardise(t[rows], coefficient), Side.of(t, fitted, held_out)) for t in (a, b))
-            return np.array([*self._scores(one, other, coefficient, a.shape[1]).values()])
+            return np.array([*self._resampled(a, b, fitted, held_out).values()])
 
         drawn = bootstrap(
             halves(len(a), self.half_seed),
@@ -179,7 +175,22 @@ class Agreement:
             rng=np.random.default_rng(seed),
         ).confidence_interval
         between = zip(drawn.low.tolist(), drawn.high.tolist(), strict=True)
-        return dict(zip(self._variants(a.shape[1]), between, strict=True))
+        return dict(zip(product(self.coefficients, self._variants(a.shape[1])), between, strict=True))
+
+    def _resampled(
+        self, a: Floats, b: Floats, fitted: Integers, held_out: Integers
+    ) -> dict[tuple[Coefficient, Variant], float]:
+        """MCC on some rows, each as often as it is named."""
+        rows = np.concatenate([fitted, held_out])
+        cuts = [Side.of(table, fitted, held_out) for table in (a, b)]  # whatever the coefficient, and the dear part
+        found = {}
+        for coefficient in self.coefficients:
+            x, y = (
+                _Latents(standardise(table[rows], coefficient), cut) for table, cut in zip((a, b), cuts, strict=True)
+            )
+            scores = self._scores(x, y, coefficient, a.shape[1])
+            found |= {(coefficient, variant): value for variant, value in scores.items()}
+        return found
 
     def _variants(self, n: int) -> list[Variant]:
         """Of `n` latents, in the order of the rows."""
