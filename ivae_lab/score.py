@@ -7,14 +7,14 @@ A and B, with as many columns each, are any of
 - a run folder or its `latents.npz`;
 - an .npz with `mean` (N, n), or (S, N, n) of several seeds with their numbers `seed` (S,), and where rows have ids
   `index` (N,), where they have parts `split` (N,);
-- a .csv of numbers with or without a header; a column `index` holds row ids.
+- a .csv of numbers with or without a header; a column `index`, or one without a name, holds row ids.
 
 B may as well be true sources. Rows are matched by their ids, and those that only one file has left out; without ids,
 by their order.
 
 seed      which seed of a file with several: S of both, or S of A and T of B
 split     which rows of a file with splits: train, valid or test (default: test, or all where there are none)
-draws     bootstrap resamples of the rows (default 200)
+draws     bootstrap resamples of the rows (default 200: a minute for 10,000 rows of 50 columns)
 csv       writes the numbers there
 
 Variants are those of `agreement.csv`, for Pearson and Spearman: strong, and weak by a CCA of full rank and of rank 20
@@ -30,7 +30,7 @@ import sys
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -79,9 +79,17 @@ class Request:
 class Latents:
     """A table of latents and what it is."""
 
-    name: str  # its file, and of which seed and split it is
+    path: Path
     values: Floats  # (N, n)
-    ids: NDArray[Any] | None  # (N,)
+    ids: NDArray[Any] | None = None  # (N,)
+    seed: int | None = None  # of a file with several
+    split: str | None = None  # of a file with some
+
+    @property
+    def name(self) -> str:
+        """For readers."""
+        seed = "" if self.seed is None else f", seed {self.seed}"
+        return f"{self.path}{seed}, {self.split} rows" if self.split else f"{self.path}{seed}"
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -150,69 +158,70 @@ def read(path: Path, seed: int | None = None, split: str | None = None) -> Laten
 
 
 def _of_csv(path: Path) -> Latents:
-    first = pd.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False).iloc[0].tolist()
-    table = pd.read_csv(path, header=0 if _is_header(first) else None)
+    table = pd.read_csv(path, header=0 if _has_header(path) else None)
     named = [name for name in ("index", "Unnamed: 0") if name in table]  # the second: as pandas writes an index
     ids = table.pop(named[0]).to_numpy() if named else None
     if wrong := [str(name) for name in table if not pd.api.types.is_numeric_dtype(table[name])]:
         raise BadInputError(f"expected numbers in {path}, got text in column {', '.join(wrong)}")
-    return _checked(str(path), table.to_numpy(dtype=np.float64), ids)
+    return _checked(Latents(path, table.to_numpy(dtype=np.float64), ids))
 
 
-def _is_header(first: list[str]) -> bool:
-    """Whether a first line names columns: by a word, or by 0, 1, 2, ... as pandas does where they have no names."""
-    names = first[first[0] == "" :]  # without that of the index
-    words = pd.to_numeric(pd.Series(names, dtype=str).replace("", "nan"), errors="coerce").isna()
-    words &= ~pd.Series(names, dtype=str).str.lower().isin(["", "nan"])
-    return bool(words.any()) or names == [str(column) for column in range(len(names))]
+def _has_header(path: Path) -> bool:
+    """Whether the first line names columns: by a word, or by 0, 1, 2, ... as pandas does where they have no names."""
+    first = pd.read_csv(path, header=None, nrows=1, dtype=str).iloc[0].dropna()
+    return bool(pd.to_numeric(first, errors="coerce").isna().any()) or [*first] == [str(i) for i in range(len(first))]
 
 
 def _of_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], seed: int | None, split: str | None) -> Latents:
     if "mean" not in arrays:
         raise BadInputError(f"expected an array `mean` in {path}, got {', '.join(arrays) or 'none'}")
-    name, mean, ids = str(path), arrays["mean"], arrays.get("index")
-    if mean.ndim == 3:
-        seed, mean = _one_seed(path, arrays, seed)
-        name += f", seed {seed}"
-    if mean.ndim != 2 or mean.dtype.kind not in "fiu":
-        raise BadInputError(f"expected numbers (N, n) or (S, N, n) in {path}, got {mean.dtype} {arrays['mean'].shape}")
-    found = _checked(name, mean.astype(np.float64), ids)
-    return found if "split" not in arrays else _one_split(path, found, arrays["split"], split)
+    mean = arrays["mean"]
+    if mean.ndim not in (2, 3) or mean.dtype.kind not in "fiu":
+        raise BadInputError(f"expected numbers (N, n) or (S, N, n) in {path}, got {mean.dtype} {mean.shape}")
+    seed, values = _one_seed(path, arrays, seed) if mean.ndim == 3 else (None, mean)
+    table = _checked(Latents(path, values.astype(np.float64), arrays.get("index"), seed))
+    return _one_split(table, arrays["split"], split) if "split" in arrays else table
 
 
 def _one_seed(path: Path, arrays: Mapping[str, NDArray[Any]], seed: int | None) -> tuple[int, NDArray[Any]]:
-    """Number and latents (N, n) of the seed that was named, or of the only one."""
+    """The seed that was named, or the only one, and its latents (N, n)."""
     mean = arrays["mean"]  # (S, N, n)
-    seeds = arrays["seed"].tolist() if "seed" in arrays else [*range(len(mean))]
+    seeds: list[int] = np.ravel(arrays.get("seed", np.arange(len(mean)))).tolist()
+    if len(seeds) != len(mean):
+        raise BadInputError(f"expected a seed for each of {len(mean)} models in {path}, got {len(seeds)}")
     chosen = seeds[0] if seed is None and len(seeds) == 1 else seed
-    if len(seeds) != len(mean) or chosen not in seeds:
+    if chosen is None or chosen not in seeds:
         said = "none" if chosen is None else chosen
-        raise BadInputError(f"expected seed= one of the {len(mean)} in {path}, {seeds}, got {said}")
+        raise BadInputError(f"expected seed= one of {', '.join(map(str, seeds))} for {path}, got {said}")
     return chosen, mean[seeds.index(chosen)]
 
 
-def _one_split(path: Path, table: Latents, splits: NDArray[Any], split: str | None) -> Latents:
+def _one_split(table: Latents, splits: NDArray[Any], split: str | None) -> Latents:
     """Rows of the split that was named, or of test; all where there is no test."""
     if splits.shape != (len(table.values),):
-        raise BadInputError(f"expected a split for each of {len(table.values)} rows in {path}, got {splits.shape}")
+        raise BadInputError(
+            f"expected a split for each of {len(table.values)} rows in {table.path}, got {splits.shape}"
+        )
     there = [*dict.fromkeys(splits.tolist())]
     if split is None and "test" not in there:
         return table
     chosen = split or "test"
     if chosen not in there:
-        raise BadInputError(f"expected split= one of {', '.join(map(str, there))} in {path}, got {split}")
+        raise BadInputError(f"expected split= one of {', '.join(map(str, there))} for {table.path}, got {split}")
     rows = splits == chosen  # (N,)
-    return Latents(f"{table.name}, {chosen}", table.values[rows], None if table.ids is None else table.ids[rows])
+    return replace(table, values=table.values[rows], ids=None if table.ids is None else table.ids[rows], split=chosen)
 
 
-def _checked(name: str, values: Floats, ids: NDArray[Any] | None) -> Latents:
-    if values.shape[1] == 0:
-        raise BadInputError(f"expected at least one column in {name}, got none")
-    if ids is not None and ids.shape != (len(values),):
-        raise BadInputError(f"expected an id for each of {len(values)} rows in {name}, got shape {ids.shape}")
-    if ids is not None and len(pd.unique(ids)) < len(ids):
-        raise BadInputError(f"expected each row id once in {name}, got some repeatedly")
-    return Latents(name, values, ids)
+def _checked(table: Latents) -> Latents:
+    """The table, if it has columns and its ids are ids."""
+    rows, columns = table.values.shape
+    if columns == 0:
+        raise BadInputError(f"expected at least one column in {table.path}, got none")
+    if table.ids is not None and table.ids.shape != (rows,):
+        raise BadInputError(f"expected an id for each of {rows} rows in {table.path}, got shape {table.ids.shape}")
+    if table.ids is not None and len(pd.unique(table.ids)) < rows:
+        raise BadInputError(f"expected each row id once in {table.path}, got some repeatedly")
+    return table
 
 
 def matched(a: Latents, b: Latents) -> tuple[Floats, Floats, str]:
@@ -223,15 +232,15 @@ def matched(a: Latents, b: Latents) -> tuple[Floats, Floats, str]:
     BadInputError
         If rows can't be matched or too few are left, columns differ in number, or one is constant or not finite.
     """
-    if (a.ids is None) != (b.ids is None):
-        has, lacks = (a, b) if b.ids is None else (b, a)
-        raise BadInputError(
-            f"expected row ids (`index`) in both files or in none, got none in {lacks.name}, but in {has.name}"
-        )
     if a.ids is not None and b.ids is not None:
-        common, of_a, of_b = np.intersect1d(a.ids, b.ids, assume_unique=True, return_indices=True)
-        x, y = a.values[of_a], b.values[of_b]
-        how = f"matched by id: {len(common)} of {len(a.ids)} in A and {len(b.ids)} in B"
+        of_a, of_b = pd.Index(a.ids), pd.Index(b.ids)
+        rows = of_a.intersection(of_b)
+        x, y = a.values[of_a.get_indexer(rows)], b.values[of_b.get_indexer(rows)]
+        how = f"matched by id: {len(rows)}, of {len(a.ids)} in A and {len(b.ids)} in B"
+    elif a.ids is not None or b.ids is not None:
+        raise BadInputError(
+            f"expected row ids (`index`) in both files or none, got some in {(b if a.ids is None else a).path} only"
+        )
     elif len(a.values) != len(b.values):
         raise BadInputError(
             f"expected as many rows, or row ids (`index`), got {len(a.values)} and {len(b.values)} rows"
@@ -291,16 +300,21 @@ def score(a: Floats, b: Floats, draws: int = DRAWS) -> list[Row]:
 
 def _run(request: Request) -> None:
     a, b = (read(path, seed, request.split) for path, seed in zip(request.paths, request.seeds, strict=True))
+    for key, given, used in (
+        ("seed", request.seeds[0], (a.seed, b.seed)),
+        ("split", request.split, (a.split, b.split)),
+    ):
+        if given is not None and used == (None, None):
+            raise BadInputError(f"expected no {key}=, as neither file has one, got {given}")
     x, y, how = matched(a, b)
     console = Console(markup=False, highlight=False)
     with console.status(f"scoring, {request.draws} resamples"):
         rows = score(x, y, request.draws)
+    title = f"MCC of {x.shape[1]} columns\nA: {a.name}\nB: {b.name}\nrows {how}"
+    console.print(show(pd.DataFrame(map(_readable, rows)), title))
+    console.print(MEANING.format(chance=CHANCE_DRAWS), soft_wrap=True)
     if request.csv is not None:
         _write(request.csv, [{"a": a.name, "b": b.name, **row} for row in rows])
-    console.print(
-        show(pd.DataFrame(map(_readable, rows)), f"MCC of {x.shape[1]} columns\nA: {a.name}\nB: {b.name}\nrows {how}")
-    )
-    console.print(MEANING.format(chance=CHANCE_DRAWS), soft_wrap=True)
 
 
 def _write(path: Path, rows: Sequence[Row]) -> None:

@@ -53,8 +53,8 @@ def agreement_by_seed(rows: pd.DataFrame, paths: Paths) -> pd.DataFrame:
     for values, own in agreement_of_pairs(rows, paths).groupby(CELL, sort=False):
         by_score = pd.DataFrame({str(score): pseudo_values(part) for score, part in own.groupby("score", sort=False)})
         floor = own.loc[own["score"] == "mcc_out", "chance"].mean()
-        table = by_score.rename_axis("seed").reset_index()
-        records.append(table.assign(**dict(zip(CELL, values, strict=True)), chance=floor))
+        cell: dict[str, Any] = dict(zip(CELL, values, strict=True))
+        records.append(by_score.rename_axis("seed").reset_index().assign(**cell, chance=floor))
     return pd.concat(records)
 
 
