@@ -56,7 +56,7 @@ strong: permutation and sign only. weak: a CCA of this rank first, fitted on a r
 scored on: how many rows, all or those that the CCA was fitted on or the others; the assignment was solved there, too.
 95%: percentile bootstrap over rows, alignment and assignment solved again; not over seeds, as there is one pair.
 chance: the same number with the rows of B re-paired at random, the mean of {chance} re-pairings."""
-_UNREADABLE = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error)
+_UNREADABLE = (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
 Floats = NDArray[np.float64]
 
 
@@ -120,7 +120,7 @@ def parse(arguments: Sequence[str]) -> Request:
         (paths[0], paths[1]),
         (seeds[0], seeds[-1]),
         given.get("split"),
-        _whole("draws", given.get("draws", str(DRAWS)), 1),
+        _whole("draws", given.get("draws", str(DRAWS)), 2),
         Path(given["csv"]) if "csv" in given else None,
     )
 

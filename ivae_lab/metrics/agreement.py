@@ -174,21 +174,21 @@ class Agreement:
             confidence_level=confidence,
             rng=np.random.default_rng(seed),
         ).confidence_interval
-        between = zip(drawn.low.tolist(), drawn.high.tolist(), strict=True)
-        return dict(zip(product(self.coefficients, self._variants(a.shape[1])), between, strict=True))
+        variants = [(coefficient, each) for coefficient in self.coefficients for each in self._variants(a.shape[1])]
+        return {each: (float(drawn.low[i]), float(drawn.high[i])) for i, each in enumerate(variants)}
 
     def _resampled(
         self, a: Floats, b: Floats, fitted: Integers, held_out: Integers
     ) -> dict[tuple[Coefficient, Variant], float]:
         """MCC on some rows, each as often as it is named."""
-        rows = np.concatenate([fitted, held_out])
-        cuts = [Side.of(table, fitted, held_out) for table in (a, b)]  # whatever the coefficient, and the dear part
-        found = {}
+        rows, tables = np.concatenate([fitted, held_out]), (a, b)
+        cuts = [Side.of(table, fitted, held_out) for table in tables]  # whatever the coefficient, and the dear part
+        found: dict[tuple[Coefficient, Variant], float] = {}
         for coefficient in self.coefficients:
-            x, y = (
-                _Latents(standardise(table[rows], coefficient), cut) for table, cut in zip((a, b), cuts, strict=True)
+            one, other = (
+                _Latents(standardise(table[rows], coefficient), cut) for table, cut in zip(tables, cuts, strict=True)
             )
-            scores = self._scores(x, y, coefficient, a.shape[1])
+            scores = self._scores(one, other, coefficient, a.shape[1])
             found |= {(coefficient, variant): value for variant, value in scores.items()}
         return found
 
