@@ -175,7 +175,8 @@ class Agreement:
             rng=np.random.default_rng(seed),
         ).confidence_interval
         variants = [(coefficient, each) for coefficient in self.coefficients for each in self._variants(a.shape[1])]
-        return {each: (float(drawn.low[i]), float(drawn.high[i])) for i, each in enumerate(variants)}
+        between = np.stack([drawn.low, drawn.high], 1).tolist()  # (V, 2)
+        return {variant: (low, high) for variant, (low, high) in zip(variants, between, strict=True)}
 
     def _resampled(
         self, a: Floats, b: Floats, fitted: Integers, held_out: Integers
