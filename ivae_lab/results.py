@@ -230,7 +230,7 @@ def read_examples(folder: Path) -> dict[str, NDArray[Any]]:
 
 
 def _arrays(path: Path) -> dict[str, NDArray[Any]]:
-    with np.load(path, allow_pickle=False) as arrays:
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:  # else NumPy leaves a torn file open
         return dict(arrays)
 
 

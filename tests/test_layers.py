@@ -45,8 +45,8 @@ LAYERS = (
     _layer(1, "metrics", light=True),
     _layer(
         2,
-        "results pairs scores tables experiment cells claims present joined plots gallery display queue aggregate "
-        "about report sweep",
+        "results pairs scores score tables experiment cells claims present joined plots gallery display queue "
+        "aggregate about report sweep",
         light=True,
     ),
     _layer(3, "engine"),

@@ -1,0 +1,341 @@
+"""Scores two files of latents against each other: every MCC with its chance floor and interval. Nothing is trained.
+
+    python -m ivae_lab.score A B [seed=S or seed=S,T] [split=NAME] [draws=D] [csv=FILE]
+
+A and B, with as many columns each, are any of
+
+- a run folder or its `latents.npz`;
+- an .npz with `mean` (N, n), or (S, N, n) of several seeds with their numbers `seed` (S,), and where rows have ids
+  `index` (N,), where they have parts `split` (N,);
+- a .csv of numbers with or without a header; a column `index`, or one without a name, holds row ids.
+
+B may as well be true sources. Rows are matched by their ids, and those that only one file has left out; without ids,
+by their order.
+
+seed      which seed of a file with several: S of both, or S of A and T of B
+split     which rows of a file with splits: train, valid or test (default: test, or all where there are none)
+draws     bootstrap resamples of the rows (default 200: a minute for 10,000 rows of 50 columns)
+csv       writes the numbers there
+
+Variants are those of `agreement.csv`, for Pearson and Spearman: strong, and weak by a CCA of full rank and of rank 20
+where there are more columns. Intervals are 95%, over rows, as there is one pair: they say what other rows would change,
+not what another seed would. See `ivae_lab.metrics.agreement`.
+
+Exit codes: 0 scored, 2 bad input.
+"""
+
+from __future__ import annotations
+
+import sys
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from rich.console import Console
+
+from ivae_lab.metrics.agreement import Agreement
+from ivae_lab.metrics.estimate import Estimate
+from ivae_lab.metrics.mcc import Coefficient
+from ivae_lab.results import Row, atomic, read_latents
+from ivae_lab.tables import show
+
+KEYS = ("seed", "split", "draws", "csv")
+COEFFICIENTS: list[Coefficient] = ["pearson", "spearman"]
+CHANCE_DRAWS, DRAWS = 10, 200
+FEWEST_ROWS = 4  # a half of two rows has a correlation
+OK, BAD_INPUT = 0, 2
+SCORED = {"all": "all", "in": "fitted", "out": "others"}
+MEANING = """\
+strong: permutation and sign only. weak: a CCA of this rank first, fitted on a random half of the rows.
+scored on: how many rows, all or those that the CCA was fitted on or the others; the assignment was solved there, too.
+95%: percentile bootstrap over rows, alignment and assignment solved again; not over seeds, as there is one pair.
+chance: the same number with the rows of B re-paired at random, the mean of {chance} re-pairings."""
+_UNREADABLE = (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
+Floats = NDArray[np.float64]
+
+
+class BadInputError(ValueError):
+    """Files or arguments of which nothing can be scored: one line."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line says."""
+
+    paths: tuple[Path, Path]
+    seeds: tuple[int | None, int | None] = (None, None)
+    split: str | None = None
+    draws: int = DRAWS
+    csv: Path | None = None
+
+
+@dataclass(frozen=True)
+class Latents:
+    """A table of latents and what it is."""
+
+    path: Path
+    values: Floats  # (N, n)
+    ids: NDArray[Any] | None = None  # (N,)
+    seed: int | None = None  # of a file with several
+    split: str | None = None  # of a file with some
+
+    @property
+    def name(self) -> str:
+        """For readers."""
+        seed = "" if self.seed is None else f", seed {self.seed}"
+        return f"{self.path}{seed}, {self.split} rows" if self.split else f"{self.path}{seed}"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command and return its exit code."""
+    if "--help" in arguments or "-h" in arguments:
+        print((__doc__ or "").strip())
+        return OK
+    try:
+        _run(parse(arguments))
+    except BadInputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return BAD_INPUT
+    return OK
+
+
+def parse(arguments: Sequence[str]) -> Request:
+    """Two paths and key=value arguments."""
+    pairs = [each.partition("=")[::2] for each in arguments if each.partition("=")[0] in KEYS]
+    paths = [Path(each) for each in arguments if each.partition("=")[0] not in KEYS]
+    given = dict(pairs)
+    if len(paths) != 2 or len(given) != len(pairs) or "" in given.values():
+        got = " ".join(arguments) or "nothing"
+        raise BadInputError(f"expected two files and any of {'=, '.join(KEYS)}=, each once, got {got}")
+    seeds = [_whole("seed", each, 0) for each in given["seed"].split(",")] if "seed" in given else [None]
+    if len(seeds) > 2:
+        raise BadInputError(f"expected seed=S or seed=S,T, got seed={given['seed']}")
+    return Request(
+        (paths[0], paths[1]),
+        (seeds[0], seeds[-1]),
+        given.get("split"),
+        _whole("draws", given.get("draws", str(DRAWS)), 2),
+        Path(given["csv"]) if "csv" in given else None,
+    )
+
+
+def _whole(key: str, text: str, least: int) -> int:
+    if not text.isdecimal() or int(text) < least:
+        raise BadInputError(f"expected {key}= a whole number of at least {least}, got {text}")
+    return int(text)
+
+
+def read(path: Path, seed: int | None = None, split: str | None = None) -> Latents:
+    """Latents of a run folder, an .npz or a .csv.
+
+    Parameters
+    ----------
+    path
+        See the module's docstring.
+    seed, split
+        Which of several; of a file that has none they are not read.
+
+    Raises
+    ------
+    BadInputError
+        If there is no such file, seed or split, several seeds and none named, or what is there is no table of numbers.
+    """
+    if not path.is_dir() and path.suffix not in (".npz", ".csv"):
+        raise BadInputError(f"expected a run folder, an .npz or a .csv, got {path}")
+    try:
+        return _of_csv(path) if path.suffix == ".csv" else _of_arrays(path, read_latents(path), seed, split)
+    except BadInputError:
+        raise
+    except _UNREADABLE as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise BadInputError(f"expected latents in {path}, got: {reason}") from None
+
+
+def _of_csv(path: Path) -> Latents:
+    table = pd.read_csv(path, header=0 if _has_header(path) else None)
+    named = [name for name in ("index", "Unnamed: 0") if name in table]  # the second: as pandas writes an index
+    ids = table.pop(named[0]).to_numpy() if named else None
+    if wrong := [str(name) for name in table if not pd.api.types.is_numeric_dtype(table[name])]:
+        raise BadInputError(f"expected numbers in {path}, got text in column {', '.join(wrong)}")
+    return _checked(Latents(path, table.to_numpy(dtype=np.float64), ids))
+
+
+def _has_header(path: Path) -> bool:
+    """Whether the first line names columns: by a word, or by 0, 1, 2, ... as pandas does where they have no names."""
+    first = pd.read_csv(path, header=None, nrows=1, dtype=str).iloc[0].dropna()
+    return bool(pd.to_numeric(first, errors="coerce").isna().any()) or [*first] == [str(i) for i in range(len(first))]
+
+
+def _of_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], seed: int | None, split: str | None) -> Latents:
+    if "mean" not in arrays:
+        raise BadInputError(f"expected an array `mean` in {path}, got {', '.join(arrays) or 'none'}")
+    mean = arrays["mean"]
+    if mean.ndim not in (2, 3) or mean.dtype.kind not in "fiu":
+        raise BadInputError(f"expected numbers (N, n) or (S, N, n) in {path}, got {mean.dtype} {mean.shape}")
+    seed, values = _one_seed(path, arrays, seed) if mean.ndim == 3 else (None, mean)
+    table = _checked(Latents(path, values.astype(np.float64), arrays.get("index"), seed))
+    return _one_split(table, arrays["split"], split) if "split" in arrays else table
+
+
+def _one_seed(path: Path, arrays: Mapping[str, NDArray[Any]], seed: int | None) -> tuple[int, NDArray[Any]]:
+    """The seed that was named, or the only one, and its latents (N, n)."""
+    mean = arrays["mean"]  # (S, N, n)
+    seeds: list[int] = np.ravel(arrays.get("seed", np.arange(len(mean)))).tolist()
+    if len(seeds) != len(mean):
+        raise BadInputError(f"expected a seed for each of {len(mean)} models in {path}, got {len(seeds)}")
+    chosen = seeds[0] if seed is None and len(seeds) == 1 else seed
+    if chosen is None or chosen not in seeds:
+        said = "none" if chosen is None else chosen
+        raise BadInputError(f"expected seed= one of {', '.join(map(str, seeds))} for {path}, got {said}")
+    return chosen, mean[seeds.index(chosen)]
+
+
+def _one_split(table: Latents, splits: NDArray[Any], split: str | None) -> Latents:
+    """Rows of the split that was named, or of test; all where there is no test."""
+    if splits.shape != (len(table.values),):
+        raise BadInputError(
+            f"expected a split for each of {len(table.values)} rows in {table.path}, got {splits.shape}"
+        )
+    there = [*dict.fromkeys(splits.tolist())]
+    if split is None and "test" not in there:
+        return table
+    chosen = split or "test"
+    if chosen not in there:
+        raise BadInputError(f"expected split= one of {', '.join(map(str, there))} for {table.path}, got {split}")
+    rows = splits == chosen  # (N,)
+    return replace(table, values=table.values[rows], ids=None if table.ids is None else table.ids[rows], split=chosen)
+
+
+def _checked(table: Latents) -> Latents:
+    """The table, if it has columns and its ids are ids."""
+    rows, columns = table.values.shape
+    if columns == 0:
+        raise BadInputError(f"expected at least one column in {table.path}, got none")
+    if table.ids is not None and table.ids.shape != (rows,):
+        raise BadInputError(f"expected an id for each of {rows} rows in {table.path}, got shape {table.ids.shape}")
+    if table.ids is not None and len(pd.unique(table.ids)) < rows:
+        raise BadInputError(f"expected each row id once in {table.path}, got some repeatedly")
+    return table
+
+
+def matched(a: Latents, b: Latents) -> tuple[Floats, Floats, str]:
+    """Both tables with the rows that both have in the same order, (N, n) each, and how they were matched.
+
+    Raises
+    ------
+    BadInputError
+        If rows can't be matched or too few are left, columns differ in number, or one is constant or not finite.
+    """
+    if a.ids is not None and b.ids is not None:
+        of_a, of_b = pd.Index(a.ids), pd.Index(b.ids)
+        rows = of_a.intersection(of_b)
+        x, y = a.values[of_a.get_indexer(rows)], b.values[of_b.get_indexer(rows)]
+        how = f"matched by id: {len(rows)}, of {len(a.ids)} in A and {len(b.ids)} in B"
+    elif a.ids is not None or b.ids is not None:
+        raise BadInputError(
+            f"expected row ids (`index`) in both files or none, got some in {(b if a.ids is None else a).path} only"
+        )
+    elif len(a.values) != len(b.values):
+        raise BadInputError(
+            f"expected as many rows, or row ids (`index`), got {len(a.values)} and {len(b.values)} rows"
+        )
+    else:
+        x, y, how = a.values, b.values, f"matched by order, as there are no ids: {len(a.values)}"
+    _check(x, a.name)
+    _check(y, b.name)
+    if x.shape[1] != y.shape[1]:
+        raise BadInputError(f"expected as many columns, got {x.shape[1]} and {y.shape[1]}")
+    return x, y, how
+
+
+def _check(values: Floats, name: str) -> None:
+    """That an MCC of these rows says something."""
+    if len(values) < FEWEST_ROWS:
+        raise BadInputError(f"expected at least {FEWEST_ROWS} rows that both files have, got {len(values)}")
+    if wrong := int((~np.isfinite(values)).any(axis=1).sum()):
+        raise BadInputError(f"expected finite numbers in {name}, got NaN or infinity in {wrong} of {len(values)} rows")
+    if constant := [str(column) for column in np.flatnonzero(np.ptp(values, axis=0) == 0)]:
+        raise BadInputError(f"expected columns that vary in {name}, got constant {', '.join(constant)}")
+
+
+def score(a: Floats, b: Floats, draws: int = DRAWS) -> list[Row]:
+    """Every variant of the MCC of two tables, with its chance floor and 95% interval over rows.
+
+    Parameters
+    ----------
+    a, b
+        Shape (N, n) each, finite, rows in the same order.
+    draws
+        Bootstrap resamples of the rows.
+
+    Returns
+    -------
+    list
+        Rows with `coefficient`, `alignment`, `rank`, `scored`, `points`, `value`, `low`, `high` and `chance`; see
+        `ivae_lab.pairs`.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit or there are fewer than 4 rows.
+    """
+    metric = Agreement(["mean"], COEFFICIENTS, [20, None], CHANCE_DRAWS, half_seed=0, chance_seed=0)
+    estimates = {
+        seed: Estimate(table, table, None, None, np.arange(len(table)), {}) for seed, table in enumerate((a, b))
+    }
+    intervals = metric.intervals_over_rows(a, b, draws)
+    rows = []
+    for row in metric.pairs(estimates):
+        variant = {key: row[key] for key in ("coefficient", "alignment", "rank", "scored", "points", "value")}
+        low, high = intervals[row["coefficient"], (row["alignment"], row["rank"], row["scored"])]
+        rows.append(variant | {"low": low, "high": high, "chance": row["chance"]})
+    return rows
+
+
+def _run(request: Request) -> None:
+    a, b = (read(path, seed, request.split) for path, seed in zip(request.paths, request.seeds, strict=True))
+    for key, given, used in (
+        ("seed", request.seeds[0], (a.seed, b.seed)),
+        ("split", request.split, (a.split, b.split)),
+    ):
+        if given is not None and used == (None, None):
+            raise BadInputError(f"expected no {key}=, as neither file has one, got {given}")
+    x, y, how = matched(a, b)
+    console = Console(markup=False, highlight=False)
+    with console.status(f"scoring, {request.draws} resamples"):
+        rows = score(x, y, request.draws)
+    title = f"MCC of {x.shape[1]} columns\nA: {a.name}\nB: {b.name}\nrows {how}"
+    console.print(show(pd.DataFrame(map(_readable, rows)), title))
+    console.print(MEANING.format(chance=CHANCE_DRAWS), soft_wrap=True)
+    if request.csv is not None:
+        _write(request.csv, [{"a": a.name, "b": b.name, **row} for row in rows])
+
+
+def _write(path: Path, rows: Sequence[Row]) -> None:
+    try:
+        with atomic(path) as temporary:
+            pd.DataFrame(rows).astype({"rank": "Int64"}).to_csv(temporary, index=False)
+    except OSError as error:
+        raise BadInputError(f"expected to write csv={path}, got: {error}") from None
+
+
+def _readable(row: Row) -> Row:
+    """A row with words for a reader."""
+    return {
+        "coefficient": row["coefficient"],
+        "alignment": "strong" if row["rank"] is None else f"weak, rank {row['rank']}",
+        "scored on": f"{row['points']} {SCORED[row['scored']]}",
+        "MCC": row["value"],
+        "95% over rows": f"{row['low']:.3f} to {row['high']:.3f}",
+        "chance": row["chance"],
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
