@@ -61,11 +61,18 @@ SETTINGS = {
     "VaDE, 40 components": ["model=vade", "data=tcl"],
     "VaDE, penalty on L": ["model=vade", "data=tcl", "model/identifiability=penalty"],
     "khemakhem2020 iVAE released": ["model=ivae_released", "data=tcl_khemakhem_released"],
+    "GIN, 10 dimensions": ["model=gin_released", "data=gin10d_released"],
 }
 # Those of images, which need the data and minutes, are measured where they are named only.
 IMAGES = {
     "MNIST MLP": ["model=vade_images", "data=mnist"],
     "MNIST ConvNet": ["model=vade_images", "data=mnist", "model/networks=convnet"],
+    "MNIST GIN": [
+        "model=gin_images_released",
+        "data=mnist",
+        "data.binarisation=none",
+        "data.test_binarisation=none",
+    ],
     "CIFAR-10 MLP": ["model=vade_images", "data=cifar10", "data.batches=[1]"],
     "CIFAR-10 ConvNet": ["model=vade_images", "data=cifar10", "data.batches=[1]", "model/networks=convnet"],
     "CIFAR-10 ResNet": ["model=vade_images", "data=cifar10", "data.batches=[1]", "model/networks=resnet"],

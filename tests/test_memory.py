@@ -122,6 +122,15 @@ def test_a_step_needs_more_memory_for_more_rows_and_not_for_more_models() -> Non
     assert needs(64, "[0,1,2]") == small
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_step_takes_as_much_on_a_gpu() -> None:
+    def needs(device: str) -> int:
+        own = make_module(make_run(*SMALL, "model=ivae", f"compute.device={device}"))
+        return step_bytes(own.stack, own.data, own.parts[0].config)
+
+    assert needs("cuda") == needs("cpu")
+
+
 def test_asking_what_a_step_needs_computes_nothing() -> None:
     own = make_module(make_run(*SMALL, "model=ivae", "seed=[0,1]"))
     before = {name: value.clone() for name, value in own.stack.parameters.items()}

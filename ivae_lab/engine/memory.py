@@ -62,7 +62,7 @@ def step_graph(stack: Stack, data: DataModule, training: Training) -> GraphModul
     """The operations of one optimiser step of these models."""
     models, device = len(stack.seeds), data.device
     shuffled = Shuffled(stack.seeds, torch.zeros(models, dtype=torch.int64), data.rows, data.batch_size)
-    part = Part(stack, new_state(stack, torch.zeros(models)), shuffled, data, training, None)
+    part = Part(stack, new_state(stack, torch.zeros(models, device=device)), shuffled, data, training, None)
     width = stack.template.noise_dim + stack.template.live_dim
     noise = torch.zeros(models, data.batch_size, width, device=device)
     changing = (
