@@ -264,8 +264,9 @@ def _latents(encoded: list[Encoded], seeds: list[int]) -> dict[str, np.ndarray[A
         values = [getattr(part.rows, key) for part in encoded]
         if values[0] is not None:
             arrays[name] = torch.cat(values).cpu().numpy()
-    if encoded[0].positions > 1:
-        arrays["positions"] = np.array(encoded[0].positions)
+    for name in ("positions", "facets"):
+        if (count := getattr(encoded[0], name)) > 1:
+            arrays[name] = np.array(count)
     arrays["split"] = np.concatenate([np.full(len(part.rows), part.split) for part in encoded])
     return arrays | {"seed": np.array(seeds)}
 
