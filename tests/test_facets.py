@@ -300,6 +300,7 @@ def test_a_run_folder_says_it_of_each_facet(tmp_path: Path) -> None:
     arrays = read_latents(folders[0])
     assert arrays["facets"] == 2
     assert arrays["cluster"].shape == (2, 60, 2)
+    assert arrays["x"].shape == (60, 64)
     assert {"nmi_facet_1", "nmi_facet_2"} <= set(read_results(folders[0])["metric"])
     pairs = pairs_of({0: folders[0], 1: folders[0], 2: folders[1]})
     strong = pairs[pairs["alignment"] == "strong"]
