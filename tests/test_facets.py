@@ -245,6 +245,18 @@ class TestStart:
         assert model.starts_from_data
 
 
+@pytest.mark.parametrize(
+    "overrides", [("prior.covariance=full",), ("model/networks=shared", "prior.init=xavier_normal")]
+)
+def test_every_choice_trains_stacked_as_alone(overrides: tuple[str, ...], tiny: Compose, train: Any) -> None:
+    config = tiny(*SMALL, *overrides)
+    together, alone = train(config, [0, 1]), train(config, [1])
+    stacked = {key: value[1] for key, value in together.stack.parameters.items()}
+    expected = {key: value[0] for key, value in alone.stack.parameters.items()}
+    torch.testing.assert_close(stacked, expected, atol=1e-5, rtol=1e-5)
+    assert all(value.isfinite().all() for value in stacked.values())
+
+
 class TestScores:
     @staticmethod
     def estimates() -> dict[int, Estimate]:

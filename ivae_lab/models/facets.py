@@ -26,8 +26,8 @@ class FacetEvidence(Evidence):
     def kl(self) -> Tensor:
         """sum_j g_j [log q(z_j given x) - log p(z_j)]: (B,).
 
-        With q(c_j given x) = p(c_j given z_j), the terms of Falck et al. 2021 (Equation 5) are that: E_q[log p(z_j
-        given c_j)] - KL[q(c_j) to p(c_j)] = log p(z_j), and no sum over clusters of each facet is left but p(z_j)'s.
+        Falck et al. 2021 write it with the clusters: log q(z_j given x) - E_q(c_j)[log p(z_j given c_j)] + KL(q(c_j) ||
+        p(c_j)). As their q(c_j given x) is p(c_j given z_j) at that sample, the last two terms are - log p(z_j).
         """
         assert isinstance(self.posterior, Normal)  # the networks of facets have no other
         assert isinstance(self.prior, Facets)
