@@ -77,7 +77,7 @@ def test_pictures_have_a_panel_for_each_alignment(made: tuple[pd.DataFrame, dict
 
 @pytest.fixture
 def digits(tmp_path: Path) -> tuple[pd.DataFrame, dict[str, Path]]:
-    """Bars of five widths and ten labels; the clusters of facet 1 are the widths, those of facet 2 the labels."""
+    """Bars of five widths and ten labels; the clusters of one facet are the widths, those of the other the labels."""
     rng = np.random.default_rng(0)
     width, label = rng.permutation(np.arange(400) % 5), rng.permutation(np.arange(400) % 10)
     x = np.zeros((400, 28, 28), np.uint8)
@@ -113,14 +113,14 @@ def test_the_thickness_of_a_bar_is_its_area_over_half_its_boundary(width: int, e
 
 def test_each_facet_has_its_clusters_and_its_agreement(digits: tuple[pd.DataFrame, dict[str, Path]]) -> None:
     table = own("clusterings")(*digits).set_index(["seed", "facet"])
-    for found, stroke, digit in ((0, "facet 1", "facet 2"), (1, "facet 2", "facet 1")):
+    for found, stroke, digit in ((0, "shallow", "deep"), (1, "deep", "shallow")):
         assert table.loc[(found, stroke), "nmi_stroke"] == pytest.approx(1)
         assert table.loc[(found, digit), "nmi_digit"] == pytest.approx(1)
         assert table.loc[(found, digit), "nmi_stroke"] < 0.2
         assert table.loc[(found, digit), "clusters"] == 10
     assert table[["chance_digit", "chance_stroke"]].max(axis=None) < 0.2
     seeds = own("agreement_by_seed")(*digits)
-    assert seeds["facet"].tolist() == ["facet 1"] * 2 + ["facet 2"] * 2 + ["joint"] * 2
+    assert seeds["facet"].tolist() == ["shallow"] * 2 + ["deep"] * 2 + ["joint"] * 2
     assert seeds["mcc_strong"].dropna().tolist() == pytest.approx([1, 1, 1])
 
 
@@ -129,4 +129,7 @@ def test_pictures_of_facets_are_drawn(digits: tuple[pd.DataFrame, dict[str, Path
     assert "joint" in own("boxes_by_facet")(tables).alt
     assert "digit" in own("digit_against_stroke")(tables).alt
     drawn = own("digits_by_cluster")(*digits).figure.axes
-    assert [axis.get_title() for axis in drawn] == ["facet 1: 5 clusters in use", "facet 2: 10 clusters in use"]
+    assert [axis.get_title() for axis in drawn] == [
+        "shallow facet: 5 clusters in use",
+        "deep facet: 10 clusters in use",
+    ]

@@ -27,7 +27,7 @@ SCORES = {"all": "mcc_strong", "in": "mcc_in", "out": "mcc_out"}  # by the rows 
 SHOWN = {"mcc_strong": "permutation and sign", "mcc_out": "affine, out of sample"}
 ALIGNED = {"permuted": "permutation and sign", "affine": "affine"}  # columns of `spaces`
 ARMS, DRAWN = "viridis", 300  # rows of each seed that are drawn
-FACETS = {0: "facet 1", 1: "facet 2"}  # by position in agreement.csv; none: both as one
+FACETS = {0: "shallow", 1: "deep"}  # by position in agreement.csv; none: both as one
 JOINT = "joint"
 THICKNESSES = 5  # groups of as many digits each, from thin to thick
 SIDE, ACROSS = 28, 12  # of a digit, in pixels; digits of each cluster that are drawn
@@ -206,7 +206,7 @@ def boxes_by_facet(tables: Tables) -> Picture:
     figure, axes = panels(SHOWN.values(), width=3.6, height=3.2, columns=2, sharey=True)
     for (score, name), axis in zip(SHOWN.items(), axes.values(), strict=True):
         boxes(axis, pairs[pairs["score"] == score], "facet", "mcc")
-        axis.set(title=name, xlabel="", ylabel="MCC of pairs of seeds")
+        axis.set(title=name, xlabel="facet", ylabel="MCC of pairs of seeds")
         axis.legend(loc="lower left")
     means = pairs[pairs["score"].isin(SHOWN)].groupby(["label", "facet", "score"], sort=False)["mcc"].mean()
     return Picture(
@@ -222,8 +222,8 @@ def digit_against_stroke(tables: Tables) -> Picture:
     table = tables["clusters"]
     figure, axes = panels(table["variant"].unique(), width=3, height=3, columns=2, sharey=True)
     for variant, axis in axes.items():
-        for facet, own in table[table["variant"] == variant].groupby("facet"):
-            axis.scatter(own["nmi_digit"], own["nmi_stroke"], s=14, label=str(facet))
+        for facet, own in table[table["variant"] == variant].groupby("facet", sort=False):
+            axis.scatter(own["nmi_digit"], own["nmi_stroke"], s=14, label=f"{facet} facet")
         axis.set(title=variant, xlabel="NMI with the digit", ylabel="NMI with the thickness", xlim=(0, 1), ylim=(0, 1))
         axis.legend()
     means = table.groupby(["variant", "facet"], sort=False)[["nmi_digit", "nmi_stroke"]].mean()
@@ -249,7 +249,7 @@ def digits_by_cluster(rows: pd.DataFrame, paths: Paths) -> Picture:
             first = images[clusters[:, position] == number][:ACROSS]
             shown[place, : len(first)] = first.reshape(len(first), -1) / 255
         axis.imshow(tiled(shown, (1, SIDE, SIDE)), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-        axis.set_title(f"{facet}: {len(numbers)} clusters in use")
+        axis.set_title(f"{facet} facet: {len(numbers)} clusters in use")
         axis.set_axis_off()
     named = f"{row['label']}, {row['variant']}, seed {row['seed']}"
     return Picture(
