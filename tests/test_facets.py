@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Mul
 from torch.nn import functional as F
 
 from ivae_lab.build import ConfigError
+from ivae_lab.display import show
 from ivae_lab.distributions import CorrelatedMixture, Facets, NormalMixture, tempered
 from ivae_lab.engine.group import execute
 from ivae_lab.engine.run import prepare
@@ -318,3 +320,7 @@ def test_a_run_folder_says_it_of_each_facet(tmp_path: Path) -> None:
     strong = pairs[pairs["alignment"] == "strong"]
     assert strong.groupby(["seed_a", "seed_b"])["position"].apply(list).map(len).tolist() == [3, 3, 3]
     assert strong["position"].isna().sum() == 3
+    shown = Console(record=True, width=120, file=io.StringIO())
+    show(folders[0], shown)
+    text = shown.export_text()
+    assert all(text.count(f"mean, pearson, {name} ") == 3 for name in ("facet 1", "facet 2", "all facets"))
