@@ -46,7 +46,8 @@ def _show_pairs(folder: Path, console: Console) -> None:
         return
     rows = read_pairs(folder)
     split = "test" if (rows["split"] == "test").any() else rows["split"].iloc[0]
-    found = summarise_pairs(rows[rows["split"] == split])
+    in_facets = rows["position"].isna().any() and rows["position"].notna().any()
+    found = summarise_pairs(rows[rows["split"] == split], ["position"] if in_facets else [])
     seeds, pairs, lost = found.iloc[0][["seeds", "pairs", "diverged"]]
     diverged = f", {lost} of them diverged" if lost else ""
     table = Table(title=f"agreement on the {split} rows: MCC of {pairs} pairs of {seeds} seeds{diverged}")
@@ -55,6 +56,8 @@ def _show_pairs(folder: Path, console: Console) -> None:
     for row in found.to_dict("records"):
         alignment = row["alignment"] if pd.isna(row["rank"]) else f"{row['alignment']}, rank {row['rank']}"
         latents = f"{row['latents']}, {row['coefficient']}"
+        if in_facets:
+            latents += ", all facets" if pd.isna(row["position"]) else f", facet {row['position'] + 1}"
         numbers = (_number(row["mean"]), _between(row["low"], row["high"]), _number(row["chance"]))
         table.add_row(latents, alignment, row["scored"], *numbers)
     console.print(table)

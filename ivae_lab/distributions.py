@@ -153,10 +153,94 @@ class NormalMixture:
         return Normal(self.mean[chosen], self.log_var[chosen]).sample(rows, generator)
 
 
-def tempered(distribution: Normal | Laplace | NormalMixture, temperature: float) -> Distribution:
+@dataclass(frozen=True)
+class CorrelatedMixture(NormalMixture):
+    """A mixture of Gaussians with any covariance: sum_k w_k N(z; m_k, (A_k^T A_k)^-1), A_k = (I + C_k) diag(1 / s_k).
+
+    Triangular factors of the precisions, so that a density takes products and no system of equations.
+    """
+
+    lower: Tensor  # (K, n, n), C, zero on and above the diagonal
+
+    @property
+    def std(self) -> Tensor:
+        """Standard deviations of each dimension of the components: (K, n)."""
+        return torch.exp(0.5 * self.log_var) * self._inverse().square().sum(-1).sqrt()
+
+    def log_joint(self, z: Tensor) -> Tensor:
+        """The joint log-density of z and k: (B, n) to (B, K)."""
+        scaled = (z.unsqueeze(-2) - self.mean) * torch.exp(-0.5 * self.log_var)  # (B, K, n)
+        noise = scaled + torch.einsum("kij,...kj->...ki", self.lower, scaled)
+        return self.log_weights - 0.5 * (_LOG_2PI + self.log_var + noise**2).sum(-1)
+
+    def sample(self, rows: int, generator: torch.Generator) -> Tensor:
+        """Independent draws: a component, then its Gaussian: (rows, n)."""
+        chosen = torch.multinomial(self.log_weights.exp(), rows, replacement=True, generator=generator)
+        mixed = (self._inverse()[chosen] @ _standard_normal(rows, self.mean, generator).unsqueeze(-1)).squeeze(-1)
+        return self.mean[chosen] + torch.exp(0.5 * self.log_var[chosen]) * mixed
+
+    def _inverse(self) -> Tensor:
+        """(I + C)^-1: (K, n, n)."""
+        identity = torch.eye(self.mean.shape[-1], dtype=self.mean.dtype, device=self.mean.device)
+        inverse: Tensor = torch.linalg.solve_triangular(identity + self.lower, identity, upper=False)
+        return inverse
+
+
+@dataclass(frozen=True)
+class Facets:
+    """A product of mixtures, each over its own part of z: prod_j sum_k w_jk N(z_j; m_jk, S_jk) (Falck et al. 2021).
+
+    The parts are those of `torch.tensor_split`; all mixtures have as many components.
+    """
+
+    each: tuple[NormalMixture, ...]  # (J,)
+
+    @property
+    def mean(self) -> Tensor:
+        """Means of J K of its K^J components, a row for each component of each facet: see `_beside_the_heaviest`."""
+        return self._beside_the_heaviest([mixture.mean for mixture in self.each])
+
+    @property
+    def std(self) -> Tensor:
+        """Standard deviations of the components that `mean` has: (J K, n)."""
+        return self._beside_the_heaviest([mixture.std for mixture in self.each])
+
+    def log_joint(self, z: Tensor) -> Tensor:
+        """The joint log-density of z_j and its component: (B, n) to (B, J, K)."""
+        parts = torch.tensor_split(z, len(self.each), -1)
+        return torch.stack([mixture.log_joint(part) for mixture, part in zip(self.each, parts, strict=True)], -2)
+
+    def log_prob_each(self, z: Tensor) -> Tensor:
+        """Log-density of each facet: (B, J)."""
+        return torch.logsumexp(self.log_joint(z), -1)
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """Log-density: (B,)."""
+        return self.log_prob_each(z).sum(-1)
+
+    def sample(self, rows: int, generator: torch.Generator) -> Tensor:
+        """Independent draws, of each facet by itself: (rows, n)."""
+        return torch.cat([mixture.sample(rows, generator) for mixture in self.each], -1)
+
+    def _beside_the_heaviest(self, tables: list[Tensor]) -> Tensor:
+        """Rows (J K, n): those of a facet's table, (K, n_j), beside the row of the heaviest component of the others."""
+        heaviest = [
+            table[mixture.log_weights.argmax()].expand_as(table)
+            for mixture, table in zip(self.each, tables, strict=True)
+        ]
+        rows = [
+            torch.cat([tables[j] if j == facet else heaviest[j] for j in range(len(tables))], -1)
+            for facet in range(len(tables))
+        ]
+        return torch.cat(rows)
+
+
+def tempered(distribution: Normal | Laplace | NormalMixture | Facets, temperature: float) -> Distribution:
     """The same density with all standard deviations, of a mixture those of its components, times the temperature."""
     if not temperature > 0:
         raise ValueError(f"expected a temperature above 0, got {temperature}")
+    if isinstance(distribution, Facets):
+        return Facets(tuple(tempered(each, temperature) for each in distribution.each))  # type: ignore[misc]
     shift = math.log(temperature)
     if isinstance(distribution, Laplace):
         return replace(distribution, log_scale=distribution.log_scale + shift)

@@ -14,7 +14,7 @@ alignment       strong (permutation and sign only) or weak (a linear map by CCA 
 rank            number of components of the CCA
 scored          rows that were scored: all; in (the half that the CCA was fitted on) or out (the other half)
 points          number of rows that were scored
-position        place in a grid of latents; empty where there is no grid
+position        place in a grid of latents, or facet, from 0; empty where there is neither, and of all facets as one
 latent_dim      n, columns of the latents (at the position)
 value           the MCC between the latents of the two seeds
 chance          its chance floor: the same, rows of one of the two re-paired at random
@@ -154,8 +154,8 @@ def _estimate(arrays: Mapping[str, NDArray[Any]], seed: int, split: str) -> Esti
     if seed not in seeds:
         raise ValueError(f"expected latents of seed {seed}, got those of {seeds}")
     mean, sample = (arrays[kind][seeds.index(seed)][rows] for kind in ("mean", "sample"))
-    positions = int(arrays.get("positions", 1))
-    return Estimate(mean, sample, None, None, arrays["index"][rows], {}, positions=positions)
+    positions, facets = (int(arrays.get(name, 1)) for name in ("positions", "facets"))
+    return Estimate(mean, sample, None, None, arrays["index"][rows], {}, positions=positions, facets=facets)
 
 
 def interval_over_seeds(

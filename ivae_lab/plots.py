@@ -51,6 +51,7 @@ NAMES = {
     "beta_vae": "β-VAE",
     "beta_tcvae": "β-TC-VAE",
     "vade": "VaDE",
+    "mfcvae": "MFCVAE",
     "gin": "GIN",
     "glow": "GLOW",
     "nice": "NICE",

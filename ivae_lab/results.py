@@ -203,7 +203,8 @@ def read_latents(path: Path) -> dict[str, NDArray[Any]]:
     """Arrays of `latents.npz`, given by its run folder or itself: S seeds, N rows, n latents, k sources.
 
     `mean` and `sample` (S, N, n), `seed` (S,), `index` (N,), `split` (N,), and where known `sources` (N, k), `u` (N,);
-    `cluster` (S, N) of a model with clusters; `positions` () of one whose latents are a grid of so many places.
+    `cluster` (S, N), or (S, N, facets), of a model with clusters; `positions` () of one whose latents are a grid of so
+    many places, `facets` () of one with so many parts, and `x` (N, d) if it is of images.
 
     Raises
     ------

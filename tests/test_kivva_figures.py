@@ -70,3 +70,66 @@ def test_pictures_have_a_panel_for_each_alignment(made: tuple[pd.DataFrame, dict
     drawn = own("matrices")(tables)
     assert len(drawn.figure.axes) == 2
     assert "affine, out of sample 1.00" in drawn.alt
+
+
+# MNIST --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def digits(tmp_path: Path) -> tuple[pd.DataFrame, dict[str, Path]]:
+    """Bars of five widths and ten labels; the clusters of one facet are the widths, those of the other the labels."""
+    rng = np.random.default_rng(0)
+    width, label = rng.permutation(np.arange(400) % 5), rng.permutation(np.arange(400) % 10)
+    x = np.zeros((400, 28, 28), np.uint8)
+    for image, bar in zip(x, width, strict=True):
+        image[4:24, 10 : 11 + bar] = 255
+    mean = rng.normal(size=(2, 400, 4))
+    mean[1] = mean[0][:, [1, 0, 2, 3]]
+    cluster = np.stack([np.stack([width, label], 1), np.stack([label, width], 1)])
+    arrays: dict[str, Any] = {
+        "mean": mean,
+        "sample": mean,
+        "cluster": cluster,
+        "x": x.reshape(400, -1),
+        "facets": 2,
+        "u": label,
+    }
+    np.savez(tmp_path / "latents.npz", **arrays, seed=range(2), index=range(400), split=np.full(400, "test"))
+    metric = Agreement(["mean"], ["pearson"], [None], 1, half_seed=0, chance_seed=0)
+    estimates = {seed: Estimate(each, each, None, None, np.arange(400), {}, facets=2) for seed, each in enumerate(mean)}
+    write_pairs(tmp_path / FILE, score_pairs(metric, estimates, [], {"data_seed": 1, "split": "test"}))
+    cell = CELL | {"label": "MFCVAE", "method": "mfcvae", "data": "mnist"}
+    return pd.DataFrame([{**cell, "seed": seed, "run": "run"} for seed in range(2)]), {"run": tmp_path}
+
+
+@pytest.mark.parametrize(("width", "expected"), [(1, 20 / 21), (3, 60 / 23), (6, 120 / 26)])
+def test_the_thickness_of_a_bar_is_its_area_over_half_its_boundary(width: int, expected: float) -> None:
+    bar = np.zeros((2, 28, 28), np.uint8)
+    bar[0, 4:24, 10 : 10 + width] = 255
+    bar[1, 10 : 10 + width, 4:24] = 100  # lying, and grey
+    assert own("thickness")(bar) == pytest.approx([expected, expected], rel=0.02)
+    assert own("thickness")(np.zeros((1, 28, 28), np.uint8)) == [0]
+
+
+def test_each_facet_has_its_clusters_and_its_agreement(digits: tuple[pd.DataFrame, dict[str, Path]]) -> None:
+    table = own("clusterings")(*digits).set_index(["seed", "facet"])
+    for found, stroke, digit in ((0, "shallow", "deep"), (1, "deep", "shallow")):
+        assert table.loc[(found, stroke), "nmi_stroke"] == pytest.approx(1)
+        assert table.loc[(found, digit), "nmi_digit"] == pytest.approx(1)
+        assert table.loc[(found, digit), "nmi_stroke"] < 0.2
+        assert table.loc[(found, digit), "clusters"] == 10
+    assert table[["chance_digit", "chance_stroke"]].max(axis=None) < 0.2
+    seeds = own("agreement_by_seed")(*digits)
+    assert seeds["facet"].tolist() == ["shallow"] * 2 + ["deep"] * 2 + ["joint"] * 2
+    assert seeds["mcc_strong"].dropna().tolist() == pytest.approx([1, 1, 1])
+
+
+def test_pictures_of_facets_are_drawn(digits: tuple[pd.DataFrame, dict[str, Path]]) -> None:
+    tables = {"pairs": own("agreement_of_pairs")(*digits), "clusters": own("clusterings")(*digits)}
+    assert "joint" in own("boxes_by_facet")(tables).alt
+    assert "digit" in own("digit_against_stroke")(tables).alt
+    drawn = own("digits_by_cluster")(*digits).figure.axes
+    assert [axis.get_title() for axis in drawn] == [
+        "shallow facet: 5 clusters in use",
+        "deep facet: 10 clusters in use",
+    ]

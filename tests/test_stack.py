@@ -223,6 +223,8 @@ def family(model: str) -> tuple[str, ...]:
         return (f"model={model}", *IMAGES, *grey, *CALM, "trainer.steps=10", "model.transform.hidden=32")
     if model.removesuffix("_released").endswith("_images"):
         return (f"model={model}", *IMAGES, *CALM, "model/networks=mlp")
+    if model == "mfcvae":
+        return (f"model={model}", *IMAGES, *CALM, "model.encoder.widths=[24,32]", "prior.components=5")
     if model in ("rvqvae", "ae"):
         return (f"model={model}", *IMAGES, *CALM, "model.encoder.channels=8")
     steps = ("trainer.steps=200", "trainer.epochs=null", "trainer.chunk=50")

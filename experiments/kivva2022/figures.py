@@ -1,4 +1,4 @@
-"""Figure 2 of Kivva et al. (2022): run folders to tables, and tables to pictures."""
+"""Figure 2 and the MNIST experiment of Kivva et al. (2022): run folders to tables, and tables to pictures."""
 
 from __future__ import annotations
 
@@ -9,12 +9,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from scipy.stats import zscore
+from scipy.stats import rankdata, zscore
 
+from ivae_lab.gallery import tiled
+from ivae_lab.metrics.clustering import cluster_purity, nmi
+from ivae_lab.metrics.estimate import shuffles
 from ivae_lab.metrics.mcc import match
 from ivae_lab.pairs import pairs_of, pseudo_values
-from ivae_lab.plots import Picture, panels
+from ivae_lab.plots import Picture, boxes, in_words, panels
 from ivae_lab.present import Tables
 from ivae_lab.results import read_latents
 
@@ -23,6 +27,10 @@ SCORES = {"all": "mcc_strong", "in": "mcc_in", "out": "mcc_out"}  # by the rows 
 SHOWN = {"mcc_strong": "permutation and sign", "mcc_out": "affine, out of sample"}
 ALIGNED = {"permuted": "permutation and sign", "affine": "affine"}  # columns of `spaces`
 ARMS, DRAWN = "viridis", 300  # rows of each seed that are drawn
+FACETS = {0: "shallow", 1: "deep"}  # by position in agreement.csv; none: both as one
+JOINT = "joint"
+THICKNESSES = 5  # groups of as many digits each, from thin to thick
+SIDE, ACROSS = 28, 12  # of a digit, in pixels; digits of each cluster that are drawn
 Paths = Mapping[str, Path]
 Array = NDArray[np.float64]
 
@@ -34,26 +42,30 @@ def _settings(rows: pd.DataFrame) -> Iterator[tuple[dict[str, Any], dict[int, st
 
 
 def agreement_of_pairs(rows: pd.DataFrame, paths: Paths) -> pd.DataFrame:
-    """MCC of every pair of seeds on the test part, with its chance floor, named by its alignment.
+    """MCC of every pair of seeds on the test part, with its chance floor, named by its alignment, and of each facet.
 
-    Two latents: a CCA of full rank is the only one.
+    Few latents: a CCA of full rank is the only one.
     """
     tables = []
     for cell, runs in _settings(rows):
         pairs = pairs_of({seed: paths[run] for seed, run in runs.items()})
         pairs = pairs[(pairs["split"] == "test") & (pairs["coefficient"] == "pearson")]
-        kept = pairs.assign(score=pairs["scored"].map(SCORES))[["seed_a", "seed_b", "score", "value", "chance"]]
-        tables.append(kept.assign(**cell))
-    return pd.concat(tables)
+        facet = pairs["position"].map(FACETS).fillna(JOINT)
+        kept = pairs.assign(score=pairs["scored"].map(SCORES), facet=facet)
+        tables.append(kept[["seed_a", "seed_b", "score", "facet", "value", "chance"]].assign(**cell))
+    table = pd.concat(tables)
+    return table.drop(columns="facet") if (table["facet"] == JOINT).all() else table
 
 
 def agreement_by_seed(rows: pd.DataFrame, paths: Paths) -> pd.DataFrame:
     """What each seed contributes to the mean over pairs (the jackknife's pseudo-values), and the chance floor."""
     records = []
-    for values, own in agreement_of_pairs(rows, paths).groupby(CELL, sort=False):
+    pairs = agreement_of_pairs(rows, paths)
+    columns = [*CELL, "facet"] if "facet" in pairs else CELL
+    for values, own in pairs.groupby(columns, sort=False):
         by_score = pd.DataFrame({str(score): pseudo_values(part) for score, part in own.groupby("score", sort=False)})
         floor = own.loc[own["score"] == "mcc_out", "chance"].mean()
-        cell: dict[str, Any] = dict(zip(CELL, values, strict=True))
+        cell: dict[str, Any] = dict(zip(columns, values, strict=True))
         records.append(by_score.rename_axis("seed").reset_index().assign(**cell, chance=floor))
     return pd.concat(records)
 
@@ -129,4 +141,120 @@ def matrices(tables: Tables) -> Picture:
     means = "; ".join(f"{name} {own['value'].mean():.2f}" for name, own in groups.items()).replace("\n", ", ")
     return Picture(
         "pairs", figure, f"MCC of pairs of seeds. Means: {means}.", "MCC between the posterior means of two seeds."
+    )
+
+
+# MNIST --------------------------------------------------------------------------------------------------------------
+
+
+def thickness(images: NDArray[np.uint8]) -> Array:
+    """Mean width of the strokes of each grey image, in pixels: (N, H, W) to (N,).
+
+    Twice the area of the ink over the length of its boundary, 2 sum x / sum |grad x|: of grey edges the sum over all
+    levels of grey (the co-area formula). A stroke of width w and length l has w l / (l + w).
+    """
+    x = np.pad(images.astype(np.float64), ((0, 0), (1, 1), (1, 1)))
+    down, across = np.diff(x, axis=1)[:, :, :-1], np.diff(x, axis=2)[:, :-1]
+    boundary = np.hypot(down, across).sum((1, 2))
+    return np.asarray(2 * x.sum((1, 2)) / np.maximum(boundary, 1e-12))
+
+
+def _test_part(folder: Path) -> tuple[dict[str, NDArray[Any]], NDArray[np.uint8]]:
+    """Clusters, digits and seeds of a run, and the images, of the test rows; of a model without facets no images."""
+    arrays = read_latents(folder)
+    test = arrays["split"] == "test"
+    images = arrays["x"][test].reshape(-1, SIDE, SIDE) if "x" in arrays else np.zeros((0, SIDE, SIDE), np.uint8)
+    clusters = {"cluster": arrays["cluster"][:, test]} if "cluster" in arrays else {}
+    return {**clusters, "u": arrays["u"][test], "seed": arrays["seed"]}, images
+
+
+def clusterings(rows: pd.DataFrame, paths: Paths) -> pd.DataFrame:
+    """How much the clusters of each facet are the digits, and how much the thickness of strokes, on test rows.
+
+    `nmi` and `purity` against the ten digits and against five groups of thickness, of as many rows each; the floors of
+    the NMI, from one re-pairing of the rows; and how many clusters are used. Models without clusters have no rows.
+    """
+    records = []
+    for run, own in rows.groupby("run", sort=False):
+        arrays, images = _test_part(paths[str(run)])
+        if "cluster" not in arrays:
+            continue
+        labels = {"digit": arrays["u"], "stroke": _groups(thickness(images))}
+        (order,) = shuffles(len(images), 1, 0)
+        for _, row in own.iterrows():
+            clusters = arrays["cluster"][arrays["seed"].tolist().index(row["seed"])]  # (N, J)
+            for position, facet in FACETS.items():
+                found = clusters[:, position]
+                record = {column: row[column] for column in [*CELL, "seed"]}
+                record |= {"facet": facet, "clusters": len(np.unique(found))}
+                for name, label in labels.items():
+                    record |= {f"nmi_{name}": nmi(found, label), f"purity_{name}": cluster_purity(found, label)}
+                    record[f"chance_{name}"] = nmi(found, label[order])
+                records.append(record)
+    return pd.DataFrame(records)
+
+
+def _groups(values: Array) -> NDArray[np.intp]:
+    """Groups of as many values each, from small to large: (N,)."""
+    return ((rankdata(values, "ordinal") - 1) * THICKNESSES // len(values)).astype(np.intp)
+
+
+def boxes_by_facet(tables: Tables) -> Picture:
+    """MCC of pairs of seeds of each facet and of both as one, a panel for each alignment."""
+    pairs = tables["pairs"].rename(columns={"value": "mcc"})
+    pairs = pairs.assign(label=pairs["label"] + ", " + pairs["variant"])
+    figure, axes = panels(SHOWN.values(), width=3.6, height=3.2, columns=2, sharey=True)
+    for (score, name), axis in zip(SHOWN.items(), axes.values(), strict=True):
+        boxes(axis, pairs[pairs["score"] == score], "facet", "mcc")
+        axis.set(title=name, xlabel="facet", ylabel="MCC of pairs of seeds")
+        axis.legend(loc="lower left")
+    means = pairs[pairs["score"].isin(SHOWN)].groupby(["label", "facet", "score"], sort=False)["mcc"].mean()
+    return Picture(
+        "mfcvae_agreement",
+        figure,
+        f"Boxplots of the MCC between seeds. Means: {in_words(means)}.",
+        "MCC between the posterior means of two seeds on test images, a point per pair; dotted: chance floor.",
+    )
+
+
+def digit_against_stroke(tables: Tables) -> Picture:
+    """What the clusters of each facet are about: a point for each seed and facet."""
+    table = tables["clusters"]
+    figure, axes = panels(table["variant"].unique(), width=3, height=3, columns=2, sharey=True)
+    for variant, axis in axes.items():
+        for facet, own in table[table["variant"] == variant].groupby("facet", sort=False):
+            axis.scatter(own["nmi_digit"], own["nmi_stroke"], s=14, label=f"{facet} facet")
+        axis.set(title=variant, xlabel="NMI with the digit", ylabel="NMI with the thickness", xlim=(0, 1), ylim=(0, 1))
+        axis.legend()
+    means = table.groupby(["variant", "facet"], sort=False)[["nmi_digit", "nmi_stroke"]].mean()
+    said = f"digit {in_words(means['nmi_digit'])}; stroke {in_words(means['nmi_stroke'])}"
+    return Picture(
+        "mfcvae_clusters",
+        figure,
+        f"Normalised mutual information of each facet's clusters with digit and thickness. Means: {said}.",
+        "A point for each seed: clusters of test images against ten digits, and against five groups of thickness.",
+    )
+
+
+def digits_by_cluster(rows: pd.DataFrame, paths: Paths) -> Picture:
+    """Test digits sorted by the clusters of each facet, of the first seed: a row for each cluster, largest first."""
+    row = rows[rows["method"] == "mfcvae"].iloc[0]
+    arrays, images = _test_part(paths[row["run"]])
+    clusters = arrays["cluster"][arrays["seed"].tolist().index(row["seed"])]
+    figure = Figure(figsize=(7.2, 7.2))
+    for (position, facet), axis in zip(FACETS.items(), figure.subplots(1, len(FACETS)), strict=True):
+        numbers, counts = np.unique(clusters[:, position], return_counts=True)
+        shown = np.ones((len(numbers), ACROSS, SIDE**2))
+        for place, number in enumerate(numbers[np.argsort(-counts)]):
+            first = images[clusters[:, position] == number][:ACROSS]
+            shown[place, : len(first)] = first.reshape(len(first), -1) / 255
+        axis.imshow(tiled(shown, (1, SIDE, SIDE)), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        axis.set_title(f"{facet} facet: {len(numbers)} clusters in use")
+        axis.set_axis_off()
+    named = f"{row['label']}, {row['variant']}, seed {row['seed']}"
+    return Picture(
+        "mfcvae_digits",
+        figure,
+        f"Test digits of {named}, sorted by the clusters of each facet.",
+        f"{named}: the first {ACROSS} test digits of each cluster, whatever they look like, the largest cluster first.",
     )

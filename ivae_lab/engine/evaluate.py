@@ -23,9 +23,12 @@ class Encoded:
 
     split: str
     rows: Batch
-    latents: dict[str, np.ndarray[Any, Any]]  # "mean" and "sample", each (S, N, n); of some models "cluster" (S, N)
+    latents: dict[
+        str, np.ndarray[Any, Any]
+    ]  # "mean" and "sample", each (S, N, n); of some models "cluster" (S, N, ...)
     terms: dict[str, np.ndarray[Any, Any]]  # in nats, averaged over rows, each (S,)
     positions: int  # of a grid of latents
+    facets: int  # of the latents
 
     def estimate(self, position: int) -> Estimate:
         """What one seed found, as the metrics take it."""
@@ -38,6 +41,7 @@ class Encoded:
             terms={name: float(values[position]) for name, values in self.terms.items()},
             clusters=self.latents["cluster"][position] if "cluster" in self.latents else None,
             positions=self.positions,
+            facets=self.facets,
         )
 
 
@@ -105,6 +109,7 @@ def _encode(stack: Stack, split: str, rows: Batch) -> Encoded:
         latents={name: whole.pop(name).numpy() for name in ("mean", "sample", "cluster") if name in whole},
         terms={name: values.double().mean(1).numpy() for name, values in whole.items()},
         positions=model.positions,
+        facets=model.facets,
     )
 
 

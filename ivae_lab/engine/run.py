@@ -264,8 +264,11 @@ def _latents(encoded: list[Encoded], seeds: list[int]) -> dict[str, np.ndarray[A
         values = [getattr(part.rows, key) for part in encoded]
         if values[0] is not None:
             arrays[name] = torch.cat(values).cpu().numpy()
-    if encoded[0].positions > 1:
-        arrays["positions"] = np.array(encoded[0].positions)
+    for name in ("positions", "facets"):
+        if (count := getattr(encoded[0], name)) > 1:
+            arrays[name] = np.array(count)
+    if encoded[0].facets > 1 and encoded[0].rows.x.dtype == torch.uint8:  # what clusters are about is there to see
+        arrays["x"] = torch.cat([part.rows.x for part in encoded]).cpu().numpy()
     arrays["split"] = np.concatenate([np.full(len(part.rows), part.split) for part in encoded])
     return arrays | {"seed": np.array(seeds)}
 

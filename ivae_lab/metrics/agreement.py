@@ -65,8 +65,9 @@ class Agreement:
     A pair has one row of the strong MCC and, for each rank, two of the weak one: its CCA is fitted on a random half of
     the rows and scored there (`in`) and on the other half (`out`); see `mcc.py`. Rows of two seeds are matched by their
     row ids. Of latents on a grid, those of each position are compared with those of the same position alone, as in the
-    paper's Figure B.1. A pair with a seed that diverged has rows of NaN. A pair has the same numbers whatever other
-    seeds there are. Pairs share seeds, so their spread is no standard error: see `ivae_lab.pairs.interval_over_seeds`.
+    paper's Figure B.1; of latents in facets likewise, and all facets as one besides. A pair with a seed that diverged
+    has rows of NaN. A pair has the same numbers whatever other seeds there are. Pairs share seeds, so their spread is
+    no standard error: see `ivae_lab.pairs.interval_over_seeds`.
 
     Parameters
     ----------
@@ -115,11 +116,8 @@ class Agreement:
         chosen = sorted((min(pair), max(pair)) for pair in (combinations(estimates, 2) if which is None else which))
         rows: list[dict[str, Any]] = []
         for latents in self.latents:
-            grids = _on_common_rows(estimates, latents)
-            positions = range(next(iter(grids.values())).shape[1])
-            for coefficient, position in product(self.coefficients, positions):
-                tables = {seed: grid[:, position] for seed, grid in grids.items()}
-                place = position if len(positions) > 1 else None
+            places = _by_place(estimates, _on_common_rows(estimates, latents))
+            for coefficient, (place, tables) in product(self.coefficients, places.items()):
                 fixed = {"latents": latents, "coefficient": coefficient, "position": place}
                 rows += [fixed | row for row in self._rows(tables, chosen, coefficient)]
         for row in rows:
@@ -232,11 +230,24 @@ class Agreement:
 
 
 def _on_common_rows(estimates: Mapping[int, Estimate], latents: LatentName) -> dict[int, Floats]:
-    """Latents of every seed on the rows that all of them have, in the order of the row ids: (N, P, n)."""
+    """Latents of every seed on the rows that all of them have, in the order of the row ids: (N, P n)."""
     common = reduce(np.intersect1d, (estimate.index for estimate in estimates.values()))
     chosen = {}
     for seed, estimate in estimates.items():
         order = np.argsort(estimate.index)
         rows = order[np.searchsorted(estimate.index, common, sorter=order)]
-        chosen[seed] = getattr(estimate, latents)[rows].reshape(len(rows), estimate.positions, -1)
+        chosen[seed] = getattr(estimate, latents)[rows].reshape(len(rows), -1)
     return chosen
+
+
+def _by_place(estimates: Mapping[int, Estimate], tables: dict[int, Floats]) -> dict[int | None, dict[int, Floats]]:
+    """What is compared: the tables of each place of a grid or facet, and under None the whole ones, but of a grid."""
+    one = next(iter(estimates.values()))
+    places = one.positions * one.facets
+    if places == 1:
+        return {None: tables}
+    cut = {seed: np.array_split(table, places, axis=1) for seed, table in tables.items()}
+    found: dict[int | None, dict[int, Floats]] = {
+        place: {seed: parts[place] for seed, parts in cut.items()} for place in range(places)
+    }
+    return found | {None: tables} if one.positions == 1 else found

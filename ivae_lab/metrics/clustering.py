@@ -10,6 +10,7 @@ information and purity: Manning et al. (2008), Introduction to Information Retri
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 from typing import Annotated, Any
 
 import numpy as np
@@ -61,6 +62,8 @@ _SCORES: dict[str, Callable[[Integers, Labels], float]] = {
 class Clustering:
     """Rows of `cluster_accuracy`, `cluster_purity` and `nmi` of a model's clusters against u, with their chance floors.
 
+    Of a model with several clusterings each has rows of its own: `nmi_facet_1` and so on.
+
     Parameters
     ----------
     chance_draws
@@ -77,15 +80,23 @@ class Clustering:
         clusters, labels = estimate.clusters, estimate.u
         if clusters is None or labels is None:
             return []
+        facets = _by_facet(clusters)
         if not np.isfinite(estimate.mean).all():  # then the most probable cluster is none
-            return [estimate.row(name, float("nan"), latents="mean", scored="all") for name in _SCORES]
+            names = [name + facet for name, facet in product(_SCORES, facets)]
+            return [estimate.row(name, float("nan"), latents="mean", scored="all") for name in names]
         rows = []
-        for name, score in _SCORES.items():
+        for (name, score), (facet, own) in product(_SCORES.items(), facets.items()):
             orders = shuffles(len(labels), self.chance_draws, self.chance_seed)
-            chance = float(np.mean([score(clusters, labels[order]) for order in orders]))
-            value = score(clusters, labels)
-            rows.append(estimate.row(name, value, latents="mean", scored="all", chance=chance))
+            chance = float(np.mean([score(own, labels[order]) for order in orders]))
+            rows.append(estimate.row(name + facet, score(own, labels), latents="mean", scored="all", chance=chance))
         return rows
+
+
+def _by_facet(clusters: Integers) -> dict[str, Integers]:
+    """What is appended to the name of a score, and the clusters (N,) of that facet: of (N,) or (N, facets)."""
+    if clusters.ndim == 1:
+        return {"": clusters}
+    return {f"_facet_{number}": own for number, own in enumerate(clusters.T, 1)}
 
 
 def _counts(clusters: Integers, labels: Labels) -> Integers:

@@ -29,8 +29,9 @@ class Estimate:
     u: NDArray[Any] | None  # (N,) auxiliary variable
     index: Integers  # (N,) row ids in the whole data set
     terms: dict[str, float]  # the ELBO and its terms by name, averaged over rows, in nats
-    clusters: Integers | None = None  # (N,) the model's most probable cluster of each row, where it has clusters
+    clusters: Integers | None = None  # (N,) or (N, facets) the model's most probable cluster of each row, if it has any
     positions: int = 1  # P, places of a grid whose n / P latents each stand one after another in a row
+    facets: int = 1  # parts of the latents, cut as `np.array_split` does
 
     @property
     def state(self) -> str:

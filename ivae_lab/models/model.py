@@ -29,6 +29,8 @@ class Model(nn.Module):
         n.
     positions
         Places of a grid that has n latents each: means and samples are (N, positions n), place after place.
+    facets
+        Parts that the n latents are cut into (`torch.tensor_split`), each with clusters of its own.
     noise_dim
         Standard normal numbers per row that make the posterior's sample.
     live_dim
@@ -45,6 +47,7 @@ class Model(nn.Module):
 
     latent_dim: int
     positions: int = 1
+    facets: int = 1
     noise_dim: int
     live_dim: int = 0
     pretrain_steps: int = 0
@@ -77,7 +80,8 @@ class Model(nn.Module):
         """What a trained model says of each row, (B, ...): "mean" and "sample" of the posterior, "elbo" and its terms.
 
         The sample is the one that `noise` (B, noise_dim + live_dim) makes, and the terms are taken at it; terms are in
-        nats. A model of clusters adds "cluster", the most probable one at the posterior's mean, int64.
+        nats. A model of clusters adds "cluster", the most probable one at the posterior's mean, int64; one of
+        several facets (B, facets).
         """
         raise NotImplementedError
 

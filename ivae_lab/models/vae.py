@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from ivae_lab.distributions import NormalMixture, Posterior, tempered
+from ivae_lab.distributions import Facets, NormalMixture, Posterior, tempered
 from ivae_lab.models.auxiliary import Auxiliary
 from ivae_lab.models.identifiability import Noise, Penalty, natural_differences
 from ivae_lab.models.likelihoods import Likelihood
@@ -93,6 +93,7 @@ class VAE(Model):
         self.objective = objective
         self.starts_from_data = bool(getattr(self.prior, "starts_from_data", False))
         self.settles = bool(getattr(self.prior, "settles", False))
+        self.facets = getattr(self.prior, "facets", 1)
         if self.starts_from_data and spec.train_rows < self.prior.components:  # type: ignore[operator]
             raise ValueError(
                 f"expected at least {self.prior.components} training rows to fit as many components, "
@@ -139,7 +140,7 @@ class VAE(Model):
             "log_likelihood": evidence.log_likelihood,
             "kl": kl,
         }
-        if isinstance(evidence.prior, NormalMixture):
+        if isinstance(evidence.prior, NormalMixture | Facets):
             found["cluster"] = evidence.prior.log_joint(mean).argmax(-1)
         return found
 

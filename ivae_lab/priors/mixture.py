@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import Literal
 
@@ -9,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ivae_lab.distributions import NormalMixture
+from ivae_lab.distributions import CorrelatedMixture, NormalMixture
 from ivae_lab.priors.natural import Tables, add_noise_, natural_parameters
-from ivae_lab.types import PositiveInt
+from ivae_lab.types import PositiveFloat, PositiveInt
 
 _LEAST_WEIGHT = 1e-8  # a component that the fit left empty can still be learned
 
@@ -30,6 +31,10 @@ class GaussianMixture(nn.Module):
         How means and log-variances start: `xavier_uniform` (Willetts and Paige 2021, Section 4.1), `xavier_normal`
         (their code), or `gmm`: fitted to the encoder's output when training starts, after pretraining where
         there is one (Jiang et al. 2017).
+    covariance
+        Of the components: `diagonal`, or `full`, whose correlations start at 0.
+    variance
+        Where given, all variances start there and all weights alike: `init` says what the means are only.
     """
 
     def __init__(
@@ -39,22 +44,31 @@ class GaussianMixture(nn.Module):
         *,
         components: PositiveInt,
         init: Literal["xavier_uniform", "xavier_normal", "gmm"],
+        covariance: Literal["diagonal", "full"] = "diagonal",
+        variance: PositiveFloat | None = None,
     ) -> None:
         super().__init__()
         self.starts_from_data = init == "gmm"
-        self.components = components
+        self.components, self.variance = components, variance
         draw = nn.init.xavier_normal_ if init == "xavier_normal" else nn.init.xavier_uniform_
         self.logits = nn.Parameter(torch.zeros(components))
         self.mean = nn.Parameter(draw(torch.empty(components, latent_dim)))
         self.log_var = nn.Parameter(draw(torch.empty(components, latent_dim)))
+        if variance is not None:
+            nn.init.constant_(self.log_var, math.log(variance))
+        shape = components, latent_dim, latent_dim
+        self.lower = nn.Parameter(torch.zeros(shape)) if covariance == "full" else None
 
     def forward(self, u: Tensor | None) -> NormalMixture:
         """The same density whatever u."""
-        return NormalMixture(torch.log_softmax(self.logits, -1), self.mean, self.log_var)
+        log_weights = torch.log_softmax(self.logits, -1)
+        if self.lower is None:
+            return NormalMixture(log_weights, self.mean, self.log_var)
+        return CorrelatedMixture(log_weights, self.mean, self.log_var, self.lower.tril(-1))
 
     def natural_parameters(self) -> Tensor | None:
-        """Natural parameters of each component, whatever its weight: (K, 2 n)."""
-        return natural_parameters(self._tables(), "gaussian")
+        """Natural parameters of each component, whatever its weight: (K, 2 n); None of a full covariance."""
+        return natural_parameters(self._tables(), "gaussian") if self.lower is None else None
 
     def add_noise(self, noise: Tensor) -> None:
         """Add noise, (K, 2 n), to the natural parameters."""
@@ -64,7 +78,7 @@ class GaussianMixture(nn.Module):
         return {"mean": self.mean, "scale": self.log_var}
 
     def fit(self, z: Tensor, seed: int) -> None:
-        """Set the mixture to scikit-learn's maximum-likelihood fit of the rows of z, (N, n)."""
+        """Set the mixture to scikit-learn's maximum-likelihood fit of the rows of z, (N, n): see `variance`."""
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.mixture import GaussianMixture as Fit
 
@@ -72,10 +86,9 @@ class GaussianMixture(nn.Module):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # a start, not a result
             fit.fit(z.double().cpu().numpy())
+        found = [(self.mean, fit.means_)]
+        if self.variance is None:
+            found += [(self.logits, np.log(fit.weights_ + _LEAST_WEIGHT)), (self.log_var, np.log(fit.covariances_))]
         with torch.no_grad():
-            for parameter, value in (
-                (self.logits, np.log(fit.weights_ + _LEAST_WEIGHT)),
-                (self.mean, fit.means_),
-                (self.log_var, np.log(fit.covariances_)),
-            ):
+            for parameter, value in found:
                 parameter.copy_(torch.as_tensor(value))
