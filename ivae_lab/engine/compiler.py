@@ -50,6 +50,8 @@ def compiled(function: Callable[..., Tensor], arguments: Sequence[Any]) -> Calla
         # A GPU's 10-bit products are left off on purpose: a likelihood of 784 pixels is a sum of large numbers.
         warnings.filterwarnings("ignore", message="TensorFloat32 tensor cores")
         warnings.filterwarnings("ignore", message=r"\s*Online softmax is disabled")  # of few rows: nothing to save
+        # Its own rule for digamma, the gradient of lgamma.
+        warnings.filterwarnings("ignore", message="`torch._prims_common.check` is deprecated", category=FutureWarning)
         program: Callable[..., Tensor] = torch._inductor.compile(traced(function, arguments), given, options=options)
     return program
 
