@@ -20,7 +20,7 @@ from ivae_lab.types import Batch, DataSpec, NonNegativeFloat, PositiveInt
 class MixtureEvidence(Evidence):
     """Evidence with p(z given w) as its prior, a mixture of its own for each row, and what there is of w.
 
-    The three KL terms are those of Dilokthanakul et al. 2016, Equation 4.
+    The three KL terms are those of Dilokthanakul et al. 2016, under their names.
     """
 
     prior: NormalMixture  # of (B, K, n) parameters
@@ -60,7 +60,8 @@ class MixtureEvidence(Evidence):
 class MinimumInformation(ELBO):
     """The ELBO whose y-prior term, the mean over the batch, counts as `least` nats where it is less.
 
-    Dilokthanakul et al. 2016, Section 3.3: max(least, KL) in place of KL, so that clusters are not given up early.
+    The minimum information constraint of Dilokthanakul et al. 2016: max(least, KL) in place of KL, so that clusters are
+    not given up early.
     """
 
     least: NonNegativeFloat = 0.0
@@ -88,8 +89,9 @@ class GMVAE(VAE):
         log p(x | z) - sum_k p(y=k | z, w) KL(q(z | x) || p(z | w, k)) - KL(q(w | x) || p(w)) - KL(p(y | z, w) || p(y))
 
     at one sample of z and w. It is at most the usual bound, log p(x | z) - log q(z | x) + log p(z | w) - KL(q(w | x) ||
-    p(w)): the paper averages over y apart from the KL that it weighs. Latents that are scored are z; clusters are those
-    most probable at the means of z and w.
+    p(w)): the weights p(y=k | z, w) and log p(z | w, k) inside the KL are averaged over z apart, and their covariance,
+    summed over k, is never negative. Latents that are scored are z; clusters are those most probable at the means of
+    z and w.
 
     Parameters
     ----------

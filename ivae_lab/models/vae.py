@@ -24,8 +24,9 @@ _REACH = 2.5  # standard deviations that a traversal reaches to either side
 class VAE(Model):
     """x given z by a decoder and a likelihood, z by a prior, q(z given x [, u]) by an encoder.
 
-    iVAE is this with a conditional prior (Khemakhem et al. 2020), VaDE with a mixture (Jiang et al. 2017),
-    beta-VAE and beta-TC-VAE with other objectives. Parts come as factories that are told the dimensions.
+    iVAE is this with a conditional prior (Khemakhem et al. 2020), VaDE with a mixture (Jiang et al. 2017) or with one
+    of its own posteriors (Tomczak and Welling 2018), beta-VAE and beta-TC-VAE with other objectives. Parts come as
+    factories that are told the dimensions.
 
     Parameters
     ----------

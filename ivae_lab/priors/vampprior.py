@@ -15,7 +15,7 @@ _INSIDE = 0.01  # how far from its limits a bounded pseudo-input starts, as a sh
 
 
 class VampPrior(nn.Module):
-    """p(z) = 1/K sum_k q(z given x_k), with K learned pseudo-inputs x_k (Tomczak and Welling 2018, Equation 9).
+    """p(z) = 1/K sum_k q(z given x_k), with K learned pseudo-inputs x_k (Tomczak and Welling 2018, Section 3).
 
     https://arxiv.org/abs/1705.07120
 
