@@ -235,15 +235,19 @@ class Facets:
         return torch.cat(rows)
 
 
-def tempered(distribution: Normal | Laplace | NormalMixture | Facets, temperature: float) -> Distribution:
+def tempered(distribution: Distribution, temperature: float) -> Distribution:
     """The same density with all standard deviations, of a mixture those of its components, times the temperature."""
     if not temperature > 0:
         raise ValueError(f"expected a temperature above 0, got {temperature}")
+    if temperature == 1:
+        return distribution
     if isinstance(distribution, Facets):
         return Facets(tuple(tempered(each, temperature) for each in distribution.each))  # type: ignore[misc]
     shift = math.log(temperature)
     if isinstance(distribution, Laplace):
         return replace(distribution, log_scale=distribution.log_scale + shift)
+    if not isinstance(distribution, Normal | NormalMixture):
+        raise ValueError(f"expected temperature 1 for {type(distribution).__name__}, got {temperature}")
     return replace(distribution, log_var=distribution.log_var + 2 * shift)
 
 

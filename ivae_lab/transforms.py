@@ -319,6 +319,9 @@ class Autoregressive(Transform):
         Over how many a layer is inverted: null, one for each dimension (fully autoregressive); 2, a coupling.
     linear
         Whether a learned linear map, as triangular factors L U, is the last step towards z.
+    turned
+        Whether x is first turned by a random orthogonal matrix, which stays: seeds then start from different sides.
+        All that is learned keeps its orientation, so of one start some solutions cannot be reached.
     """
 
     def __init__(
@@ -331,6 +334,7 @@ class Autoregressive(Transform):
         bins: PositiveInt | None,
         passes: PositiveInt | None,
         linear: bool,
+        turned: bool,
     ) -> None:
         super().__init__()
         if (bins is None) != (kind == "affine"):
@@ -344,10 +348,12 @@ class Autoregressive(Transform):
         self.layers = flow.transform
         start = torch.eye(spec.x_dim) + 0.01 * torch.randn(spec.x_dim, spec.x_dim)
         self.linear = zuko.flows.UnconditionalTransform(zuko.transforms.LULinearTransform, start) if linear else None
+        self.turn: Tensor | None
+        self.register_buffer("turn", nn.init.orthogonal_(torch.empty(spec.x_dim, spec.x_dim)) if turned else None)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(B, d) to the same."""
-        z, log_det = self.layers().call_and_ladj(x)
+        z, log_det = self.layers().call_and_ladj(x if self.turn is None else x @ self.turn)
         if self.linear is not None:
             z, own = self.linear().call_and_ladj(z)
             log_det = log_det + own
@@ -357,7 +363,8 @@ class Autoregressive(Transform):
         """(B, d) to the same, a dimension (or pass) after the other."""
         if self.linear is not None:
             z = self.linear().inv(z)
-        return self.layers().inv(z)  # type: ignore[no-any-return]
+        x: Tensor = self.layers().inv(z)
+        return x if self.turn is None else x @ self.turn.mT
 
 
 def _convolutional(hidden: int) -> Subnetwork:

@@ -45,7 +45,7 @@ def of_images(kind: CouplingKind) -> Transform:
 
 
 def autoregressive(size: int, kind: str, passes: int | None) -> Transform:
-    options = {"layers": 3, "hidden": [16], "bins": 4 if kind == "spline" else None, "linear": True}
+    options = {"layers": 3, "hidden": [16], "bins": 4 if kind == "spline" else None, "linear": True, "turned": False}
     return Autoregressive(spec(size), kind=kind, passes=passes, **options)  # type: ignore[arg-type]
 
 
@@ -241,6 +241,19 @@ def test_a_chain_adds_log_determinants_up() -> None:
     torch.testing.assert_close(Chain([one, other])(x)[1], first + second)
 
 
+def test_a_turned_flow_is_the_flow_of_x_turned() -> None:
+    options = {"kind": "spline", "layers": 2, "hidden": [8], "bins": 4, "passes": None, "linear": True}
+    turned, other = (Autoregressive(spec(3), turned=True, **options) for _ in range(2))  # type: ignore[arg-type]
+    plain = Autoregressive(spec(3), turned=False, **options)  # type: ignore[arg-type]
+    plain.load_state_dict({name: value for name, value in turned.state_dict().items() if name != "turn"})
+    turn, x = turned.get_buffer("turn"), rows(3).float()
+    torch.testing.assert_close(turn @ turn.mT, torch.eye(3), atol=1e-6, rtol=0)
+    assert not torch.allclose(turn, other.get_buffer("turn"), atol=0.01)  # each start its own
+    for one, same in zip(turned(x), plain(x @ turn), strict=True):
+        torch.testing.assert_close(one, same)
+    torch.testing.assert_close(turned.inverse(turned(x)[0]), x, atol=1e-4, rtol=0)
+
+
 class TestRefuses:
     @pytest.mark.parametrize(("kind", "clamp"), [("additive", 2.0), ("gin", None), ("affine", None)])
     def test_a_clamp_without_scales_and_scales_without_one(self, kind: CouplingKind, clamp: float | None) -> None:
@@ -249,7 +262,7 @@ class TestRefuses:
 
     @pytest.mark.parametrize(("kind", "bins"), [("affine", 8), ("spline", None)])
     def test_bins_without_splines_and_splines_without_any(self, kind: str, bins: int | None) -> None:
-        options = {"layers": 1, "hidden": [4], "linear": False, "passes": None}
+        options = {"layers": 1, "hidden": [4], "linear": False, "turned": False, "passes": None}
         with pytest.raises(ValueError, match=f"null for affine ones, got kind={kind}, bins={bins}"):
             Autoregressive(spec(4), kind=kind, bins=bins, **options)  # type: ignore[arg-type]
 

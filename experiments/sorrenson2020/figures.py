@@ -506,3 +506,85 @@ def bars_of_sizes(tables: Tables) -> Picture:
     axis.set(xlabel="learnable parameters", xscale="log", xlim=(1000, 2e7))
     said = "; ".join(f"{name} {numbers:,}" for name, numbers in zip(names, sizes["numbers"], strict=True))
     return Picture("tables23", figure, f"Bars of numbers of parameters: {said}.", "Learnable parameters.")
+
+
+# Table 1 ------------------------------------------------------------------------------------------------------------
+
+LIKELIEST, OTHERS, COLUMNS = "flow, likeliest", "flow, other starts", "columns of x"
+OF_FAMILIES = ["variant", "method", "data", "data_seed", "seed", "data.family"]
+
+
+def relations(rows: pd.DataFrame, paths: Paths) -> pd.DataFrame:
+    """How near to a line true and recovered sources are, over the sources of a run: R², slopes, and their signs.
+
+    `slope_error` is the mean of ||a| - 1|, `upright` the share of slopes above 0. The seed of the highest likelihood
+    on each data set has a label of its own, and so have the columns of x.
+    """
+    records = []
+    for _, own in rows.groupby(["variant", "data_seed"], sort=False):
+        best = own.sort_values("elbo").index[-1]
+        for place, row in own.iterrows():
+            named = {column: row[column] for column in OF_FAMILIES}
+            latents, truth = _recovered(paths[row["run"]], row["seed"])
+            label = LIKELIEST if place == best else OTHERS
+            records.append({**named, "label": label, "elbo": row["elbo"], **_lines(latents, truth)})
+        shown = read_examples(paths[row["run"]])
+        records.append({**named, "label": COLUMNS, "method": "x", **_lines(shown["x"], shown["sources"])})
+    return pd.DataFrame(records).assign(chance=float("nan"))
+
+
+def _recovered(path: Path, seed: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    arrays = read_latents(path)
+    return arrays["mean"][_position(arrays, int(seed))], arrays["sources"]
+
+
+def _lines(latents: NDArray[Any], sources: NDArray[Any]) -> dict[str, float]:
+    """R² and slope of y on the y' that is matched to it, over the sources."""
+    matching = match(latents.astype(float), sources.astype(float))
+    slopes = matching.correlations * sources.std(0) / latents[:, matching.columns].std(0)
+    return {
+        "r2": float((matching.correlations**2).mean()),
+        "slope_error": float(np.abs(np.abs(slopes) - 1).mean()),
+        "upright": float((slopes > 0).mean()),
+    }
+
+
+def related_pairs(rows: pd.DataFrame, paths: Paths) -> pd.DataFrame:
+    """Points of the likeliest seed of each family and data set: true sources y and the y' matched to them."""
+    parts = []
+    for _, own in rows.groupby(["variant", "data_seed"], sort=False):
+        row = own.sort_values("elbo").iloc[-1]
+        latents, truth = _recovered(paths[row["run"]], row["seed"])
+        matching = match(latents.astype(float), truth.astype(float))
+        chosen = np.linspace(0, len(truth) - 1, min(CLOUD // 3, len(truth))).astype(int)
+        for source, column in enumerate(matching.columns):
+            points = {"latent": latents[chosen, column], "true": truth[chosen, source]}
+            named = {name: row[name] for name in OF_FAMILIES}
+            parts.append(pd.DataFrame({**named, "label": LIKELIEST, "source": source + 1, **points}))
+    return pd.concat(parts)
+
+
+def relations_drawn(tables: Tables) -> Picture:
+    """True source against recovered latent, in y, a panel for each family and a row for each data set."""
+    points, scores = tables["pairs"], tables["relations"]
+    families, seeds = points["variant"].unique(), sorted(points["data_seed"].unique())
+    figure = Figure(figsize=(1.9 * len(families), 2.1 * len(seeds) + 0.4))
+    grid = figure.subplots(len(seeds), len(families), squeeze=False)
+    for (row, column), axis in np.ndenumerate(grid):
+        family, seed = families[column], seeds[row]
+        own = points[(points["variant"] == family) & (points["data_seed"] == seed)]
+        for source, part in own.groupby("source"):
+            axis.scatter(part["latent"], part["true"], s=2, linewidths=0, color=f"C{source}", alpha=0.6)
+        score = scores[(scores["variant"] == family) & (scores["data_seed"] == seed) & (scores["label"] == LIKELIEST)]
+        middle = own[["latent", "true"]].mean()
+        for sign in (1, -1):
+            axis.axline(tuple(middle), slope=sign, **REPORTED_LINE)
+        axis.set_title(f"{family}, data seed {seed}\nR² {score['r2'].mean():.3f}", fontsize=8)
+        axis.set(xlabel="latent" if row == len(seeds) - 1 else "", ylabel="" if column else "true source")
+    means = scores.groupby(["label", "variant"], sort=False)["r2"].mean()
+    return Picture(
+        "table1",
+        figure,
+        f"True sources against recovered ones on the real line, for each family. R² of a line: {in_words(means)}.",
+        "Both sources (colours) of the likeliest of the starts, as y = z, log z or logit z. Dotted: slopes 1 and -1.",
+    )

@@ -1,0 +1,97 @@
+"""Sources of two-parameter exponential families, whose parameters are u's, mixed to observations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.random import RandomState
+from numpy.typing import NDArray
+
+from ivae_lab.data.mixing import MatrixLaw, mix, xtanh
+from ivae_lab.data.tcl import Preprocess, check_split, fit_preprocess, split_rows
+from ivae_lab.types import Batch, DataSpec, Fraction, PositiveFloat, PositiveInt, Splits
+
+Family = Literal["normal", "gamma", "inverse_gamma", "inverse_gaussian", "beta"]
+# Both parameters are drawn log-uniformly from these, but for a normal's mean m, which is the log of such a number. They
+# are wide: where all segments have shapes of a kind, a source can hardly be told from a bent and rescaled one.
+RANGES: dict[Family, tuple[tuple[float, float], tuple[float, float]]] = {
+    "normal": ((np.exp(-3), np.exp(3)), (0.2, 2)),  # exp(m), s
+    "gamma": ((0.3, 50), (0.1, 10)),  # shape, rate
+    "inverse_gamma": ((0.3, 50), (0.1, 10)),  # shape, scale
+    "inverse_gaussian": ((0.1, 10), (0.1, 50)),  # mean, shape
+    "beta": ((0.3, 50), (0.3, 50)),  # a, b
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Families:
+    """M segments of L samples: sources z of a family, each with its own two parameters in a segment, mixed by one MLP.
+
+    Sorrenson et al. 2020, Table 1. What is mixed, and what the true sources are given as, is a source on the real line:
+    y = z of normals, logit z of beta distributions, log z of the others (lognormal sources are then normal ones). Each
+    y is brought to mean 0 and variance 1 before it is mixed: its family would otherwise decide how bent the mixing is.
+
+    Parameters
+    ----------
+    family
+        Of z; `RANGES` has what its parameters are drawn from.
+    segments, samples_per_segment, source_dim
+        M, L and n, which is d too.
+    mixing_layers, slope, condition_quantile, condition_draws
+        The mixing, with tanh(x) + slope x between matrices of its own for each layer: `mixing.mix`, `mixing.MatrixLaw`.
+    preprocess, split
+        As of `tcl.TCL`.
+    """
+
+    family: Family
+    segments: PositiveInt
+    samples_per_segment: PositiveInt
+    source_dim: PositiveInt
+    mixing_layers: PositiveInt
+    slope: PositiveFloat
+    condition_quantile: Fraction | None
+    condition_draws: PositiveInt
+    preprocess: Preprocess
+    split: list[Fraction]
+
+    def __post_init__(self) -> None:
+        check_split(self.split, self.segments * self.samples_per_segment)
+
+    def __call__(self, seed: int) -> Splits:
+        """Draw the data set of this seed."""
+        rng, rows = RandomState(seed), self.segments * self.samples_per_segment
+        u = np.repeat(np.arange(self.segments), self.samples_per_segment)  # (N,)
+        shape = (self.segments, self.source_dim)
+        first, second = (np.exp(rng.uniform(np.log(low), np.log(high), shape))[u] for low, high in RANGES[self.family])
+        y = sources(rng, self.family, first, second)  # (N, n)
+        x = self._mixed(rng, (y - y.mean(0)) / y.std(0))
+        parts = split_rows(rows, self.split, seed)
+        if self.preprocess != "none":
+            shift, scale = fit_preprocess(x[parts[0]], self.preprocess, self.source_dim)
+            x = ((x - shift) @ scale).astype(np.float32)
+        whole = Batch(*map(torch.from_numpy, (x, u, y.astype(np.float32), np.arange(rows))))
+        train, valid, test = (whole[torch.from_numpy(part)] for part in parts)
+        return Splits(train, valid, test, DataSpec(self.source_dim, self.segments, self.source_dim, len(train), False))
+
+    def _mixed(self, rng: RandomState, y: NDArray[np.float64]) -> NDArray[np.float32]:
+        law = MatrixLaw("fresh", self.condition_quantile, self.condition_draws)
+        matrices = law.draw(rng, self.source_dim, self.source_dim, self.mixing_layers)
+        return mix(y.astype(np.float32), matrices, partial(xtanh, slope=self.slope), nonlinearity_first=False)
+
+
+def sources(
+    rng: RandomState, family: Family, first: NDArray[np.float64], second: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Draw y of sources with these parameters, of the parameters' shape."""
+    if family == "normal":
+        return np.log(first) + second * rng.standard_normal(first.shape)
+    if family == "beta":  # a ratio of gammas, so that z is not rounded to 0 or 1
+        return np.log(rng.gamma(first)) - np.log(rng.gamma(second))
+    if family == "inverse_gaussian":
+        return np.log(rng.wald(first, second))
+    log_gamma: NDArray[np.float64] = np.log(rng.gamma(first) / second)
+    return log_gamma if family == "gamma" else -log_gamma
