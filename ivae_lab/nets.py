@@ -135,9 +135,12 @@ class Encoder(nn.Module):
     ----------
     noise_dim
         Standard normal numbers per row for dropout.
+    sees_u
+        Whether u is an input beside x.
     """
 
     noise_dim: int = 0
+    sees_u: bool = False
 
     def forward(self, x: Tensor, u: Tensor | None, noise: Tensor | None = None) -> Posterior:
         """(B, d), (B,) and (B, noise_dim) to a Gaussian over (B, n)."""
@@ -189,7 +192,7 @@ class GaussianEncoder(Encoder):
         super().__init__()
         if sees_u and not spec.u_dim:
             raise ValueError("expected data with an auxiliary variable u for an encoder that sees u, got data without")
-        self.std, self.covariance, self.latent_dim = std, covariance, latent_dim
+        self.std, self.covariance, self.latent_dim, self.sees_u = std, covariance, latent_dim, sees_u
         spread = latent_dim * (1 + latent_dim) if covariance == "full" else latent_dim
         widths = [latent_dim, spread] if heads == "separate" else [latent_dim + spread]
         self.nets = nn.ModuleList(

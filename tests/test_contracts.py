@@ -214,7 +214,10 @@ class TestModels:
     ) -> None:
         config = tiny(f"model={name}")
         model, _, _ = model_and_batch(config, splits_of, model_of)
-        alone = build(config.prior, "prior")(model.latent_dim, splits_of(config).spec.u_dim)
+        spec = splits_of(config).spec
+        alone = build(config.prior, "prior")(model.latent_dim, spec.u_dim)
+        if hasattr(alone, "attach"):  # its parameters are inputs of the encoder
+            alone.attach(model.encode, spec.x_dim, None)
         own = {key: value.shape for key, value in alone.named_parameters()}
         in_model = {key: value.shape for key, value in model.named_parameters() if key.startswith("prior.")}
         assert in_model == {f"prior.{key}": shape for key, shape in own.items()}

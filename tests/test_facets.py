@@ -224,14 +224,14 @@ class TestNetworks:
 class TestStart:
     @pytest.mark.parametrize("covariance", ["diagonal", "full"])
     def test_means_are_fitted_and_variances_alike(self, covariance: str, built: Built) -> None:
-        model, _ = built(f"prior.covariance={covariance}")
+        model, batch = built(f"prior.covariance={covariance}")
         centres = torch.tensor([[0.0], [5.0], [10.0]])
         z = torch.cat([centres + 0.01 * torch.randn(3, 3) for _ in range(50)])
         z = torch.cat([z, -z[:, :2]], -1)
         for each in model.prior.each:
             torch.nn.init.zeros_(each.logits)
             torch.nn.init.constant_(each.log_var, np.log(0.01))
-        model.start(z, seed=0)
+        model.start(batch, z, seed=0)
         first, second = model.prior(None).each
         for each, sign in ((first, 1), (second, -1)):
             assert np.allclose(np.sort(sign * each.mean.detach()[:, 0]), centres[:, 0], atol=0.02)

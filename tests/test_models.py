@@ -173,7 +173,7 @@ def test_start_fits_the_mixture_to_the_codes(make: Make) -> None:
     model = make("model=vade_pretrained")
     codes = torch.cat([draws(60, 2) * 0.1 + centre for centre in (-3.0, 0.0, 3.0)])
     before = model.prior(None).log_prob(codes).mean()
-    model.start(codes, 0)
+    model.start(batch(), codes, 0)
     assert model.starts_from_data
     assert model.prior(None).log_prob(codes).mean() > before + 1
     assert sorted(round(m) for m in model.prior.mean[:, 0].tolist()) == [-3, 0, 3]

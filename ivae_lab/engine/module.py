@@ -216,5 +216,5 @@ def _start_from_data(share: Share) -> None:
     for position, seed in enumerate(share.stack.seeds):
         if torch.isfinite(means[position]).all():
             model = share.stack.model(position)
-            model.start(means[position], seed)
+            model.start(train, means[position], seed)
             share.stack.replace(position, model)

@@ -64,7 +64,8 @@ class Flow(Model):
         self.transform = transform(spec)
         self.prior = prior(spec.x_dim, spec.u_dim)
         if getattr(self.prior, "starts_from_data", False):
-            raise ValueError("expected a prior that is not fitted to encoded data for a flow, got init=gmm")
+            kind = type(self.prior).__name__
+            raise ValueError(f"expected a prior that is not fitted to encoded data for a flow, got {kind}, which is")
         self.settles = bool(getattr(self.prior, "settles", False))
 
     def observed(self, batch: Batch) -> Tensor:

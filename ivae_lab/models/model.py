@@ -102,8 +102,8 @@ class Model(nn.Module):
         each = {"prior_mean": mean, "prior_std": std}
         return {name: value.reshape(-1, self.latent_dim) for name, value in each.items()}
 
-    def start(self, z: Tensor, seed: int) -> None:
-        """Set parameters from the encoded training data z, (N, n), once, when the main objective begins."""
+    def start(self, rows: Batch, z: Tensor, seed: int) -> None:
+        """Set parameters from the N training rows and z, (N, n), their codes, once, when the main objective begins."""
         raise NotImplementedError
 
     def u(self, batch: Batch) -> Tensor | None:

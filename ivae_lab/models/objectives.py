@@ -33,6 +33,10 @@ class Evidence:
         closed = kl_divergence(self.posterior, self.prior)
         return self.sampled_kl() if closed is None else closed
 
+    def terms(self) -> dict[str, Tensor]:
+        """The terms of the ELBO, (B,) each: the log-likelihood less "kl"."""
+        return {"log_likelihood": self.log_likelihood, "kl": self.kl()}
+
 
 @dataclass(frozen=True)
 class ELBO:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from ivae_lab.distributions import Facets, NormalMixture, Posterior, tempered
+from ivae_lab.distributions import Distribution, Facets, NormalMixture, Posterior, tempered
 from ivae_lab.models.auxiliary import Auxiliary
 from ivae_lab.models.identifiability import Noise, Penalty, natural_differences
 from ivae_lab.models.likelihoods import Likelihood
@@ -24,8 +24,9 @@ _REACH = 2.5  # standard deviations that a traversal reaches to either side
 class VAE(Model):
     """x given z by a decoder and a likelihood, z by a prior, q(z given x [, u]) by an encoder.
 
-    iVAE is this with a conditional prior (Khemakhem et al. 2020), VaDE with a mixture (Jiang et al. 2017),
-    beta-VAE and beta-TC-VAE with other objectives. Parts come as factories that are told the dimensions.
+    iVAE is this with a conditional prior (Khemakhem et al. 2020), VaDE with a mixture (Jiang et al. 2017) or with one
+    of its own posteriors (Tomczak and Welling 2018), beta-VAE and beta-TC-VAE with other objectives. Parts come as
+    factories that are told the dimensions.
 
     Parameters
     ----------
@@ -90,6 +91,8 @@ class VAE(Model):
             )
         self.likelihood = likelihood(spec)
         self.prior = prior(latent_dim, spec.u_dim)
+        if hasattr(self.prior, "attach"):
+            self._attach_prior(spec)
         self.objective = objective
         self.starts_from_data = bool(getattr(self.prior, "starts_from_data", False))
         self.settles = bool(getattr(self.prior, "settles", False))
@@ -102,6 +105,20 @@ class VAE(Model):
 
         self.identifiability = identifiability
         self._check_identifiability()
+
+    def _attach_prior(self, spec: DataSpec) -> None:
+        """Give a prior of posteriors the encoder, and the range of x where it has one."""
+        covariance = getattr(self.encoder, "covariance", "diagonal")
+        if self.encoder.sees_u or covariance == "full":
+            expected = "expected encoder.sees_u=false and encoder.covariance=diagonal"
+            got = f"sees_u={str(self.encoder.sees_u).lower()}, covariance={covariance}"
+            raise ValueError(f"{expected} for a {type(self.prior).__name__}, got {got}")
+        low = -self.pixels.offset if self.pixels is not None else 0.0
+        limits = (low, low + 1) if self.pixels is not None or spec.binary else None
+        self.prior.attach(self._posterior_of, spec.x_dim, limits)  # type: ignore[operator]
+
+    def _posterior_of(self, x: Tensor) -> Posterior:
+        return self.encoder(x, None)  # type: ignore[no-any-return]
 
     def _check_identifiability(self) -> None:
         prior, measure = type(self.prior).__name__, self.identifiability
@@ -132,17 +149,21 @@ class VAE(Model):
     def bound(self, batch: Batch, noise: Tensor) -> dict[str, Tensor]:
         """Posterior mean and sample, and the ELBO of each row with its terms."""
         evidence = self._evidence(batch, noise, torch.ones_like(noise[0, 0]), training=False)
-        kl, mean = evidence.kl(), evidence.posterior.mean
+        terms = evidence.terms()
         found = {
-            "mean": mean,
+            "mean": evidence.posterior.mean,
             "sample": evidence.z,
-            "elbo": evidence.log_likelihood - kl,
-            "log_likelihood": evidence.log_likelihood,
-            "kl": kl,
+            "elbo": terms["log_likelihood"] - terms["kl"],
+            **terms,
         }
+        clusters = self._clusters(evidence)
+        return found if clusters is None else found | {"cluster": clusters}
+
+    def _clusters(self, evidence: Evidence) -> Tensor | None:
+        """The most probable cluster at the posterior's mean: (B,), of several facets (B, J)."""
         if isinstance(evidence.prior, NormalMixture | Facets):
-            found["cluster"] = evidence.prior.log_joint(mean).argmax(-1)
-        return found
+            return evidence.prior.log_joint(evidence.posterior.mean).argmax(-1)
+        return None
 
     def _evidence(self, batch: Batch, noise: Tensor, progress: Tensor, training: bool) -> Evidence:
         for_sample, *for_networks, for_pixels = self._cut(noise)
@@ -188,7 +209,7 @@ class VAE(Model):
     def examples(self, batch: Batch, noise: Tensor) -> dict[str, Tensor]:
         """Reconstructions from the posterior's mean, the prior's parameters, and what there is to see of images."""
         every_u = torch.arange(self.u_dim, device=batch.x.device) if self.u_dim else None
-        prior, code = self.prior(every_u), self.posterior_mean(batch)
+        prior, code = self._prior_of_z(every_u), self.posterior_mean(batch)
         shown = {"reconstruction": self._expected(code), **self.prior_parameters(prior)}
         if self.pixels is None:
             return shown
@@ -199,15 +220,24 @@ class VAE(Model):
             "traversed": chosen,
         }
 
+    def _prior_of_z(self, u: Tensor | None) -> Distribution:
+        """What is shown as the prior of z."""
+        return self.prior(u)  # type: ignore[no-any-return]
+
     def _expected(self, z: Tensor) -> Tensor:
         """The x expected given z, of images in [0, 1]: (..., n) to (..., d)."""
         x = self.likelihood.mean(self.decoder(z.reshape(-1, self.latent_dim)))
         x = x.reshape(*z.shape[:-1], x.shape[-1])
         return x if self.pixels is None else self.pixels.shown(x)
 
-    def start(self, z: Tensor, seed: int) -> None:
-        """Fit the prior to encoded data."""
-        self.prior.fit(z, seed)  # type: ignore[operator]
+    def start(self, rows: Batch, z: Tensor, seed: int) -> None:
+        """Fit the prior to encoded data, or set its pseudo-inputs to random rows."""
+        if hasattr(self.prior, "start_at"):
+            order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
+            chosen = rows[order[: self.prior.components]]
+            self.prior.start_at(self.observed(chosen))  # type: ignore[operator]
+        else:
+            self.prior.fit(z, seed)  # type: ignore[operator]
 
     def natural_differences(self) -> Tensor | None:
         """The matrix L of `identifiability.py`, (n k, M - 1); None where the prior has none."""
