@@ -143,7 +143,7 @@ def test_what_is_given_besides_the_configuration_is_no_key(composed: Compose, ke
     [
         (
             ["prior=gmm", "+prior.latent_dim=3"],
-            "prior.latent_dim: expected one of components, init; got ",
+            "prior.latent_dim: expected one of components, covariance, init, variance; got ",
         ),
         (["prior=normal", "+prior.latent_dim=3"], "prior.latent_dim: expected no keys; got "),
     ],

@@ -33,8 +33,8 @@ class Pixels(nn.Module):
     def forward(self, x: Tensor, noise: Tensor | None) -> Tensor:
         """(B, d) bytes and (B, noise_dim) standard normal numbers to (B, d); without noise what is to be expected."""
         if self.redrawn and noise is not None:
-            return (noise < self.get_buffer("thresholds")[x.long()]).float()
-        return x.float() / (_LEVELS - 1) - self.offset
+            return (noise < self.get_buffer("thresholds")[x.long()]).to(self.get_buffer("thresholds").dtype)
+        return x.to(torch.get_default_dtype()) / (_LEVELS - 1) - self.offset
 
     def shown(self, x: Tensor) -> Tensor:
         """Observations as grey or colour values in [0, 1]."""
