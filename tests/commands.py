@@ -6,8 +6,9 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from ivae_lab.engine.run import Run, Settings
 from ivae_lab.engine.stack import Parameters
 from ivae_lab.places import CONFIG
 from ivae_lab.results import COLUMNS, read_latents
+from ivae_lab.types import Splits
 
 SMALL = ("data.segments=8", "data.samples_per_segment=100", "trainer.batch_size=64", "trainer.chunk=20")
 # Least work for a run of which only the folder matters.
@@ -121,7 +123,32 @@ def make_run(*overrides: str) -> Run:
     """A run that is built and not begun."""
     from rich.console import Console
 
-    return Run(settings(*overrides), Console(quiet=True))
+    run = Run(settings(*overrides), Console(quiet=True))
+    run.splits = in_default_dtype(run.splits)
+    return run
+
+
+@contextmanager
+def doubles() -> Iterator[None]:
+    """New tensors are doubles, as for comparisons of one computation with the same in another order.
+
+    In floats a ReLU of one of many layers, or a step of Adam along a slope that is nearly 0, may go the other way by
+    the rounding of a kernel, which makes 1e-4 of 1e-8, on one processor and not on another.
+    """
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def in_default_dtype(splits: Splits) -> Splits:
+    """The same data, with real observations of the dtype that new tensors have."""
+    parts = {name: getattr(splits, name) for name in ("train", "valid", "test")}
+    dtype = torch.get_default_dtype()
+    real = {name: replace(part, x=part.x.to(dtype)) for name, part in parts.items() if part.x.is_floating_point()}
+    return replace(splits, **real)
 
 
 def make_module(*runs: Run, compiled: bool = False) -> SeedsModule:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
@@ -39,8 +39,10 @@ def _composed(*overrides: str) -> DictConfig:
 
 
 def _tiny(*overrides: str) -> DictConfig:
-    config = _composed(*overrides)
-    if _is_for_images(config) and not any(each.startswith("data=") for each in overrides):
+    config, data_is_chosen = _composed(*overrides), any(each.startswith("data=") for each in overrides)
+    if config.model["_target_"].endswith("Exact") and not data_is_chosen:
+        config = _composed("data=gmm_relu", *overrides)
+    if _is_for_images(config) and not data_is_chosen:
         latent_dim = ["model.latent_dim=2"] * ("latent_dim" in config.model)
         grey = ["data.binarisation=none", "data.test_binarisation=none"] * ("transform" in config.model)  # of flows
         config = _composed("data=digits", *grey, *latent_dim, *overrides)
@@ -64,9 +66,10 @@ def _splits(config: DictConfig) -> Any:
     from ivae_lab.build import ConfigError
     from ivae_lab.data.catalogue import MissingDataError
     from ivae_lab.engine.run import draw_data
+    from tests.commands import in_default_dtype
 
     try:
-        return draw_data(config)
+        return in_default_dtype(draw_data(config))
     except ConfigError as error:
         if isinstance(error.__cause__, MissingDataError):
             pytest.skip(f"no real data: {error}")
@@ -121,6 +124,15 @@ def splits_of() -> Callable[[DictConfig], Any]:
 def model_of() -> Callable[[DictConfig, Any], Any]:
     """(configuration, DataSpec) to one `Model`."""
     return _model
+
+
+@pytest.fixture
+def in_doubles() -> Iterator[None]:
+    """What a test builds is in double precision."""
+    from tests.commands import doubles
+
+    with doubles():
+        yield
 
 
 @pytest.fixture(scope="session")

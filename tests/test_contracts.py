@@ -24,6 +24,7 @@ from ivae_lab.pairs import read_pairs, write_pairs
 from ivae_lab.places import CONFIG
 from ivae_lab.results import COLUMNS, read_results, write_results
 from ivae_lab.types import Batch, DataSpec, Splits
+from tests.commands import doubles
 
 Compose = Callable[..., DictConfig]
 SplitsOf = Callable[[DictConfig], Splits]
@@ -168,11 +169,13 @@ def name(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def together(name: str, tiny: Compose, train: Train) -> SeedsModule:
-    """Three seeds of a model after three steps."""
-    return train(tiny(f"model={name}"), SEEDS)
+    """Three seeds of a model after three steps, in doubles."""
+    with doubles():
+        return train(tiny(f"model={name}"), SEEDS)
 
 
 class TestModels:
+    @pytest.mark.usefixtures("in_doubles")
     def test_trains_to_finite_numbers(self, together: SeedsModule) -> None:
         assert together.step == together.data.plan.total
         assert together.data.plan.steps == 3
@@ -181,6 +184,7 @@ class TestModels:
         assert all(np.isfinite([row["loss"] for row in rows]))
         assert all(value.isfinite().all() for value in together.stack.parameters.values())
 
+    @pytest.mark.usefixtures("in_doubles")
     def test_training_moves_every_parameter_of_every_seed(
         self, together: SeedsModule, name: str, tiny: Compose, model_of: ModelOf
     ) -> None:
@@ -189,6 +193,7 @@ class TestModels:
             moved = (value != fresh.parameters[key]).reshape(len(value), -1).any(1)
             assert moved.all(), key
 
+    @pytest.mark.usefixtures("in_doubles")
     @pytest.mark.parametrize("position", range(len(SEEDS)))
     def test_a_seed_among_others_is_the_seed_alone(
         self, together: SeedsModule, name: str, position: int, tiny: Compose, train: Train

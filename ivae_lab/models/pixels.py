@@ -28,7 +28,8 @@ class Pixels(nn.Module):
         self.redrawn, self.offset = image.redrawn, 0.0 if binary else 0.5
         self.noise_dim = image.channels * image.height * image.width if image.redrawn else 0
         levels = torch.arange(_LEVELS, dtype=torch.float64) / (_LEVELS - 1)
-        self.register_buffer("thresholds", torch.special.ndtri(levels).float())  # of standard normal numbers
+        thresholds = torch.special.ndtri(levels)  # of standard normal numbers
+        self.register_buffer("thresholds", thresholds.to(torch.get_default_dtype()))
 
     def forward(self, x: Tensor, noise: Tensor | None) -> Tensor:
         """(B, d) bytes and (B, noise_dim) standard normal numbers to (B, d); without noise what is to be expected."""
