@@ -10,10 +10,13 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ivae_lab.distributions import CorrelatedNormal, Normal, Posterior
+from ivae_lab.generator import ReluNetwork
 from ivae_lab.types import DataSpec, PositiveFloat, PositiveInt
 
 Activation = Literal["xtanh", "leaky_relu", "relu"]
@@ -116,11 +119,23 @@ class MLP(nn.Module):
         """The network's value at each of the M values of u, for `in_dim=0`: (M, out_dim)."""
         return self._rest((self.u_rows + self.linears[0].bias).mT)  # type: ignore[operator]
 
+    def relu_network(self) -> ReluNetwork | None:
+        """Its numbers, where it is piecewise affine and sees no u."""
+        if self.activation == "xtanh" or self.u_rows is not None:
+            return None
+        parameters = [_as_array(parameter) for parameter in self.linears.parameters()]  # weight, bias, weight, ...
+        slope = self.slope if self.activation == "leaky_relu" else 0.0
+        return ReluNetwork(tuple(parameters[::2]), tuple(parameters[1::2]), slope)
+
     def _rest(self, h: Tensor) -> Tensor:
         """What follows the first layer: (hidden, B) to (B, out_dim)."""
         for linear in self.linears[1:]:
             h = _columns(linear, activate(h, self.activation, self.slope))
         return h.mT
+
+
+def _as_array(parameter: Tensor) -> NDArray[np.float64]:
+    return parameter.detach().double().cpu().numpy()
 
 
 def _columns(linear: nn.Module, h: Tensor) -> Tensor:

@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from ivae_lab.generator import ReluNetwork
 from ivae_lab.metrics import injectivity
 from ivae_lab.metrics.check import Check
-from ivae_lab.metrics.injectivity import ReluNetwork, injective, weakly_injective
+from ivae_lab.metrics.injectivity import injective, weakly_injective
 
 Array = NDArray[np.float64]
 LINE = np.linspace(-2, 3, 101)[:, None]  # 0 is among its points: on the border of two pieces, in a piece of its own

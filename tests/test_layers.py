@@ -36,11 +36,12 @@ LAYERS = (
     _layer(-1, "__init__", third_party="", light=True),
     _layer(
         0,
-        "types nets image_nets grid_nets facet_nets distributions families transforms",
-        third_party="torch numpy annotated_types pydantic",
+        "types nets image_nets grid_nets facet_nets distributions families piecewise transforms",
+        third_party="torch numpy scipy annotated_types pydantic",
     ),
     _layer(0, "build"),
     _layer(0, "identity places", third_party="", light=True),
+    _layer(0, "generator", third_party="numpy", light=True),
     _layer(1, "data priors models", siblings=False),
     _layer(1, "metrics", light=True),
     _layer(

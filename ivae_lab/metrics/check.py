@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 
@@ -29,6 +29,10 @@ class Check:
     passed: bool | None
     witness: str = ""
     evidence: dict[str, Any] = field(default_factory=dict)
+
+    def named(self, name: str) -> Check:
+        """The same under another name."""
+        return replace(self, name=name)
 
     def as_row(self) -> dict[str, Any]:
         """Every field by name, ready for JSON."""

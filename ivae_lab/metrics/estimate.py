@@ -9,6 +9,9 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from ivae_lab.generator import Generator
+from ivae_lab.metrics.check import Check
+
 Floats = NDArray[np.floating[Any]]
 Integers = NDArray[np.integer[Any]]
 LatentName = Literal["mean", "sample"]
@@ -32,6 +35,9 @@ class Estimate:
     clusters: Integers | None = None  # (N,) or (N, facets) the model's most probable cluster of each row, if it has any
     positions: int = 1  # P, places of a grid whose n / P latents each stand one after another in a row
     facets: int = 1  # parts of the latents, cut as `np.array_split` does
+    log_density: float | None = None  # E[log p(x)] of the true p, in nats, where it is known
+    generator: Generator | None = None  # mixture prior and decoder, of a model that has them
+    truth: Generator | None = None  # what x is drawn from, where that is known
 
     @property
     def state(self) -> str:
@@ -76,6 +82,19 @@ class PairMetric(Protocol):
 
         Those are `data_seed` and `split`, which the caller knows and adds.
         """
+        ...
+
+
+@runtime_checkable
+class CheckingMetric(Protocol):
+    """A metric that also says in words what it checked."""
+
+    def __call__(self, estimate: Estimate) -> list[dict[str, Any]]:
+        """Rows, as of any metric."""
+        ...
+
+    def checks(self, estimate: Estimate) -> list[Check]:
+        """What was checked of one seed and split."""
         ...
 
 

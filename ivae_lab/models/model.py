@@ -9,11 +9,23 @@ import torch
 from torch import Tensor, nn
 
 from ivae_lab.distributions import Distribution, NormalMixture, Posterior
+from ivae_lab.generator import Generator
 from ivae_lab.models.identifiability import Noise, Penalty
+from ivae_lab.nets import MLPDecoder
 from ivae_lab.types import Batch
 
 # What is drawn of a model of images: components or values of u, latents that are moved, and the steps of a move.
 _MOST_DRAWN, _MOST_TRAVERSED, TRAVERSAL_STEPS = 20, 10, 9
+
+
+def mixture_generator(prior: NormalMixture, decoder: nn.Module) -> Generator | None:
+    """A mixture and, where it is a ReLU network, a decoder as plain numbers; None of what is no longer finite."""
+    parts = (prior.log_weights.exp(), prior.mean, prior.covariance, *decoder.parameters())
+    if not all(part.isfinite().all() for part in parts):
+        return None
+    weights, means, covariances = (part.detach().double().cpu().numpy() for part in parts[:3])
+    network = decoder.net.relu_network() if isinstance(decoder, MLPDecoder) else None
+    return Generator(weights / weights.sum(), means, covariances, network)
 
 
 class Model(nn.Module):
@@ -101,6 +113,10 @@ class Model(nn.Module):
         mean, std = prior.mean + 0 * prior.std, prior.std + 0 * prior.mean
         each = {"prior_mean": mean, "prior_std": std}
         return {name: value.reshape(-1, self.latent_dim) for name, value in each.items()}
+
+    def generator(self) -> Generator | None:
+        """Prior and decoder as plain numbers; None where the prior is no Gaussian mixture that all rows share."""
+        return None
 
     def start(self, rows: Batch, z: Tensor, seed: int) -> None:
         """Set parameters from the N training rows and z, (N, n), their codes, once, when the main objective begins."""

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from ivae_lab.distributions import Distribution, Facets, NormalMixture, Posterior, tempered
+from ivae_lab.generator import Generator
 from ivae_lab.models.auxiliary import Auxiliary
 from ivae_lab.models.identifiability import Noise, Penalty, natural_differences
 from ivae_lab.models.likelihoods import Likelihood
-from ivae_lab.models.model import Model
+from ivae_lab.models.model import Model, mixture_generator
 from ivae_lab.models.objectives import ELBO, Evidence, FourTerms
 from ivae_lab.models.pixels import Pixels
 from ivae_lab.nets import Decoder, Encoder
@@ -243,6 +244,11 @@ class VAE(Model):
         """The matrix L of `identifiability.py`, (n k, M - 1); None where the prior has none."""
         natural = self.prior.natural_parameters() if hasattr(self.prior, "natural_parameters") else None  # type: ignore[operator]
         return None if natural is None or len(natural) < 2 else natural_differences(natural)
+
+    def generator(self) -> Generator | None:
+        """Prior and decoder as plain numbers; None where the prior is no Gaussian mixture that all rows share."""
+        prior = self.prior(None) if hasattr(self.prior, "components") else None
+        return mixture_generator(prior, self.decoder) if isinstance(prior, NormalMixture) else None
 
     def add_noise(self, noise: Tensor) -> None:
         """Add noise, (M, n k), to the natural parameters of the prior."""

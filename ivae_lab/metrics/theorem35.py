@@ -1,0 +1,56 @@
+"""The assumptions of Theorem 3.5 of Kivva et al. (2022), checked on a trained model and, where known, on the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import numpy as np
+from annotated_types import Ge
+
+from ivae_lab.generator import Floats, Generator
+from ivae_lab.metrics.check import Check
+from ivae_lab.metrics.estimate import Estimate
+from ivae_lab.metrics.injectivity import injective, weakly_injective
+from ivae_lab.metrics.mixture_checks import structure, variance_ratios
+
+
+class Theorem35:
+    """Rows `F2`, `F3`, `P2` and `P3` of the model, and `true_F2` and so on of the truth: 1 holds, 0 does not.
+
+    What could not be decided has no row. What was looked at, and what breaks an assumption, is in checks.json of the
+    run folder. (F2) and (F3) are of a decoder of (leaky) ReLUs, on the region that the rows' latents visit; (P2) and
+    (P3) are of a Gaussian mixture as prior, with one hidden variable, the component.
+
+    Parameters
+    ----------
+    rows
+        Latents, evenly spaced among those of the split, whose pieces and region are looked at.
+    most_pieces
+        Affine pieces that are looked at, those with most rows first.
+    """
+
+    def __init__(self, *, rows: Annotated[int, Ge(2)], most_pieces: Annotated[int, Ge(1)]) -> None:
+        self.rows, self.most_pieces = rows, most_pieces
+
+    def __call__(self, estimate: Estimate) -> list[dict[str, Any]]:
+        """Rows of this seed and split; none where neither the model nor the truth is a Gaussian mixture."""
+        decided = [check for check in self.checks(estimate) if check.passed is not None]
+        return [estimate.row(check.name, float(check.passed or 0), scored="all") for check in decided]
+
+    def checks(self, estimate: Estimate) -> list[Check]:
+        """Every check of this seed and split, with what it looked at and its witness."""
+        found = [*self._of(estimate.generator, estimate.mean, "")] if estimate.state == "done" else []
+        return [*found, *self._of(estimate.truth, estimate.sources, "true_")]
+
+    def _of(self, generator: Generator | None, latents: Floats | None, prefix: str) -> Iterator[Check]:
+        if generator is None:
+            return
+        if generator.network is not None and latents is not None and (np.ptp(latents, 0) > 0).all():
+            chosen = np.linspace(0, len(latents) - 1, min(self.rows, len(latents))).astype(int)
+            z = np.asarray(latents[chosen], float)
+            yield weakly_injective(generator.network, z, most_pieces=self.most_pieces).named(f"{prefix}F2")
+            yield injective(generator.network, z, most_pieces=self.most_pieces).named(f"{prefix}F3")
+        yield variance_ratios(generator.covariances).named(f"{prefix}P2")
+        variances = np.diagonal(generator.covariances, axis1=1, axis2=2)
+        yield structure(generator.weights, generator.means, variances).named(f"{prefix}P3")
