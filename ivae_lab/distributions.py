@@ -134,6 +134,11 @@ class NormalMixture:
         """Standard deviations of the components: (K, n)."""
         return torch.exp(0.5 * self.log_var)
 
+    @property
+    def covariance(self) -> Tensor:
+        """Of each component: (K, n, n)."""
+        return torch.diag_embed(torch.exp(self.log_var))
+
     def log_joint(self, z: Tensor) -> Tensor:
         """The joint log-density of z and k, log w_k + log N(z; m_k, s_k^2): (B, n) to (B, K)."""
         components = Normal(self.mean, self.log_var)
@@ -166,6 +171,12 @@ class CorrelatedMixture(NormalMixture):
     def std(self) -> Tensor:
         """Standard deviations of each dimension of the components: (K, n)."""
         return torch.exp(0.5 * self.log_var) * self._inverse().square().sum(-1).sqrt()
+
+    @property
+    def covariance(self) -> Tensor:
+        """Of each component: (K, n, n)."""
+        factor = torch.exp(0.5 * self.log_var).unsqueeze(-1) * self._inverse()
+        return factor @ factor.mT
 
     def log_joint(self, z: Tensor) -> Tensor:
         """The joint log-density of z and k: (B, n) to (B, K)."""

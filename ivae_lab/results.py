@@ -70,7 +70,7 @@ VARIANT = tuple(c for c in COLUMNS if c not in ("seed", "data_seed", "value", "c
 TEXT = [column for column, dtype in DTYPES.items() if dtype == "str"]
 FINISHED = ("done", "diverged")
 # What a finished run is judged by; `status.json` has their sizes and checksums.
-SEALED = ("results.csv", "history.csv", "latents.npz", "examples.npz", "agreement.csv")
+SEALED = ("results.csv", "history.csv", "latents.npz", "examples.npz", "agreement.csv", "checks.json")
 
 Row = dict[str, Any]  # one row of a table, by column
 

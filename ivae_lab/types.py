@@ -7,12 +7,15 @@ dimensions, M values of the auxiliary variable u, K mixture components.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import torch
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import AllowInfNan
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from ivae_lab.piecewise import PiecewiseMixture
 
 # Annotations of constructors are checked against the configuration before anything is built (`build.py`).
 PositiveInt = Annotated[int, Gt(0)]
@@ -74,6 +77,8 @@ class DataSpec:
     train_rows: int  # N of the training part
     binary: bool  # observations are 0 or 1, or (bytes of grey images) stand for the probability of a 1
     image: Image | None = None  # x are bytes of images; None: x are numbers
+    # What x is drawn from, where its density is known; for scoring only
+    truth: PiecewiseMixture | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)

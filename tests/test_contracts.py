@@ -18,6 +18,7 @@ from ivae_lab.build import ConfigError, build, check
 from ivae_lab.engine.module import SeedsModule
 from ivae_lab.engine.stack import Stack
 from ivae_lab.engine.streams import generator
+from ivae_lab.generator import Generator, ReluNetwork
 from ivae_lab.metrics.estimate import Estimate, PairMetric
 from ivae_lab.models.model import Model
 from ivae_lab.pairs import read_pairs, write_pairs
@@ -243,11 +244,12 @@ class TestModels:
         self, name: str, tiny: Compose, splits_of: SplitsOf, model_of: ModelOf
     ) -> None:
         config = tiny(f"model={name}")
+        asked = 2 if name == "exact" else 3  # whose integrals are over two latents at most
         if free := "latent_dim" in config.model:
-            config.model.latent_dim = 3
+            config.model.latent_dim = asked
         model, batch, noise = model_and_batch(config, splits_of, model_of)
         n = model.latent_dim
-        assert n == (3 if free else batch.x.shape[1])
+        assert n == (asked if free else batch.x.shape[1])
         wide = (32, model.positions * n)
         assert model.encode(batch).mean.shape == model.posterior_mean(batch).shape == wide
         bound = model.bound(batch, noise)
@@ -426,8 +428,10 @@ def test_a_trainer_trains(name: str, tiny: Compose, composed: Compose, train: Tr
 @pytest.mark.parametrize("known", [True, False])
 def test_a_metric_gives_rows_fit_for_the_results(name: str, known: bool, composed: Compose, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    sources = rng.normal(size=(60, 3))
-    mean = (sources @ rng.normal(size=(3, 3))).astype(np.float32)
+    sources = rng.normal(size=(60, 2))
+    mean = (sources @ rng.normal(size=(2, 2))).astype(np.float32)
+    network = ReluNetwork((rng.normal(size=(3, 2)), rng.normal(size=(2, 3))), (np.zeros(3), np.zeros(2)))
+    truth = Generator(np.full(2, 0.5), rng.normal(size=(2, 2)), np.stack([np.eye(2), np.diag([1.0, 2.0])]), network)
     estimate = Estimate(
         mean=mean,
         sample=mean + 0.1 * rng.normal(size=mean.shape).astype(np.float32),
@@ -436,6 +440,9 @@ def test_a_metric_gives_rows_fit_for_the_results(name: str, known: bool, compose
         index=np.arange(60),
         terms={"elbo": -2.0, "log_likelihood": -1.5, "kl": 0.5},
         clusters=np.arange(60) // 15 if known else None,
+        log_density=-1.8 if known else None,
+        generator=truth if known else None,
+        truth=truth if known else None,
     )
     metrics = {key: build(node, f"metric.{key}") for key, node in composed(f"metric=[{name}]").metric.items()}
     assert list(metrics) == [name]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,9 @@ import torch
 
 from ivae_lab.engine.stack import ENCODE_IMAGES, ENCODE_ROWS, Stack
 from ivae_lab.engine.streams import normals
+from ivae_lab.generator import Generator
 from ivae_lab.metrics.estimate import Estimate
+from ivae_lab.piecewise import PiecewiseMixture
 from ivae_lab.types import Batch, Image, Splits
 
 EXAMPLES, IMAGES, DRAWS = 1000, 100, 8  # rows in examples.npz, of images fewer; draws from each part of the prior
@@ -29,6 +32,13 @@ class Encoded:
     terms: dict[str, np.ndarray[Any, Any]]  # in nats, averaged over rows, each (S,)
     positions: int  # of a grid of latents
     facets: int  # of the latents
+    generators: list[Generator | None]  # of each seed
+    truth: PiecewiseMixture | None  # what x is drawn from, where that is known
+
+    @cached_property
+    def log_density(self) -> float | None:
+        """E[log p(x)] of the true p over these rows, in nats, where it is known."""
+        return None if self.truth is None else self.truth.log_prob(self.rows.x.double().cpu()).mean().item()
 
     def estimate(self, position: int) -> Estimate:
         """What one seed found, as the metrics take it."""
@@ -42,12 +52,17 @@ class Encoded:
             clusters=self.latents["cluster"][position] if "cluster" in self.latents else None,
             positions=self.positions,
             facets=self.facets,
+            log_density=self.log_density,
+            generator=self.generators[position],
+            truth=None if self.truth is None else self.truth.generator(),
         )
 
 
 def encode(stack: Stack, splits: Splits, device: torch.device) -> list[Encoded]:
     """Encode the splits that are to be scored, with one posterior sample per row from each seed's own stream."""
-    return [_encode(stack, name, rows.to(device)) for name, rows in splits.items() if name in splits.scored]
+    scored = [(name, rows.to(device)) for name, rows in splits.items() if name in splits.scored]
+    generators = [stack.model(position).generator() for position in range(len(stack.seeds))]
+    return [_encode(stack, name, rows, generators, splits.spec.truth) for name, rows in scored]
 
 
 def examples(stack: Stack, rows: Batch, image: Image | None, device: torch.device) -> dict[str, np.ndarray[Any, Any]]:
@@ -92,7 +107,9 @@ def settle(stack: Stack, train: Batch) -> None:
         stack.replace(position, model)
 
 
-def _encode(stack: Stack, split: str, rows: Batch) -> Encoded:
+def _encode(
+    stack: Stack, split: str, rows: Batch, generators: list[Generator | None], truth: PiecewiseMixture | None
+) -> Encoded:
     model, step = stack.template, _encode_rows(rows)
     noise = normals(stack.seeds, f"posterior sample, {split}", 0, (len(rows), model.noise_dim))
     blocks = []
@@ -110,6 +127,8 @@ def _encode(stack: Stack, split: str, rows: Batch) -> Encoded:
         terms={name: values.double().mean(1).numpy() for name, values in whole.items()},
         positions=model.positions,
         facets=model.facets,
+        generators=generators,
+        truth=truth,
     )
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 from contextlib import suppress
-from dataclasses import astuple
 from typing import Any
 
 import torch
@@ -53,7 +52,7 @@ def together(settings: Settings, sweep: list[Settings], console: Console) -> lis
             break
         with suppress(ConfigError):
             run = Run(other, console, drawn)
-            if astuple(run.splits.spec) == astuple(first.splits.spec):
+            if run.splits.spec == first.splits.spec:
                 runs.append(run)
                 folders.add(other.folder)
     return runs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import time
@@ -28,7 +29,7 @@ from ivae_lab.engine.module import Share
 from ivae_lab.engine.stack import Stack
 from ivae_lab.engine.training import Compute, Plan, Training
 from ivae_lab.identity import cell_digest, digest, run_digest
-from ivae_lab.metrics.estimate import Estimate, PairMetric
+from ivae_lab.metrics.estimate import CheckingMetric, Estimate, PairMetric
 from ivae_lab.models.model import Model
 from ivae_lab.pairs import FILE, score_pairs, write_pairs
 from ivae_lab.results import Row, atomic, read_status, seal, write_results, write_status
@@ -50,7 +51,7 @@ class Settings:
     logger: Literal["csv", "wandb"]
     compute: Compute
     training: Training
-    metrics: dict[str, Callable[[Estimate], list[Row]] | PairMetric]
+    metrics: dict[str, Callable[[Estimate], list[Row]] | PairMetric | CheckingMetric]
 
     def plain(self) -> dict[str, Any]:
         """The resolved configuration as plain values."""
@@ -172,6 +173,9 @@ class Run:
         with atomic(path / "history.csv") as temporary:
             pd.DataFrame(share.history).to_csv(temporary, index=False)
         write_results(path / "results.csv", self._score(encoded, share.diverged))
+        if checks := self._checks(encoded):
+            with atomic(path / "checks.json") as temporary:
+                temporary.write_text(json.dumps(checks, indent=1) + "\n")
         if pairs := self._score_pairs(encoded, share.diverged):
             write_pairs(path / FILE, pairs)
         if self.splits.train.z is not None:
@@ -207,6 +211,17 @@ class Run:
                 for metric in self.settings.metrics.values():
                     if not isinstance(metric, PairMetric):
                         rows += [{**row, **fixed, "split": part.split} for row in metric(estimate)]
+        return rows
+
+    def _checks(self, encoded: list[Encoded]) -> list[Row]:
+        """What metrics checked of the last split that is scored, in words and numbers, for every seed."""
+        rows: list[Row] = []
+        part = encoded[-1]
+        for position, seed in enumerate(self.settings.seeds):
+            for metric in self.settings.metrics.values():
+                if isinstance(metric, CheckingMetric):
+                    checks = metric.checks(part.estimate(position))
+                    rows += [{"seed": seed, "split": part.split, **check.as_row()} for check in checks]
         return rows
 
     def _score_pairs(self, encoded: list[Encoded], diverged: dict[int, int]) -> list[Row]:
