@@ -14,6 +14,7 @@ from ivae_lab.experiment import function
 from ivae_lab.metrics.agreement import Agreement
 from ivae_lab.metrics.estimate import Estimate
 from ivae_lab.pairs import FILE, score_pairs, write_pairs
+from ivae_lab.results import COLUMNS, write_results
 
 ROWS = 800
 TURN = np.array([[0.6, -2.0], [0.8, 1.0]])
@@ -133,3 +134,64 @@ def test_pictures_of_facets_are_drawn(digits: tuple[pd.DataFrame, dict[str, Path
         "shallow facet: 5 clusters in use",
         "deep facet: 10 clusters in use",
     ]
+
+
+def simulated(path: Path, divergences: list[float], distances: list[float], **truth: float) -> None:
+    """A results.csv of one simulated model: a start for each divergence."""
+    rows = []
+    for seed, (divergence, distance) in enumerate(zip(divergences, distances, strict=True)):
+        said = {"divergence": divergence, "prior_affine": distance / 2, "prior_scaled": distance} | truth
+        said |= {"decoder_affine": 0.5, "decoder_scaled": 0.5}
+        rows += [{"seed": seed, "metric": name, "value": value} for name, value in said.items()]
+    fixed = {"data_seed": 1, "split": "test", "state": "done", "points": 10, "latent_dim": 1}
+    write_results(path / "results.csv", [dict.fromkeys(COLUMNS) | fixed | row for row in rows])
+
+
+@pytest.mark.parametrize(
+    ("divergences", "distances", "found", "other", "unique", "alike"),
+    [
+        ([1e-12, 1e-2], [1e-6, 0.5], 1, 0, 1, 0),  # the truth, and a start that ends higher
+        ([1e-12, 1e-12], [1e-6, 0.5], 1, 1, 0, 1),  # and another that is as likely
+        ([1e-7, 1e-2], [0.5, 0.5], 0, 0, 0, 1),  # nearly as likely, which proves nothing
+        ([1e-7, 1e-2], [0.01, 0.5], 1, 0, 1, 0),
+        ([1e-3, np.nan], [0.01, np.nan], 0, 0, 0, 0),  # near the truth and not as likely; one that diverged
+    ],
+)
+def test_a_minimiser_is_the_truth_or_another(
+    tmp_path: Path, divergences: list[float], distances: list[float], found: int, other: int, unique: int, alike: int
+) -> None:
+    simulated(tmp_path, divergences, distances, true_F2=1, true_F3=0, true_P2=1)
+    cell = {"variant": "search", "label": "1 to 1", "method": "exact", "data": "gmm_relu", "data_seed": 1}
+    rows = pd.DataFrame([{**cell, "seed": seed, "run": "run", "elbo": -1.0, "state": "done"} for seed in range(2)])
+    (row,) = own("simulations")(rows, {"run": tmp_path}).to_dict("records")
+    assert (row["found"], row["other"], row["unique"], row["alike"]) == (found, other, unique, alike)
+    assert (row["starts"], row["true_F3"]) == (2, 0)
+
+
+def test_what_theorem_35_leaves_depends_on_what_holds_of_the_truth(tmp_path: Path) -> None:
+    """Permutation and scales with (P2), else any affine map; the decoder too with (F3)."""
+    cell = {"variant": "search", "label": "1 to 1", "method": "exact", "data": "gmm_relu", "data_seed": 1}
+    rows = pd.DataFrame([{**cell, "seed": 0, "run": "run", "elbo": -1.0, "state": "done"}])
+    for truth, distance in (((1, 0), 0.3), ((0, 0), 0.15), ((1, 1), 0.5)):
+        simulated(tmp_path, [1e-12], [0.3], true_F2=1, true_P2=truth[0], true_F3=truth[1])
+        assert own("starts")(rows, {"run": tmp_path})["distance"].tolist() == [distance]
+
+
+def test_slices_are_named_by_what_they_vary(tmp_path: Path) -> None:
+    numbers = 2 + 2 + 2 + 3 + 3 + 6 + 2  # K, K n, K n, H n, H, d H, d
+    offset = np.linspace(-0.5, 0.5, 5)
+    arrays = {
+        "slice_offset": offset[None],
+        "slice_nll": np.tile(3 + offset**2, (1, numbers, 1)),
+        "slice_least": np.linspace(-1e-5, 1e-5, numbers)[None],
+        "slice_error": np.array([1e-9]),
+    }
+    np.savez(tmp_path / "examples.npz", seed=[0], **arrays)  # type: ignore[arg-type]
+    cell = {"variant": "slices", "label": "1 to 2", "method": "exact", "data": "gmm_relu", "data_seed": 1, "seed": 0}
+    sizes = {"data.latent_dim": 1, "data.x_dim": 2, "data.components": 2, "data.hidden": 3}
+    table = own("slices")(pd.DataFrame([{**cell, **sizes, "run": "run"}]), {"run": tmp_path})
+    assert table.groupby("kind", sort=False)["parameter"].nunique().tolist() == [2, 2, 2, 3, 3, 6, 2]
+    assert (table.groupby("parameter")["excess"].min() == 0).all()
+    assert table["away"].max() == 1e-5
+    picture = own("likelihood_slices")({"slices": table})
+    assert "1e-09" in picture.caption

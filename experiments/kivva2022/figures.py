@@ -1,4 +1,4 @@
-"""Figure 2 and the MNIST experiment of Kivva et al. (2022): run folders to tables, and tables to pictures."""
+"""Figures 1 and 2 and the MNIST experiment of Kivva et al. (2022): run folders to tables, and tables to pictures."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from ivae_lab.metrics.clustering import cluster_purity, nmi
 from ivae_lab.metrics.estimate import shuffles
 from ivae_lab.metrics.mcc import match
 from ivae_lab.pairs import pairs_of, pseudo_values
-from ivae_lab.plots import Picture, boxes, in_words, panels
+from ivae_lab.plots import PALETTE, REPORTED_LINE, Picture, boxes, in_words, panels
 from ivae_lab.present import Tables
-from ivae_lab.results import read_latents
+from ivae_lab.results import read_examples, read_latents, read_results
 
 CELL = ["variant", "label", "method", "data", "data_seed"]  # what seeds are compared within
 SCORES = {"all": "mcc_strong", "in": "mcc_in", "out": "mcc_out"}  # by the rows that are scored
@@ -257,4 +257,143 @@ def digits_by_cluster(rows: pd.DataFrame, paths: Paths) -> Picture:
         figure,
         f"Test digits of {named}, sorted by the clusters of each facet.",
         f"{named}: the first {ACROSS} test digits of each cluster, whatever they look like, the largest cluster first.",
+    )
+
+
+# Figure 1 -----------------------------------------------------------------------------------------------------------
+
+MINIMAL = 1e-9  # nats above the truth up to which a start is at a minimiser; the integrals' error is below
+LIKELY = 1e-6  # nats: a model this near to the truth can't be told from it by a million rows
+SAME = 0.02  # largest distance, of priors (total variation) and decoders, at which a model counts as the truth
+PARTS = ("prior", "decoder")
+DASHED: dict[str, Any] = {"linestyle": "--", "color": "#555555", "linewidth": 0.8}
+ASSUMPTIONS = ["true_F2", "true_F3", "true_P2"]
+DISTANCES = [f"{part}_{kind}" for part in PARTS for kind in ("affine", "scaled")]
+# Of the parameters that a slice varies, in their order: how many there are of K, n, hidden units H and d
+KINDS = {
+    "weights of the prior": ("K",),
+    "means": ("K", "n"),
+    "log-variances": ("K", "n"),
+    "W": ("H", "n"),
+    "b": ("H",),
+    "B": ("d", "H"),
+    "c": ("d",),
+}
+SIZES = {"n": "data.latent_dim", "d": "data.x_dim", "K": "data.components", "H": "data.hidden"}
+SIMULATION = ["variant", "label", "method", "data", "data_seed"]
+
+
+def starts(rows: pd.DataFrame, paths: Paths) -> pd.DataFrame:
+    """Where each start of a search ended: its divergence from the truth in nats, and what Theorem 3.5 leaves between.
+
+    `distance` is the largest that the theorem says is 0: of the priors, up to permutation and scales where (P2) holds
+    of the truth, else up to an affine map; and of the decoders, at the same map, where (F3) holds.
+    """
+    own = rows[rows["variant"] == "search"]
+    read = [read_results(paths[run]).assign(run=run) for run in own["run"].unique()]
+    wide = pd.concat(read).pivot_table(index=["run", "seed"], columns="metric", values="value")
+    wide = wide.reindex(columns=["divergence", *DISTANCES, *ASSUMPTIONS]).reset_index()
+    table = own[[*SIMULATION, "seed", "run", "elbo", "state"]].merge(wide, on=["run", "seed"], how="left")
+    kind = np.where(table["true_P2"] == 1, "scaled", "affine")
+    distance = {part: np.where(kind == "scaled", table[f"{part}_scaled"], table[f"{part}_affine"]) for part in PARTS}
+    injective = table["true_F3"] == 1
+    worst = np.where(injective, np.fmax(distance["prior"], distance["decoder"]), distance["prior"])
+    return table.drop(columns=["run", *DISTANCES]).assign(distance=worst)
+
+
+def simulations(rows: pd.DataFrame, paths: Paths) -> pd.DataFrame:
+    """A row for each simulated model: whether the search found the truth, and whether it found another minimiser.
+
+    By Gibbs' inequality no model is likelier than the truth. `found`: a start ended within `LIKELY` of it, and is the
+    truth up to `SAME`; `other`: one ended within `MINIMAL` of it, and is not; `unique`: found, and no other; `alike`: a
+    start ended within `LIKELY` and is not the truth, so that rows could hardly tell.
+    """
+    records = []
+    for values, own in starts(rows, paths).groupby(SIMULATION, sort=False):
+        likely, same = own["divergence"] < LIKELY, own["distance"] < SAME
+        other = bool((~same & (own["divergence"] < MINIMAL)).any())
+        holds = own.iloc[0]
+        records.append(
+            {
+                **dict(zip(SIMULATION, values, strict=True)),
+                **{assumption: holds[assumption] for assumption in ASSUMPTIONS},
+                "seed": 0,
+                "starts": len(own),
+                "at_truth": int((likely & same).sum()),
+                "least": own["divergence"].min(),
+                "found": float((likely & same).any()),
+                "other": float(other),
+                "unique": float((likely & same).any() and not other),
+                "alike": float((likely & ~same).any()),
+            }
+        )
+    return pd.DataFrame(records)
+
+
+def slices(rows: pd.DataFrame, paths: Paths) -> pd.DataFrame:
+    """The likelihood along each parameter through the truth: `excess` over the truth's, in nats, at each `offset`.
+
+    `away`: how far from the truth it is best on that slice, by a search between the points; `error`: of the integrals.
+    """
+    parts = []
+    for _, row in rows[rows["variant"] == "slices"].iterrows():
+        shown = read_examples(paths[row["run"]])
+        counts = {name: int(row[column]) for name, column in SIZES.items()}
+        kinds = [kind for kind, sizes in KINDS.items() for _ in range(int(np.prod([counts[size] for size in sizes])))]
+        offset, nll, least, error = (shown[f"slice_{name}"][0] for name in ("offset", "nll", "least", "error"))
+        excess = nll - nll[:, len(offset) // 2 : len(offset) // 2 + 1]  # the middle is the truth itself
+        for number, kind in enumerate(kinds):
+            named = {column: row[column] for column in [*SIMULATION, "seed"]} | {"kind": kind, "parameter": number}
+            away = abs(float(least[number]))
+            curve = {"offset": offset, "excess": excess[number], "away": away, "error": float(error)}
+            parts.append(pd.DataFrame({**named, **curve}))
+    return pd.concat(parts).round({"offset": 4, "excess": 8, "away": 8})
+
+
+def minimisers(tables: Tables) -> Picture:
+    """Of every start its divergence from the truth against its distance from it, a panel for each setting."""
+    table, found = tables["starts"], tables["simulations"]
+    figure, axes = panels(table["label"].unique(), width=2.4, height=2.1, columns=3)
+    for label, axis in axes.items():
+        own = table[table["label"] == label]
+        at = own["divergence"].clip(lower=1e-16)
+        axis.scatter(at, own["distance"].clip(1e-9, 10), c=own["data_seed"] % 10, cmap="tab10", s=9, linewidths=0)
+        axis.axvline(LIKELY, **DASHED)
+        axis.axhline(SAME, **REPORTED_LINE)
+        share = found[found["label"] == label]
+        said = f"truth found in {share['unique'].sum():.0f} of {len(share)}, another in {share['other'].sum():.0f}"
+        axis.set(xscale="log", yscale="log", xlabel="KL from the truth (nats)", ylabel="distance")
+        axis.set_title(f"{label}\n{said}", fontsize=6)
+    return Picture(
+        "minimisers",
+        figure,
+        f"Where each start ended. Share of simulations in which the truth alone was found: "
+        f"{in_words(found.groupby('label', sort=False)['unique'].mean())}.",
+        "A point for each start, a colour for each simulation. Left of the dashed line a start is as likely as the "
+        "truth; below the dotted one it is the truth up to what Theorem 3.5 leaves open.",
+    )
+
+
+def likelihood_slices(tables: Tables) -> Picture:
+    """Figure 1: the negative log-likelihood along each parameter, through the truth, a panel for each example."""
+    table = tables["slices"]
+    colour = dict(zip(KINDS, PALETTE.values(), strict=False))
+    figure, axes = panels(table["label"].unique(), width=2.4, height=2.0, columns=3)
+    for label, axis in axes.items():
+        for (kind, _), curve in table[table["label"] == label].groupby(["kind", "parameter"], sort=False):
+            axis.plot(curve["offset"], curve["excess"], color=colour[str(kind)], linewidth=0.8, label=kind)
+        axis.axvline(0, **DASHED)
+        axis.set(title=label, xlabel="parameter, from the truth", ylabel="excess nats")
+        axis.set_yscale("symlog", linthresh=1e-3)
+    first = next(iter(axes.values()))
+    handles = dict(zip(*reversed(first.get_legend_handles_labels()), strict=True))
+    first.legend(handles.values(), handles.keys(), fontsize=4)
+    largest = table.groupby("label", sort=False)["away"].max()
+    return Picture(
+        "slices",
+        figure,
+        "Negative log-likelihood along each parameter through the truth (dashed). Largest distance between the truth "
+        f"and where a slice is least: {in_words(largest)}.",
+        "Expected under the true density, by exact integration, so that there is no sampling error; that of the "
+        f"integrals is at most {table['error'].max():.0e} nats.",
     )
