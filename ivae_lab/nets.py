@@ -120,8 +120,8 @@ class MLP(nn.Module):
         return self._rest((self.u_rows + self.linears[0].bias).mT)  # type: ignore[operator]
 
     def relu_network(self) -> ReluNetwork | None:
-        """Its numbers, where it is piecewise affine and sees no u."""
-        if self.activation == "xtanh" or self.u_rows is not None:
+        """Its numbers, where it is made of (leaky) ReLUs and sees no u."""
+        if self.activation == "xtanh" or self.u_rows is not None or self.slope >= 1:
             return None
         parameters = [_as_array(parameter) for parameter in self.linears.parameters()]  # weight, bias, weight, ...
         slope = self.slope if self.activation == "leaky_relu" else 0.0

@@ -132,6 +132,13 @@ class TestEquivalence:
             "prior_scaled",
         }
 
+    def test_a_prior_without_width_has_no_distance(self) -> None:
+        truth = generator(9, 1)
+        thin = replace(truth, means=np.zeros((3, 1)), covariances=np.zeros((3, 1, 1)))
+        found = values(Equivalence(), estimate(thin, truth))
+        assert len(found) == 4
+        assert np.isnan([*found.values()]).all()
+
     def test_no_rows_without_truth_or_with_another_or_a_large_number_of_latents(self) -> None:
         truth = generator(9, 1)
         many = generator(9, 3)
@@ -161,6 +168,12 @@ class TestTheorem35:
         checks = Theorem35(rows=100, most_pieces=20).checks(estimate(replace(generator(1, 1), network=folded), None))
         assert [check.name for check in checks] == ["F2", "F3", "P2", "P3"]
         assert "share an image" in next(check.witness for check in checks if check.name == "F3")
+
+    def test_of_latents_that_collapsed_it_can_not_tell_and_says_so(self) -> None:
+        of = replace(estimate(generator(1, 1), None), mean=np.zeros((200, 1)))
+        metric = Theorem35(rows=100, most_pieces=20)
+        assert np.isnan([values(metric, of)[name] for name in ("F2", "F3")]).all(), "as many rows for every seed"
+        assert [check.witness for check in metric.checks(of)[:2]] == ["There is no region to look at."] * 2
 
     def test_of_what_is_no_mixture_it_says_nothing(self) -> None:
         assert Theorem35(rows=100, most_pieces=20)(estimate(None, None)) == []

@@ -29,6 +29,9 @@ class Distance:
     shift: Floats  # (n,), t
 
 
+_UNKNOWN = Distance(np.nan, np.nan, np.zeros((0, 0)), np.zeros(0))
+
+
 class Equivalence:
     r"""Rows `prior_affine`, `prior_scaled`, `decoder_affine` and `decoder_scaled`: distances from the true generator.
 
@@ -51,9 +54,13 @@ class Equivalence:
         if truth.means.shape[1] not in _POINTS:
             return []
         rows = []
-        for name, distance in (("affine", affine(truth, found)), ("scaled", scaled(truth, found))):
+        for name, distance_of in (("affine", affine), ("scaled", scaled)):
+            try:
+                distance = distance_of(truth, found)
+            except np.linalg.LinAlgError:  # a prior that has no width any more, which is no reason to lose the run
+                distance = _UNKNOWN
             rows.append(estimate.row(f"prior_{name}", distance.prior, scored="all"))
-            if distance.decoder is not None:
+            if distance.decoder is not None and truth.network is not None and found.network is not None:
                 rows.append(estimate.row(f"decoder_{name}", distance.decoder, scored="all"))
         return rows
 

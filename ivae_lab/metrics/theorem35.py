@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import numpy as np
 from annotated_types import Ge
 
-from ivae_lab.generator import Floats, Generator
+from ivae_lab.generator import Floats, Generator, ReluNetwork
 from ivae_lab.metrics.check import Check
 from ivae_lab.metrics.estimate import Estimate
 from ivae_lab.metrics.injectivity import injective, weakly_injective
@@ -18,9 +18,9 @@ from ivae_lab.metrics.mixture_checks import structure, variance_ratios
 class Theorem35:
     """Rows `F2`, `F3`, `P2` and `P3` of the model, and `true_F2` and so on of the truth: 1 holds, 0 does not.
 
-    What could not be decided has no row. What was looked at, and what breaks an assumption, is in checks.json of the
-    run folder. (F2) and (F3) are of a decoder of (leaky) ReLUs, on the region that the rows' latents visit; (P2) and
-    (P3) are of a Gaussian mixture as prior, with one hidden variable, the component.
+    Where it could not be decided the value is not a number. What was looked at, and what breaks an assumption, is in
+    checks.json of the run folder. (F2) and (F3) are of a decoder of (leaky) ReLUs, on the region that the rows' latents
+    visit; (P2) and (P3) are of a Gaussian mixture as prior, with one hidden variable, the component.
 
     Parameters
     ----------
@@ -35,8 +35,8 @@ class Theorem35:
 
     def __call__(self, estimate: Estimate) -> list[dict[str, Any]]:
         """Rows of this seed and split; none where neither the model nor the truth is a Gaussian mixture."""
-        decided = [check for check in self.checks(estimate) if check.passed is not None]
-        return [estimate.row(check.name, float(check.passed or 0), scored="all") for check in decided]
+        values = {True: 1.0, False: 0.0, None: np.nan}
+        return [estimate.row(check.name, values[check.passed], scored="all") for check in self.checks(estimate)]
 
     def checks(self, estimate: Estimate) -> list[Check]:
         """Every check of this seed and split, with what it looked at and its witness."""
@@ -46,11 +46,16 @@ class Theorem35:
     def _of(self, generator: Generator | None, latents: Floats | None, prefix: str) -> Iterator[Check]:
         if generator is None:
             return
-        if generator.network is not None and latents is not None and (np.ptp(latents, 0) > 0).all():
-            chosen = np.linspace(0, len(latents) - 1, min(self.rows, len(latents))).astype(int)
-            z = np.asarray(latents[chosen], float)
-            yield weakly_injective(generator.network, z, most_pieces=self.most_pieces).named(f"{prefix}F2")
-            yield injective(generator.network, z, most_pieces=self.most_pieces).named(f"{prefix}F3")
+        if generator.network is not None and latents is not None:
+            yield from (check.named(prefix + check.name) for check in self._of_decoder(generator.network, latents))
         yield variance_ratios(generator.covariances).named(f"{prefix}P2")
         variances = np.diagonal(generator.covariances, axis1=1, axis2=2)
         yield structure(generator.weights, generator.means, variances).named(f"{prefix}P3")
+
+    def _of_decoder(self, network: ReluNetwork, latents: Floats) -> list[Check]:
+        if not (np.ptp(latents, 0) > 0).all():
+            looked_at = f"The latents of {len(latents)} rows, of which some do not vary."
+            return [Check(name, looked_at, None, "There is no region to look at.") for name in ("F2", "F3")]
+        chosen = np.linspace(0, len(latents) - 1, min(self.rows, len(latents))).astype(int)
+        z = np.asarray(latents[chosen], float)
+        return [check(network, z, most_pieces=self.most_pieces) for check in (weakly_injective, injective)]

@@ -19,9 +19,9 @@ _MOST_DRAWN, _MOST_TRAVERSED, TRAVERSAL_STEPS = 20, 10, 9
 
 
 def mixture_generator(prior: NormalMixture, decoder: nn.Module) -> Generator | None:
-    """A mixture and, where it is a ReLU network, a decoder as plain numbers; None of what is no longer finite."""
+    """A mixture and, where it is a ReLU network, a decoder as plain numbers; None of what is no density any more."""
     parts = (prior.log_weights.exp(), prior.mean, prior.covariance, *decoder.parameters())
-    if not all(part.isfinite().all() for part in parts):
+    if not all(part.isfinite().all() for part in parts) or not (prior.std > 0).all():
         return None
     weights, means, covariances = (part.detach().double().cpu().numpy() for part in parts[:3])
     network = decoder.net.relu_network() if isinstance(decoder, MLPDecoder) else None
