@@ -209,8 +209,8 @@ class Population:
         return model.log_prob(self.x, panels)
 
     def error(self) -> float:
-        """Of the entropy, in nats: what half the step and three times as many panels change."""
-        finer = Population(self.truth, _STEP / 2, 3 * PANELS)
+        """Of the entropy, in nats: what half the step and twice as many panels change."""
+        finer = Population(self.truth, _STEP / 2, 2 * PANELS)
         return abs(float(self.entropy - finer.entropy))
 
     def divergence(self, model: PiecewiseMixture, panels: int = 8) -> Tensor:

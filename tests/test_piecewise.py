@@ -104,12 +104,12 @@ class TestTwoLatents:
     @pytest.mark.parametrize("seed", [0, 1])
     def test_is_the_sum_over_a_fine_grid(self, seed: int, slope: float) -> None:
         truth = model(seed, latent_dim=2, x_dim=2, slope=slope, noise_std=0.4)
-        x = drawn(truth, 4)
+        x = drawn(truth, 2)
         torch.testing.assert_close(truth.log_prob(x), brute(truth, x, 1501), atol=1e-5, rtol=1e-6)
 
     def test_with_correlated_latents(self) -> None:
         truth = correlated(2)
-        x = drawn(truth, 4)
+        x = drawn(truth, 2)
         torch.testing.assert_close(truth.log_prob(x), brute(truth, x, 1501), atol=1e-5, rtol=1e-6)
 
     def test_is_the_mean_over_draws_of_z(self) -> None:
@@ -170,7 +170,7 @@ class TestPopulation:
     def test_its_error_is_below_a_millionth(self, changes: dict[str, float]) -> None:
         """Its weights sum to 1, it says so, and a much finer rule says the same."""
         truth = model(11, **changes)
-        own, fine = Population(truth), Population(truth, step=0.5, panels=40)
+        own, fine = Population(truth), Population(truth, step=0.6, panels=24)
         assert abs(own.mass.sum().item() - 1) < 1e-6
         assert own.error() < 1e-6
         assert abs((own.entropy - fine.entropy).item()) < 1e-6
