@@ -40,6 +40,7 @@ PALETTE = {
     "nice": "#DDCC77",
     "iflow": "#44AA99",
     "gmm_flow": "#332288",
+    "exact": "#B15928",
     "rademacher": "#882255",
     "rvqvae": "#117733",
     "ae": "#4D4D4D",
@@ -61,6 +62,7 @@ NAMES = {
     "nice": "NICE",
     "iflow": "identifiable flow",
     "gmm_flow": "GMM-flow",
+    "exact": "exact likelihood",
     "pca": "PCA on x",
     "fastica": "FastICA on x",
 }

@@ -325,6 +325,7 @@ def simulations(rows: pd.DataFrame, paths: Paths) -> pd.DataFrame:
                 "other": float(other),
                 "unique": float((likely & same).any() and not other),
                 "alike": float((likely & ~same).any()),
+                "chance": np.nan,
             }
         )
     return pd.DataFrame(records)
@@ -333,7 +334,8 @@ def simulations(rows: pd.DataFrame, paths: Paths) -> pd.DataFrame:
 def slices(rows: pd.DataFrame, paths: Paths) -> pd.DataFrame:
     """The likelihood along each parameter through the truth: `excess` over the truth's, in nats, at each `offset`.
 
-    `away`: how far from the truth it is best on that slice, by a search between the points; `error`: of the integrals.
+    `away`: how far from the truth it is best on that slice, by a search between the points; `below`: by how much it is
+    better than the truth anywhere on its points, in nats; `error`: of the integrals.
     """
     parts = []
     for _, row in rows[rows["variant"] == "slices"].iterrows():
@@ -345,9 +347,10 @@ def slices(rows: pd.DataFrame, paths: Paths) -> pd.DataFrame:
         for number, kind in enumerate(kinds):
             named = {column: row[column] for column in [*SIMULATION, "seed"]} | {"kind": kind, "parameter": number}
             away = abs(float(least[number]))
-            curve = {"offset": offset, "excess": excess[number], "away": away, "error": float(error)}
+            below = max(0.0, -float(excess[number].min()))
+            curve = {"offset": offset, "excess": excess[number], "away": away, "below": below, "error": float(error)}
             parts.append(pd.DataFrame({**named, **curve}))
-    return pd.concat(parts).round({"offset": 4, "excess": 8, "away": 8})
+    return pd.concat(parts).round({"offset": 4, "excess": 8, "away": 8, "below": 12})
 
 
 def minimisers(tables: Tables) -> Picture:
@@ -363,6 +366,7 @@ def minimisers(tables: Tables) -> Picture:
         share = found[found["label"] == label]
         said = f"truth found in {share['unique'].sum():.0f} of {len(share)}, another in {share['other'].sum():.0f}"
         axis.set(xscale="log", yscale="log", xlabel="KL from the truth (nats)", ylabel="distance")
+        axis.set(xlim=(5e-17, 20), ylim=(5e-10, 20))
         axis.set_title(f"{label}\n{said}", fontsize=6)
     return Picture(
         "minimisers",
@@ -385,6 +389,7 @@ def likelihood_slices(tables: Tables) -> Picture:
         axis.axvline(0, **DASHED)
         axis.set(title=label, xlabel="parameter, from the truth", ylabel="excess nats")
         axis.set_yscale("symlog", linthresh=1e-3)
+        axis.set_ylim(bottom=-1e-3)
     first = next(iter(axes.values()))
     handles = dict(zip(*reversed(first.get_legend_handles_labels()), strict=True))
     first.legend(handles.values(), handles.keys(), fontsize=4)
