@@ -266,7 +266,7 @@ MINIMAL = 1e-9  # nats above the truth up to which a start is at a minimiser; th
 LIKELY = 1e-6  # nats: a model this near to the truth can't be told from it by a million rows
 SAME = 0.02  # largest distance, of priors (total variation) and decoders, at which a model counts as the truth
 PARTS = ("prior", "decoder")
-DASHED: dict[str, Any] = {"linestyle": "--", "color": "#555555", "linewidth": 0.8}
+DASHED = {**REPORTED_LINE, "linestyle": "--"}
 ASSUMPTIONS = ["true_F2", "true_F3", "true_P2"]
 DISTANCES = [f"{part}_{kind}" for part in PARTS for kind in ("affine", "scaled")]
 # Of the parameters that a slice varies, in their order: how many there are of K, n, hidden units H and d
