@@ -392,7 +392,7 @@ def likelihood_slices(tables: Tables) -> Picture:
         axis.set_ylim(bottom=-1e-3)
     first = next(iter(axes.values()))
     handles = dict(zip(*reversed(first.get_legend_handles_labels()), strict=True))
-    first.legend(handles.values(), handles.keys(), fontsize=4)
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=len(handles), fontsize=6)
     largest = table.groupby("label", sort=False)["away"].max()
     return Picture(
         "slices",
