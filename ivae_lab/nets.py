@@ -48,12 +48,14 @@ def log_variance(spread: Tensor, std: Spread) -> Tensor:
 
 
 def look_up(table: Tensor, u: Tensor) -> Tensor:
-    """The rows of a table that labels name: (M, D) and (B,) to (B, D).
+    """The rows of a table that labels name: (M, D) and (B,) to (B, D). Columns of u (B, M) weigh the rows.
 
     A table of few rows is multiplied by the one-hot u. That is exact, and its gradient is a product as well: adding
     up the gradients of equal labels one by one, which a look-up asks for, takes several times as long when many
     models are trained at once, and its order is not fixed on a GPU.
     """
+    if u.is_floating_point():
+        return u @ table
     if len(table) > _PRODUCT_ROWS:
         return table[u]
     one_hot = (torch.arange(len(table), device=u.device).unsqueeze(-1) == u).to(table.dtype)  # (M, B)
@@ -61,9 +63,10 @@ def look_up(table: Tensor, u: Tensor) -> Tensor:
 
 
 class MLP(nn.Module):
-    """A multi-layer perceptron of (x, one-hot u): `layers` linear maps with an activation between them.
+    """A multi-layer perceptron of (x, u): `layers` linear maps with an activation between them.
 
-    The first layer is W [x, onehot(u)] + b = W_x x + W_u[u] + b. With `in_dim=0` the network is a function of u alone.
+    The first layer is W [x, onehot(u)] + b = W_x x + W_u[u] + b, or W_x x + W_u u + b where u is columns of numbers.
+    With `in_dim=0` the network is a function of u alone.
     Inside, the rows of a batch are columns, h = W h + b: there are more rows than units, and processors like long
     lines (a compiled step of 50 networks of width 10 takes three quarters of the time).
 
@@ -72,7 +75,7 @@ class MLP(nn.Module):
     in_dim, out_dim
         Width of x and of the result.
     u_dim
-        M, the number of values of u; 0 for a network that does not see u.
+        M, the number of values of u, or that of its columns; 0 for a network that does not see u.
     hidden, layers
         Width of the hidden layers; number of linear maps.
     activation, slope, init
@@ -106,9 +109,10 @@ class MLP(nn.Module):
         joint.weight = nn.Parameter(weight[:, :in_dim].clone()) if in_dim else None  # type: ignore[assignment]
         return nn.Parameter(weight[:, in_dim:].T.clone())
 
-    def forward(self, x: Tensor, u: Tensor | None = None) -> Tensor:
-        """(B, in_dim) and (B,) to (B, out_dim)."""
-        h = _columns(self.linears[0], x.mT)
+    def forward(self, x: Tensor | None, u: Tensor | None = None) -> Tensor:
+        """(B, in_dim), None where in_dim is 0, and (B,) or (B, k) to (B, out_dim)."""
+        first = self.linears[0]
+        h = first.bias.unsqueeze(-1) if x is None else _columns(first, x.mT)  # type: ignore[operator]
         if self.u_rows is not None:
             if u is None:
                 raise ValueError("expected u for a network that sees u, got none")
@@ -173,7 +177,7 @@ class Decoder(nn.Module):
 
 
 class GaussianEncoder(Encoder):
-    """q(z given x) or q(z given x, u): a Gaussian whose mean and log-variances are MLPs.
+    """q(z given x) or q(z given x, u): a Gaussian whose mean and log-variances are MLPs; of counts they see log(1 + x).
 
     Parameters
     ----------
@@ -208,6 +212,7 @@ class GaussianEncoder(Encoder):
         if sees_u and not spec.u_dim:
             raise ValueError("expected data with an auxiliary variable u for an encoder that sees u, got data without")
         self.std, self.covariance, self.latent_dim, self.sees_u = std, covariance, latent_dim, sees_u
+        self.counts = spec.counts
         spread = latent_dim * (1 + latent_dim) if covariance == "full" else latent_dim
         widths = [latent_dim, spread] if heads == "separate" else [latent_dim + spread]
         self.nets = nn.ModuleList(
@@ -225,7 +230,9 @@ class GaussianEncoder(Encoder):
         )
 
     def forward(self, x: Tensor, u: Tensor | None, noise: Tensor | None = None) -> Posterior:
-        """(B, d) and (B,) to a Gaussian over (B, n)."""
+        """(B, d) and (B,) or (B, k) to a Gaussian over (B, n)."""
+        if self.counts:  # rates are positive, and span magnitudes
+            x = torch.log1p(x)
         joint, n = torch.cat([net(x, u) for net in self.nets], -1), self.latent_dim
         if self.covariance == "diagonal":
             mean, spread = joint.chunk(2, -1)  # (B, n) each
@@ -235,7 +242,7 @@ class GaussianEncoder(Encoder):
 
 
 class MLPDecoder(Decoder):
-    """z to the parameter of p(x given z): a mean (Gaussian) or logits (Bernoulli)."""
+    """z to the parameter of p(x given z): a mean (Gaussian), logits (Bernoulli, codes) or a log-rate (counts)."""
 
     def __init__(
         self,

@@ -310,9 +310,11 @@ def _panels(arrays: Arrays, kind: str) -> Figure:
         axes[-1, column].set_xlabel(f"true source {column + 1}")
     figure.supylabel("matched latent", fontsize=STYLE["axes.labelsize"])
     if "u" in arrays:
-        colours = ScalarMappable(Normalize(arrays["u"].min(), arrays["u"].max()), SEQUENTIAL)
-        ticks = MaxNLocator(integer=True)  # u is a label
-        figure.colorbar(colours, ax=axes, label="u", aspect=10 * rows, pad=0.02, ticks=ticks)
+        u = _colour(arrays)
+        colours = ScalarMappable(Normalize(u.min(), u.max()), SEQUENTIAL)
+        ticks = MaxNLocator(integer=u.dtype.kind == "i")  # a label
+        label = "u" if arrays["u"].ndim == 1 else "u, first column"
+        figure.colorbar(colours, ax=axes, label=label, aspect=10 * rows, pad=0.02, ticks=ticks)
     return figure
 
 
@@ -337,15 +339,19 @@ def _scatter(
 ) -> None:
     correlation = matching.correlations[column]
     latent = _standardised(latents[:, matching.columns[column]]) * (-1 if correlation < 0 else 1)  # (N,)
-    colour = (
-        {"c": arrays["u"][drawn], "cmap": SEQUENTIAL, "vmin": arrays["u"].min(), "vmax": arrays["u"].max()}
-        if "u" in arrays
-        else {"color": PALETTE["ivae"]}
-    )
+    colour: dict[str, Any] = {"color": PALETTE["ivae"]}
+    if "u" in arrays:
+        u = _colour(arrays)
+        colour = {"c": u[drawn], "cmap": SEQUENTIAL, "vmin": u.min(), "vmax": u.max()}
     panel.scatter(
         arrays["sources"][drawn, column], latent[drawn], s=5, alpha=0.6, linewidths=0, rasterized=True, **colour
     )
     panel.set_title(f"|r| = {abs(correlation):.2f}")
+
+
+def _colour(arrays: Arrays) -> NDArray[Any]:
+    """What points are coloured by: the labels u, or the first of its columns, (N,)."""
+    return arrays["u"] if arrays["u"].ndim == 1 else arrays["u"][:, 0]
 
 
 def _standardised(values: NDArray[Any]) -> NDArray[np.float64]:

@@ -1,13 +1,13 @@
 """The data that travels between the parts, with its shapes, and the checked number types of the configuration.
 
 Shape letters used everywhere: S seeds, N rows, B rows of a batch, d observed dimensions, n latent
-dimensions, M values of the auxiliary variable u, K mixture components.
+dimensions, M values of the auxiliary variable u (or k columns, where it is numbers), K mixture components.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import torch
 from annotated_types import Ge, Gt, Le, Lt
@@ -15,6 +15,7 @@ from pydantic import AllowInfNan
 from torch import Tensor
 
 if TYPE_CHECKING:
+    from ivae_lab.data.recipe import Recipe
     from ivae_lab.piecewise import PiecewiseMixture
 
 # Annotations of constructors are checked against the configuration before anything is built (`build.py`).
@@ -25,13 +26,16 @@ NonNegativeFloat = Annotated[float, Ge(0), AllowInfNan(False)]
 Fraction = Annotated[float, Ge(0), Le(1)]
 Decay = Annotated[float, Gt(0), Lt(1)]
 
+UKind = Literal["labels", "columns"]
+
 
 @dataclass(frozen=True)
 class Batch:
     """Rows of a data set: observations, auxiliary variable, true sources where known, and row ids."""
 
     x: Tensor  # (B, d) observations: float32, or the bytes of images (C, H, W), uint8
-    u: Tensor | None  # (B,) int64 labels in 0..M-1, such as the segment of a time series
+    # (B,) int64 labels in 0..M-1, such as the segment of a time series; or (B, k) float32 columns of numbers
+    u: Tensor | None
     z: Tensor | None  # (B, n) true sources: for scoring only, a model never reads them
     index: Tensor  # (B,) int64 row ids in the whole data set, kept through splits and shuffling
 
@@ -72,13 +76,26 @@ class DataSpec:
     """What a model must know of the data before it is built."""
 
     x_dim: int  # d
-    u_dim: int  # M, the number of values of u; 0 where the data has no u
+    u_dim: int  # M, the number of values of u, or k, of its columns; 0 where the data has no u
     source_dim: int | None  # n of the true sources, None where unknown
     train_rows: int  # N of the training part
     binary: bool  # observations are 0 or 1, or (bytes of grey images) stand for the probability of a 1
     image: Image | None = None  # x are bytes of images; None: x are numbers
+    u_kind: UKind = "labels"
+    counts: bool = False  # observations are 0, 1, 2, ...
+    # Observations are codes: how many values each has. x are their one-hot columns, one code's after another's
+    codes: tuple[int, ...] = ()
     # What x is drawn from, where its density is known; for scoring only
     truth: PiecewiseMixture | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def observation(self) -> Literal["real", "binary", "counts", "codes"]:
+        """What kind of numbers x are, by the name that messages give it."""
+        if self.codes:
+            return "codes"
+        if self.counts:
+            return "counts"
+        return "binary" if self.binary else "real"
 
 
 @dataclass(frozen=True)
@@ -90,6 +107,8 @@ class Splits:
     test: Batch
     spec: DataSpec
     scored: tuple[str, ...] = ("train", "valid", "test")  # parts whose latents are kept and scored after the training
+    summary: tuple[str, ...] = ()  # what was found in the data, to be said before the training
+    recipe: Recipe | None = None  # how columns of a file became x and u
 
     def items(self) -> list[tuple[str, Batch]]:
         """The parts that have rows, by name."""

@@ -76,9 +76,9 @@ class Clustering:
         self.chance_draws, self.chance_seed = chance_draws, chance_seed
 
     def __call__(self, estimate: Estimate) -> list[dict[str, Any]]:
-        """Rows of this seed and split; none where the model has no clusters or the data no u."""
+        """Rows of this seed and split; none where the model has no clusters or the data no labels u."""
         clusters, labels = estimate.clusters, estimate.u
-        if clusters is None or labels is None:
+        if clusters is None or labels is None or labels.ndim > 1:
             return []
         facets = _by_facet(clusters)
         if not np.isfinite(estimate.mean).all():  # then the most probable cluster is none

@@ -29,7 +29,7 @@ class Estimate:
     mean: Floats  # (N, n) mean of the posterior q(z | x, u)
     sample: Floats  # (N, n) one sample of the posterior per row
     sources: Floats | None  # (N, k) true sources, None where unknown
-    u: NDArray[Any] | None  # (N,) auxiliary variable
+    u: NDArray[Any] | None  # (N,) labels or (N, k) columns of numbers, the auxiliary variable
     index: Integers  # (N,) row ids in the whole data set
     terms: dict[str, float]  # the ELBO and its terms by name, averaged over rows, in nats
     clusters: Integers | None = None  # (N,) or (N, facets) the model's most probable cluster of each row, if it has any

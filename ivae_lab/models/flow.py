@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ivae_lab.distributions import Distribution, Normal, NormalMixture, tempered
-from ivae_lab.models.model import TRAVERSAL_STEPS, Model
+from ivae_lab.models.model import TRAVERSAL_STEPS, Model, check_u
 from ivae_lab.models.pixels import Pixels
 from ivae_lab.transforms import Transform
 from ivae_lab.types import Batch, DataSpec, NonNegativeFloat
@@ -54,8 +54,9 @@ class Flow(Model):
     ) -> None:
         super().__init__()
         self.pixels = Pixels(spec.image, spec.binary) if spec.image is not None else None
-        if spec.binary and spec.image is None:
-            raise ValueError("expected real-valued observations for a flow, which has a density of x, got binary ones")
+        if spec.observation != "real" and spec.image is None:
+            got = spec.observation
+            raise ValueError(f"expected real-valued observations for a flow, which has a density of x, got {got} ones")
         if spec.image is not None and spec.image.redrawn:
             keys = "data.binarisation=none data.test_binarisation=none"
             raise ValueError(f"expected grey levels for a flow ({keys}), got images that are binarised anew")
@@ -63,6 +64,7 @@ class Flow(Model):
         self.noise_std, self.live_dim = noise_std, spec.x_dim if noise_std else 0
         self.transform = transform(spec)
         self.prior = prior(spec.x_dim, spec.u_dim)
+        check_u(self.prior, spec)
         if getattr(self.prior, "starts_from_data", False):
             kind = type(self.prior).__name__
             raise ValueError(f"expected a prior that is not fitted to encoded data for a flow, got {kind}, which is")
@@ -125,8 +127,7 @@ class Flow(Model):
 
         Latents that are moved are those with the largest spread over the rows; their number among all is "traversed".
         """
-        every_u = torch.arange(self.u_dim, device=batch.x.device) if self.u_dim else None
-        prior, z = self.prior(every_u), self.posterior_mean(batch)
+        prior, z = self.prior(self.shown_u(batch)), self.posterior_mean(batch)
         shown = {"reconstruction": self._shown(z), **self.prior_parameters(prior)}
         if self.pixels is None:
             return shown

@@ -12,7 +12,7 @@ from ivae_lab.distributions import Distribution, NormalMixture, Posterior
 from ivae_lab.generator import Generator
 from ivae_lab.models.identifiability import Noise, Penalty
 from ivae_lab.nets import MLPDecoder
-from ivae_lab.types import Batch
+from ivae_lab.types import Batch, DataSpec
 
 # What is drawn of a model of images: components or values of u, latents that are moved, and the steps of a move.
 _MOST_DRAWN, _MOST_TRAVERSED, TRAVERSAL_STEPS = 20, 10, 9
@@ -26,6 +26,15 @@ def mixture_generator(prior: NormalMixture, decoder: nn.Module) -> Generator | N
     weights, means, covariances = (part.detach().double().cpu().numpy() for part in parts[:3])
     network = decoder.net.relu_network() if isinstance(decoder, MLPDecoder) else None
     return Generator(weights / weights.sum(), means, covariances, network)
+
+
+def check_u(prior: nn.Module, spec: DataSpec) -> None:
+    """Refuse a prior that has parameters for each value of u where u is columns of numbers."""
+    if spec.u_kind == "columns" and getattr(prior, "labels_only", False):
+        raise ValueError(
+            f"expected u as labels for a {type(prior).__name__}, got {spec.u_dim} columns of numbers "
+            "(prior=conditional takes them; data.u_kind=labels makes one label of each value)"
+        )
 
 
 class Model(nn.Module):
@@ -47,6 +56,8 @@ class Model(nn.Module):
         Standard normal numbers per row that make the posterior's sample.
     live_dim
         Further ones, for what is random in training only, such as dropout.
+    u_dim
+        M, the number of values of u, or that of its columns; 0 without u.
     pretrain_steps
         Optimiser steps on `pretraining_loss` before the main objective; 0 for none.
     starts_from_data
@@ -62,6 +73,7 @@ class Model(nn.Module):
     facets: int = 1
     noise_dim: int
     live_dim: int = 0
+    u_dim: int
     pretrain_steps: int = 0
     starts_from_data: bool = False
     settles: bool = False
@@ -101,10 +113,10 @@ class Model(nn.Module):
         """What is worth a look beside the latents; `noise` (r, n) is standard normal.
 
         "reconstruction" (B, d), the x expected at the posterior's mean; "prior_mean" and "prior_std" (M, n), of the
-        prior at each u, or of each component of a mixture, or of one row. Images are in [0, 1], and come with "drawn"
-        (M', r, d), the x expected at r draws from the prior at each of the first u or components, and "traversals"
-        (n', steps, d), where one latent after the other moves over the range of the rows' codes, the others staying at
-        the first row's.
+        prior at each u (columns of numbers: at each row's), or of each component of a mixture, or of one row. Images
+        are in [0, 1], and come with "drawn" (M', r, d), the x expected at r draws from the prior at each of the first u
+        or components, and "traversals" (n', steps, d), where one latent after the other moves over the range of the
+        rows' codes, the others staying at the first row's.
         """
         raise NotImplementedError
 
@@ -123,8 +135,13 @@ class Model(nn.Module):
         raise NotImplementedError
 
     def u(self, batch: Batch) -> Tensor | None:
-        """The auxiliary variable that the prior is told: (B,)."""
+        """The auxiliary variable that the prior is told: (B,) labels or (B, k) columns."""
         return batch.u
+
+    def shown_u(self, batch: Batch) -> Tensor | None:
+        """Where a prior is shown: at each value of u; of columns of numbers, at those of each row."""
+        u = self.u(batch)
+        return u if u is None or u.is_floating_point() else torch.arange(self.u_dim, device=u.device)
 
     def drawn(self, prior: Distribution, noise: Tensor) -> Tensor:
         """Draws from the prior at each of the first u, or from the heaviest components: (M', r, n), noise (r, n)."""

@@ -13,7 +13,7 @@ from ivae_lab.generator import Generator
 from ivae_lab.models.auxiliary import Auxiliary
 from ivae_lab.models.identifiability import Noise, Penalty, natural_differences
 from ivae_lab.models.likelihoods import Likelihood
-from ivae_lab.models.model import Model, mixture_generator
+from ivae_lab.models.model import Model, check_u, mixture_generator
 from ivae_lab.models.objectives import ELBO, Evidence, FourTerms
 from ivae_lab.models.pixels import Pixels
 from ivae_lab.nets import Decoder, Encoder
@@ -73,7 +73,7 @@ class VAE(Model):
         self.pixels = Pixels(spec.image, spec.binary) if spec.image is not None else None
         self.auxiliary = auxiliary(spec) if auxiliary is not None else None
         if self.auxiliary is not None:
-            spec = replace(spec, u_dim=self.auxiliary.u_dim)
+            spec = replace(spec, u_dim=self.auxiliary.u_dim, u_kind="labels")
         if latent_dim is None:
             if spec.source_dim is None:
                 raise ValueError("expected latent_dim for data without known sources, got none")
@@ -92,6 +92,7 @@ class VAE(Model):
             )
         self.likelihood = likelihood(spec)
         self.prior = prior(latent_dim, spec.u_dim)
+        check_u(self.prior, spec)
         if hasattr(self.prior, "attach"):
             self._attach_prior(spec)
         self.objective = objective
@@ -209,8 +210,7 @@ class VAE(Model):
 
     def examples(self, batch: Batch, noise: Tensor) -> dict[str, Tensor]:
         """Reconstructions from the posterior's mean, the prior's parameters, and what there is to see of images."""
-        every_u = torch.arange(self.u_dim, device=batch.x.device) if self.u_dim else None
-        prior, code = self._prior_of_z(every_u), self.posterior_mean(batch)
+        prior, code = self._prior_of_z(self.shown_u(batch)), self.posterior_mean(batch)
         shown = {"reconstruction": self._expected(code), **self.prior_parameters(prior)}
         if self.pixels is None:
             return shown

@@ -1,6 +1,7 @@
 """Priors that depend on u: p(z given u), what makes an iVAE identifiable (Khemakhem et al. 2020, Equation 7).
 
-Both are evaluated at each of the M values of u once, and a row looks its value up: M rows of work instead of B.
+Both are evaluated at each of the M values of u once, and a row looks its value up: M rows of work instead of B. Where u
+is columns of numbers, an MLP takes each row's.
 The number k of sufficient statistics is the number of learned parameters per latent: `mean: zero` leaves
 k = 1 (T = z^2 or |z|), `mean: learned` k = 2 for the Gaussian family; `scale: one` with a learned mean is k = 1
 with T = z. A Laplace family with learned means is no exponential family, so Theorem 1 does not speak of it.
@@ -27,14 +28,21 @@ class ConditionalPrior(nn.Module):
     Parameters
     ----------
     latent_dim, u_dim
-        n and M.
+        n and M, or the number of columns of u.
     family
         `gaussian` or `laplace`.
     mean
         `zero` or `learned`.
     scale
         `one` or `learned`.
+
+    Attributes
+    ----------
+    labels_only
+        Whether it is no prior for a u that is columns of numbers.
     """
+
+    labels_only = True
 
     def __init__(
         self,
@@ -63,13 +71,16 @@ class ConditionalPrior(nn.Module):
         """Natural parameters at each value of u, (M, n k); None where the densities are no exponential family."""
         return natural_parameters(self.tables(), self.family)
 
+    def at(self, u: Tensor) -> Tables:
+        """What is learned, for each row: (B, n) each."""
+        return {name: look_up(table, u) for name, table in self.tables().items()}
+
     def forward(self, u: Tensor | None) -> Normal | Laplace:
-        """(B,) labels to a distribution over (B, n)."""
+        """(B,) labels or (B, k) columns to a distribution over (B, n)."""
         if u is None:
             raise ValueError("expected u for a conditional prior, got none")
-        tables = self.tables()
-        zero = self.get_buffer("zero")
-        mean, scale = (look_up(tables[name], u) if name in tables else zero for name in ("mean", "scale"))
+        learned, zero = self.at(u), self.get_buffer("zero")
+        mean, scale = (learned.get(name, zero) for name in ("mean", "scale"))
         return Normal(mean, scale) if self.family == "gaussian" else Laplace(mean, scale)
 
 
@@ -99,7 +110,9 @@ class TablePrior(ConditionalPrior):
 
 
 class MLPPrior(ConditionalPrior):
-    """A conditional prior whose parameters are MLPs of the one-hot u, one network for each of mean and scale."""
+    """A conditional prior whose parameters are MLPs of u, one network for each of mean and scale."""
+
+    labels_only = False
 
     def __init__(
         self,
@@ -135,6 +148,10 @@ class MLPPrior(ConditionalPrior):
     def tables(self) -> Tables:
         """The networks at every value of u."""
         return {name: net.table() for name, net in self.nets.items()}  # type: ignore[operator]
+
+    def at(self, u: Tensor) -> Tables:
+        """The networks at every value of u once, or at each row's columns."""
+        return {name: net(None, u) for name, net in self.nets.items()} if u.is_floating_point() else super().at(u)
 
 
 def _drawn(rows: int, columns: int, init: Init) -> nn.Parameter:

@@ -22,6 +22,8 @@ class FamilyTable(nn.Module):
         Of z.
     """
 
+    labels_only = True
+
     def __init__(self, latent_dim: int, u_dim: int, *, family: Family) -> None:
         super().__init__()
         if not u_dim:

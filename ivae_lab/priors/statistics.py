@@ -21,6 +21,7 @@ class ClassStatistics(nn.Module):
     batch has the least variance there is and no gradient, so batches should have many rows of each class.
     """
 
+    labels_only = True
     settles = True
 
     def __init__(self, latent_dim: int, u_dim: int) -> None:
