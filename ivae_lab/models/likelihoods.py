@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -11,6 +12,22 @@ from ivae_lab.distributions import Normal
 from ivae_lab.types import DataSpec, Fraction, PositiveFloat
 
 _HALF = 1 / 510  # of the distance between two values of a byte, as parts of their range
+# Of each kind of observations (`DataSpec.observation`): how it is named, and the choices of model/likelihood for it.
+_KINDS = {
+    "real": ("real-valued", "gaussian"),
+    "binary": ("binary", "bernoulli"),
+    "counts": ("counts as", "poisson or negative_binomial"),
+    "codes": ("codes as", "categorical"),
+}
+
+
+def _check(spec: DataSpec, kind: str, likelihood: str) -> None:
+    """Refuse data of another kind."""
+    if spec.observation != kind:
+        got, choices = _KINDS[spec.observation]
+        got = "real-valued data" if spec.observation == "real" else got.removesuffix(" as")
+        hint = f"model/likelihood={choices}"
+        raise ValueError(f"expected {_KINDS[kind][0]} observations for {likelihood}, got {got} ({hint})")
 
 
 class Likelihood(nn.Module):
@@ -54,10 +71,7 @@ class GaussianLikelihood(Likelihood):
         anneal_fraction: Fraction = 0.0,
     ) -> None:
         super().__init__()
-        if spec.binary:
-            raise ValueError(
-                "expected real-valued observations for a Gaussian likelihood, got binary (model/likelihood=bernoulli)"
-            )
+        _check(spec, "real", "a Gaussian likelihood")
         if (start_variance is not None) != (anneal_fraction > 0):
             raise ValueError(
                 "expected both or neither of start_variance and anneal_fraction, "
@@ -95,8 +109,7 @@ class BernoulliLikelihood(Likelihood):
 
     def __init__(self, spec: DataSpec) -> None:
         super().__init__()
-        if not spec.binary:
-            raise ValueError("expected binary observations for a Bernoulli likelihood, got real-valued data")
+        _check(spec, "binary", "a Bernoulli likelihood")
 
     def log_prob(self, x: Tensor, output: Tensor, progress: Tensor) -> Tensor:
         """Log p(x given z) in nats: (B,)."""
@@ -114,6 +127,87 @@ class BernoulliLikelihood(Likelihood):
         """Draw x given the decoder's output: (B, d)."""
         uniform = torch.rand(output.shape, generator=generator).to(output.device)
         return (uniform < torch.sigmoid(output)).to(output.dtype)
+
+
+class PoissonLikelihood(Likelihood):
+    """p(x given z) = prod_i Poisson(x_i; exp f_i(z)), for counts, such as a neuron's spikes in a window of time."""
+
+    def __init__(self, spec: DataSpec) -> None:
+        super().__init__()
+        _check(spec, "counts", f"a {type(self).__name__}")
+
+    def log_prob(self, x: Tensor, output: Tensor, progress: Tensor) -> Tensor:
+        """Log p(x given z) in nats: (B,)."""
+        return (x * output - output.exp() - torch.lgamma(x + 1)).sum(-1)
+
+    def mean(self, output: Tensor) -> Tensor:
+        """Rates: (B, d)."""
+        return output.exp()
+
+    def sample(self, output: Tensor, generator: torch.Generator) -> Tensor:
+        """Draw x given the decoder's output: (B, d)."""
+        return torch.poisson(output.exp().cpu(), generator).to(output.device)
+
+
+class NegativeBinomialLikelihood(PoissonLikelihood):
+    """p(x given z) = prod_i NB(x_i; mean m_i = exp f_i(z), r_i): counts that vary more than Poisson's, by m^2 / r.
+
+    Log p(x_i) = log Gamma(x + r) - log Gamma(r) - log x! + x log(m / (m + r)) + r log(r / (m + r)).
+
+    Parameters
+    ----------
+    spec
+        The data it is for.
+    successes
+        r at the start; it is learned, one for each i.
+    """
+
+    def __init__(self, spec: DataSpec, *, successes: PositiveFloat) -> None:
+        super().__init__(spec)
+        self.log_successes = nn.Parameter(torch.full((spec.x_dim,), math.log(successes)))
+
+    def log_prob(self, x: Tensor, output: Tensor, progress: Tensor) -> Tensor:
+        """Log p(x given z) in nats: (B,)."""
+        r, logits = self.log_successes.exp(), output - self.log_successes
+        ways = torch.lgamma(x + r) - torch.lgamma(r) - torch.lgamma(x + 1)
+        log_sigmoid = nn.functional.logsigmoid
+        return (ways + x * log_sigmoid(logits) + r * log_sigmoid(-logits)).sum(-1)
+
+    def sample(self, output: Tensor, generator: torch.Generator) -> Tensor:
+        """Draw x given the decoder's output: (B, d)."""
+        r = self.log_successes.detach().exp().double().cpu().numpy()
+        mean = output.detach().exp().double().cpu().numpy()
+        seed = int(torch.randint(2**62, (), generator=generator))
+        drawn = np.random.default_rng(seed).negative_binomial(r, r / (r + mean))
+        return torch.from_numpy(drawn).to(output)
+
+
+class CategoricalLikelihood(Likelihood):
+    """p(x given z) = prod_i Categorical(x_i; softmax of a code's part of f(z)); x and f(z) are one-hot columns."""
+
+    def __init__(self, spec: DataSpec) -> None:
+        super().__init__()
+        _check(spec, "codes", "a CategoricalLikelihood")
+        self.codes = list(spec.codes)
+
+    def log_prob(self, x: Tensor, output: Tensor, progress: Tensor) -> Tensor:
+        """Log p(x given z) in nats: (B,)."""
+        logits = torch.cat([each.log_softmax(-1) for each in self._cut(output)], -1)
+        return (x * logits).sum(-1)
+
+    def mean(self, output: Tensor) -> Tensor:
+        """Probabilities of every value of every code: (B, d)."""
+        return torch.cat([logits.softmax(-1) for logits in self._cut(output)], -1)
+
+    def sample(self, output: Tensor, generator: torch.Generator) -> Tensor:
+        """Draw x given the decoder's output, as one-hot columns: (B, d)."""
+        probabilities = self._cut(self.mean(output).cpu())
+        drawn = [torch.multinomial(each, 1, generator=generator).squeeze(-1) for each in probabilities]
+        pairs = zip(drawn, self.codes, strict=True)
+        return torch.cat([nn.functional.one_hot(code, values) for code, values in pairs], -1).to(output)
+
+    def _cut(self, columns: Tensor) -> tuple[Tensor, ...]:
+        return torch.split(columns, self.codes, -1)
 
 
 class VaryingPixels(BernoulliLikelihood):
