@@ -18,7 +18,7 @@ def digest(config: Any) -> str:
 
 def numbers(config: dict[str, Any]) -> dict[str, Any]:
     """The part of a plain configuration that changes numbers: where the files of the data lie does not."""
-    data = {key: value for key, value in config["data"].items() if key != "root"}
+    data = {key: value for key, value in config["data"].items() if key not in ("root", "path")}
     return {name: config[name] for name in NUMBERS} | {"data": data}
 
 

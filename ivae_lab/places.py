@@ -1,12 +1,17 @@
 """Where the configuration and the experiments lie: beside the package in a clone, inside it in an installed wheel.
 
-The environment variable IVAE_LAB_EXPERIMENTS names another folder of experiments, such as one's own figures.
+The environment variable IVAE_LAB_EXPERIMENTS names another folder of experiments, such as one's own figures. What the
+configuration computes, such as `${content:FILE}`, is known once this is imported.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
+from functools import cache
 from pathlib import Path
+
+from omegaconf import OmegaConf
 
 _PACKAGE = Path(__file__).resolve().parent
 
@@ -18,3 +23,18 @@ def _place(name: str) -> Path:
 
 CONFIG = _place("conf")
 EXPERIMENTS = Path(os.environ.get("IVAE_LAB_EXPERIMENTS") or _place("experiments"))
+
+
+def content(path: str | None) -> str | None:
+    """SHA-256 of a file; None where there is none, which whoever reads it says better."""
+    file = Path(path or "")
+    return _sha256(file, file.stat().st_mtime_ns) if file.is_file() else None
+
+
+@cache
+def _sha256(file: Path, written: int) -> str:
+    with file.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+OmegaConf.register_new_resolver("content", content, replace=True)

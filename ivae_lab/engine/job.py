@@ -154,6 +154,8 @@ def _announce(runs: list[Run], console: Console) -> None:
         soft_wrap=True,
         highlight=False,
     )
+    for line in first.splits.summary:
+        console.print(line, soft_wrap=True, highlight=False)
     if short := shortfall(first.stack.template):
         console.print(short, soft_wrap=True, highlight=False)
     if len(runs) > 1:

@@ -65,9 +65,10 @@ class Settings:
 
 def draw_data(config: DictConfig) -> Splits:
     """Draw the data set that a composed configuration describes, with its `data.seed`."""
-    data = OmegaConf.masked_copy(config.data, [key for key in config.data if key != "seed"])
+    resolved: dict[str, Any] = OmegaConf.to_container(config.data, resolve=True)  # type: ignore[assignment]
+    seed = resolved.pop("seed")
     with _named("data"):
-        return build(data, "data")(config.data.seed)  # type: ignore[no-any-return]
+        return build(OmegaConf.create(resolved), "data")(seed)  # type: ignore[no-any-return]
 
 
 def build_model(config: DictConfig, spec: DataSpec) -> Model:

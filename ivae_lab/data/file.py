@@ -1,0 +1,349 @@
+"""One's own data: x and u from a file, and what was found in it said before the training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from annotated_types import Ge
+from numpy.typing import NDArray
+
+from ivae_lab.data.parts import Rows, SplitBy, parts_of
+from ivae_lab.data.recipe import Recipe, middles
+from ivae_lab.data.tables import Column, Table, read_table
+from ivae_lab.data.tcl import Preprocess, check_split, fit_preprocess
+from ivae_lab.data.u import Labels, columns_of, is_label, is_numeric, labels_of, rare
+from ivae_lab.types import Batch, Count, DataSpec, Fraction, PositiveInt, Splits
+
+Names = str | list[str] | None
+Chosen = dict[str, Column]  # columns by name, (N,) each
+OWN = ("u", "sources", "group", "index")  # arrays of an .npz that are taken for what their names say
+
+
+@dataclass(frozen=True)
+class Raw:
+    """Columns of a file by what they are for, N rows each, in the order of the file."""
+
+    x: Chosen
+    u: Chosen
+    sources: Chosen
+    group: Column
+    index: Rows  # ids
+    place: Rows  # in the file
+
+    @property
+    def rows(self) -> int:
+        """N."""
+        return len(self.group)
+
+    def __getitem__(self, rows: Rows) -> Raw:
+        x, u, sources = (_rows(part, rows) for part in (self.x, self.u, self.sources))
+        return Raw(x, u, sources, self.group[rows], self.index[rows], self.place[rows])
+
+
+@dataclass(frozen=True, kw_only=True)
+class File:
+    """Rows of an .npz, a .csv or a .parquet.
+
+    Rows are in the order of time, if they have one. What is fitted (labels of u, constant columns, means for missing
+    values, preprocessing) is fitted on the training part.
+
+    Parameters
+    ----------
+    path
+        An .npz with arrays `x` (N, d) and, as there are, `u` (N,) or (N, k), `sources` (N, n), `group` and `index`
+        (N,); or a table with named columns.
+    x, u, sources, group, index
+        Other names for these, or lists of columns. Of a table with named columns x is all that is named nowhere.
+        `group` is what stays together, such as a session; `index` are ids of rows.
+    u_kind
+        `labels`: a prior of its own for each value; `columns`: numbers that go into networks, as they are if numbers,
+        else a 0 or 1 for each value; `auto`: labels for one column of whole numbers or words.
+    segments
+        u is the number of the segment of as many equal ones that the rows, in their order, are cut into.
+    observation
+        What x are: `real`, `binary` (0 and 1), `counts` (0, 1, 2, ...) or `codes` (words or whole numbers).
+    window
+        x of a row are those of this many rows before it to as many after it, of the same group.
+    missing
+        Rows with missing values: `refuse` them, `drop` them, or put the training part's `mean` (of real x only).
+    least_per_u, rare
+        Labels with fewer rows: `refuse` them, `drop` their rows, or `merge` them into one.
+    split, split_by, block_rows, gap
+        Fractions of training, validation and test part, and how rows are shared out; see `parts.parts_of`.
+    preprocess, leading
+        `none`, `standardise` or `whiten`, of real x; whitening leaves axes after the first `leading` at the scale of
+        the last of these (null: of all axes).
+    content
+        The file's SHA-256, so that a run knows its data wherever the file lies.
+    """
+
+    path: str | None
+    x: Names
+    u: Names
+    sources: Names
+    group: str | None
+    index: str | None
+    u_kind: Literal["auto", "labels", "columns"]
+    segments: Annotated[int, Ge(2)] | None
+    observation: Literal["real", "binary", "counts", "codes"]
+    window: Count
+    missing: Literal["refuse", "drop", "mean"]
+    least_per_u: PositiveInt
+    rare: Literal["refuse", "drop", "merge"]
+    split: list[Fraction]
+    split_by: SplitBy
+    block_rows: PositiveInt | None
+    gap: Count
+    preprocess: Preprocess
+    leading: PositiveInt | None
+    content: str | None
+
+    def __post_init__(self) -> None:
+        if self.path is None:
+            raise ValueError("expected data.path=FILE, an .npz, .csv or .parquet, got none")
+        if self.segments is not None and self.u is not None:
+            raise ValueError(f"expected u or segments, got u={self.u} and segments={self.segments}")
+        if self.segments is not None and self.u_kind == "columns":
+            raise ValueError("expected u_kind=auto or labels with segments, got columns")
+        if self.observation != "real" and self.preprocess != "none":
+            raise ValueError(f"expected preprocess=none with observation={self.observation}, got {self.preprocess}")
+        if self.observation != "real" and self.missing == "mean":
+            raise ValueError(f"expected missing=refuse or drop with observation={self.observation}, got mean")
+        if self.window and self.split_by == "rows":
+            raise ValueError(
+                f"expected split_by=blocks or groups with window={self.window}, whose rows overlap, got rows"
+            )
+        if self.window and self.split_by == "blocks" and self.gap < 2 * self.window:
+            raise ValueError(f"expected gap of at least {2 * self.window} with window={self.window}, got {self.gap}")
+
+    def __call__(self, seed: int) -> Splits:
+        """Read the file and share its rows out."""
+        table = read_table(Path(str(self.path)))
+        raw = self._raw(table)
+        said = [f"{table.path}: {table.rows:,} rows"]
+        raw = self._complete(raw, said)
+        raw = self._frequent(raw, said)
+        runs = _runs(raw)
+        rows = middles(runs, self.window)
+        check_split(self.split, len(rows))
+        together = (raw.group if self.split_by == "groups" else runs)[rows]
+        parts = parts_of(together, self.split, self.split_by, self.block_rows, self.gap, seed)
+        recipe, kept = self._recipe(raw, rows[parts[0]], said)
+        whole = _batch(raw, kept, rows, recipe)
+        train, valid, test = (whole[torch.from_numpy(part)] for part in parts)
+        spec = self._spec(whole, recipe, len(train))
+        said += [*self._schema(spec, whole), *self._shared_out(whole, [len(part) for part in parts])]
+        return Splits(train, valid, test, spec, summary=tuple(said), recipe=recipe)
+
+    def _raw(self, table: Table) -> Raw:
+        """The columns, each for what it is."""
+        named = {name: self._names(table, name) for name in ("x", *OWN)}
+        if table.named and self.x is None:
+            used = {column for name in OWN for column in named[name]}
+            named["x"] = [column for column in table.columns if column not in used]
+        if not named["x"]:
+            raise ValueError(f"expected an array x in {table.path}, got {', '.join(table.arrays)}")
+        columns = {name: {column: table.columns[column] for column in each} for name, each in named.items()}
+        for name in ("group", "index"):
+            if len(columns[name]) > 1:
+                raise ValueError(f"expected one column as {name}, got {', '.join(columns[name])}")
+        if self.segments is not None:
+            columns["u"] = {"segment": np.arange(table.rows) * self.segments // table.rows}
+        group = next(iter(columns["group"].values()), np.zeros(table.rows, np.int64))
+        index = next(iter(columns["index"].values()), np.arange(table.rows))
+        self._check_x(columns["x"])
+        for name, column in columns["sources"].items():
+            if not is_numeric(column):
+                raise ValueError(f"expected numbers as sources, got {_example(column)!r} in column {name}")
+        return Raw(columns["x"], columns["u"], columns["sources"], group, _ids(index), np.arange(table.rows))
+
+    def _names(self, table: Table, name: str) -> list[str]:
+        """Columns for x, u and so on: those named, or of an .npz the array of that name."""
+        given: Names = getattr(self, name)
+        if given is not None:
+            return table.chosen(f"data.{name}", [given] if isinstance(given, str) else given)
+        own = not table.named and name in table.arrays and not (name == "u" and self.segments is not None)
+        return table.arrays[name] if own else []
+
+    def _check_x(self, columns: Chosen) -> None:
+        """That x are what `observation` says."""
+        if self.observation == "codes":
+            if wrong := [name for name, column in columns.items() if not is_label(column)]:
+                raise ValueError(
+                    f"expected words or whole numbers as codes, got {columns[wrong[0]].dtype} in column {wrong[0]}"
+                )
+            return
+        for name, column in columns.items():
+            if not is_numeric(column):
+                raise ValueError(
+                    f"expected numbers in column {name}, got {_example(column)!r} (data.x names those of x)"
+                )
+            values = column[np.isfinite(column)] if column.dtype.kind == "f" else column
+            if self.observation == "binary" and not np.isin(values, (0, 1)).all():
+                raise ValueError(f"expected 0 and 1 in column {name}, got {values[~np.isin(values, (0, 1))][0]}")
+            if self.observation == "counts" and (wrong := (values < 0) | (values != np.round(values))).any():
+                raise ValueError(f"expected counts 0, 1, 2, ... in column {name}, got {values[wrong][0]}")
+
+    def _complete(self, raw: Raw, said: list[str]) -> Raw:
+        """Without rows that lack something, where they are not refused."""
+        holes = {name: _missing(column) for name, column in {**raw.x, **raw.u, **raw.sources}.items()}
+        filled = set(raw.x) if self.missing == "mean" else set()
+        lacking = [hole for name, hole in holes.items() if name not in filled and hole.any()]
+        if not lacking:
+            return raw
+        rows = np.logical_or.reduce(lacking)  # (N,)
+        if self.missing != "drop":
+            name = next(name for name, hole in holes.items() if name not in filled and hole.any())
+            first = int(np.flatnonzero(holes[name])[0])
+            raise ValueError(
+                f"expected no missing or infinite values, got some in {rows.sum():,} of {raw.rows:,} rows, the first "
+                f"in row {first}, column {name} (missing=drop leaves such rows out; missing=mean puts means into x)"
+            )
+        said.append(f"{rows.sum():,} rows with missing values left out")
+        return raw[np.flatnonzero(~rows)]
+
+    def _frequent(self, raw: Raw, said: list[str]) -> Raw:
+        """Without rows of rare labels, where they are not refused."""
+        if not raw.u or not self._labels(raw):
+            return raw
+        column = next(iter(raw.u.values()))
+        few = rare(column, self.least_per_u)
+        if not few or self.rare == "merge":
+            return raw
+        if self.rare == "refuse":
+            raise ValueError(
+                f"expected at least {self.least_per_u} rows of each value of u, got fewer of {len(few)}, such as "
+                f"{few[0]} (least_per_u=1 takes them, rare=drop leaves them out, rare=merge makes them one)"
+            )
+        rows = np.isin(column, few)
+        said.append(f"{rows.sum():,} rows of {len(few)} rare values of u left out")
+        return raw[np.flatnonzero(~rows)]
+
+    def _labels(self, raw: Raw) -> bool:
+        """Whether u is labels."""
+        columns = [*raw.u.values()]
+        labels = len(columns) == 1 and is_label(columns[0])
+        if self.u_kind == "labels" and not labels:
+            got = f"{len(columns)} columns" if len(columns) != 1 else f"{columns[0].dtype} numbers"
+            raise ValueError(f"expected one column of whole numbers or words for u_kind=labels, got {got}")
+        return labels and self.u_kind != "columns"
+
+    def _recipe(self, raw: Raw, train: Rows, said: list[str]) -> tuple[Recipe, Chosen]:
+        """What is fitted on the training rows, and the columns of x that vary there."""
+        kept = {name: column for name, column in raw.x.items() if _varies(column[train])}
+        if not kept:
+            raise ValueError(f"expected columns of x that vary, got {len(raw.x)} constant ones")
+        if constant := [name for name in raw.x if name not in kept]:
+            said.append(
+                f"{len(constant)} constant columns left out: {', '.join(constant[:8])}{', ...' * (len(constant) > 8)}"
+            )
+        recipe = Recipe(x=tuple(kept), window=self.window, u_names=tuple(raw.u))
+        if self.missing == "mean":
+            recipe = replace(recipe, fill=tuple(float(np.nanmean(column[train])) for column in kept.values()))
+        if self.observation == "codes":
+            recipe = replace(recipe, codes=tuple(labels_of(column, 1, merge=False) for column in kept.values()))
+        if raw.u:
+            columns = [column[train] for column in raw.u.values()]
+            least = self.least_per_u
+            u = labels_of(columns[0], least, self.rare == "merge") if self._labels(raw) else tuple(columns_of(columns))
+            recipe = replace(recipe, u=u)
+        if self.preprocess == "none":
+            return recipe, kept
+        x = recipe.x_of([*kept.values()], train)
+        shift, scale = fit_preprocess(x, self.preprocess, min(self.leading or x.shape[1], x.shape[1]))
+        return replace(recipe, shift=tuple(shift.tolist()), scale=tuple(map(tuple, scale.tolist()))), kept
+
+    def _spec(self, whole: Batch, recipe: Recipe, train_rows: int) -> DataSpec:
+        labels = isinstance(recipe.u, Labels)
+        u_dim = len(recipe.u.values) if isinstance(recipe.u, Labels) else 0 if whole.u is None else whole.u.shape[1]
+        return DataSpec(
+            x_dim=whole.x.shape[1],
+            u_dim=u_dim,
+            source_dim=None if whole.z is None else whole.z.shape[1],
+            train_rows=train_rows,
+            binary=self.observation == "binary",
+            u_kind="labels" if labels or whole.u is None else "columns",
+            counts=self.observation == "counts",
+            codes=tuple(len(each.values) for each in recipe.codes or ()) * (2 * self.window + 1),
+        )
+
+    def _schema(self, spec: DataSpec, whole: Batch) -> list[str]:
+        """What x, u and the sources are, in words."""
+        columns = {"real": "real numbers", "codes": f"one-hot columns of {len(spec.codes)} codes"}
+        kind = columns.get(self.observation, self.observation)
+        done = {"none": "", "standardise": ", standardised", "whiten": ", whitened"}[self.preprocess]
+        return [
+            f"x: {spec.x_dim} {kind} from {whole.x.min():.3g} to {whole.x.max():.3g}{done}",
+            f"u: {_u_said(whole.u, spec)}",
+            f"true sources: {spec.source_dim or 'unknown'}",
+        ]
+
+    def _shared_out(self, whole: Batch, parts: list[int]) -> list[str]:
+        """How many rows are where, in words."""
+        named = zip(("training", "validation", "test"), parts, strict=True)
+        by = "single rows" if self.split_by == "rows" else self.split_by
+        said = [f"rows by {by}: " + ", ".join(f"{count:,} {name}" for name, count in named)]
+        if left := len(whole) - sum(parts):
+            said.append(f"{left:,} rows near another part left out")
+        if doubled := int(pd.DataFrame(whole.x.numpy()).duplicated().sum()):
+            said.append(f"{doubled:,} rows have the x of an earlier row")
+        return said
+
+
+def _batch(raw: Raw, kept: Chosen, rows: Rows, recipe: Recipe) -> Batch:
+    """All rows as a model sees them."""
+    try:
+        x = recipe.x_of([*kept.values()], rows)
+        u = recipe.u_of([column[rows] for column in raw.u.values()])
+    except ValueError as error:
+        raise ValueError(f"{error}: the training part has no other (split_by, block_rows)") from None
+    z = np.column_stack([*raw.sources.values()]).astype(np.float32)[rows] if raw.sources else None
+    return Batch(*(None if part is None else torch.from_numpy(part) for part in (x, u, z, raw.index[rows])))  # type: ignore[arg-type]
+
+
+def _rows(columns: Chosen, rows: Rows) -> Chosen:
+    return {name: column[rows] for name, column in columns.items()}
+
+
+def _runs(raw: Raw) -> NDArray[np.int64]:
+    """The number of each row's run: rows of one group with none left out between them, (N,)."""
+    return np.cumsum([True, *((raw.group[1:] != raw.group[:-1]) | (np.diff(raw.place) > 1))]) - 1
+
+
+def _missing(column: Column) -> NDArray[np.bool_]:
+    """Where a column has no value: (N,)."""
+    if column.dtype.kind == "O":
+        return np.array([value is None or value != value for value in column.tolist()])
+    return ~np.isfinite(column) if column.dtype.kind == "f" else np.zeros(len(column), bool)
+
+
+def _varies(column: Column) -> bool:
+    values = column[~_missing(column)]
+    return len(values) > 0 and bool((values != values[0]).any())
+
+
+def _ids(index: Column) -> NDArray[np.int64]:
+    if index.dtype.kind not in "iu":
+        raise ValueError(f"expected whole numbers as index, got {_example(index)!r}")
+    if len(np.unique(index)) < len(index):
+        raise ValueError("expected each id of index once, got some repeatedly")
+    return index.astype(np.int64)
+
+
+def _example(column: Column) -> Any:
+    """A value that is no number, or the first."""
+    return next((value for value in column.tolist() if not isinstance(value, int | float)), column.tolist()[0])
+
+
+def _u_said(u: torch.Tensor | None, spec: DataSpec) -> str:
+    if u is None:
+        return "none"
+    if spec.u_kind == "columns":
+        return f"{spec.u_dim} columns of numbers"
+    counts = torch.bincount(u, minlength=spec.u_dim)
+    return f"{spec.u_dim} labels of {counts.min():,} to {counts.max():,} rows"
