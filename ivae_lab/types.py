@@ -14,6 +14,8 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import AllowInfNan
 from torch import Tensor
 
+from ivae_lab.recipe import Recipe
+
 if TYPE_CHECKING:
     from ivae_lab.piecewise import PiecewiseMixture
 
@@ -90,6 +92,7 @@ class Splits:
     test: Batch
     spec: DataSpec
     scored: tuple[str, ...] = ("train", "valid", "test")  # parts whose latents are kept and scored after the training
+    recipe: Recipe = field(default_factory=Recipe)  # what made x and u of a table's columns
 
     def items(self) -> list[tuple[str, Batch]]:
         """The parts that have rows, by name."""
