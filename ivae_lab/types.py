@@ -14,8 +14,9 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import AllowInfNan
 from torch import Tensor
 
+from ivae_lab.recipe import Recipe
+
 if TYPE_CHECKING:
-    from ivae_lab.data.recipe import Recipe
     from ivae_lab.piecewise import PiecewiseMixture
 
 # Annotations of constructors are checked against the configuration before anything is built (`build.py`).
@@ -108,7 +109,7 @@ class Splits:
     spec: DataSpec
     scored: tuple[str, ...] = ("train", "valid", "test")  # parts whose latents are kept and scored after the training
     summary: tuple[str, ...] = ()  # what was found in the data, to be said before the training
-    recipe: Recipe | None = None  # how columns of a file became x and u
+    recipe: Recipe = field(default_factory=Recipe)  # what made x and u of a table's columns
 
     def items(self) -> list[tuple[str, Batch]]:
         """The parts that have rows, by name."""

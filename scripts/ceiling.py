@@ -68,7 +68,7 @@ def log_likelihood(data: TCL, seed: int) -> float:
             signal = bend(signal, data.slope)
         signal = signal @ matrix.astype(np.float64)
         log_det += np.linalg.slogdet(matrix.astype(np.float64))[1]
-    _, whitening = fit_preprocess(signal.astype(np.float32), "whiten", data.source_dim)
+    whitening = np.array(fit_preprocess(signal.astype(np.float32), "whiten", data.source_dim).scale)
     log_det += np.linalg.slogdet(whitening)[1]
     u = np.repeat(np.arange(data.segments), data.samples_per_segment)
     return float((log_prior(truth, truth.z.astype(np.float64), u) - log_det).mean())

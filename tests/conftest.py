@@ -16,12 +16,14 @@ from omegaconf import DictConfig
 
 from ivae_lab.places import CONFIG
 from tests.images import SHARED
+from tests.own import own_file
 
 # Keys that say how large something is. A component that has one of them gets the small value.
 TINY: dict[str, dict[str, Any]] = {
     "data": {
         **{"segments": 4, "samples_per_segment": 24, "condition_draws": 50, "points": 96},
         **{"root": str(SHARED), "batches": [1, 2], "train_rows": 96, "valid_rows": 8, "test_rows": 16},  # of images
+        "path": str(own_file()),
     },
     "prior": {"components": 3},
     "trainer": {"steps": 3, "epochs": None, "batch_size": 16, "chunk": 3},

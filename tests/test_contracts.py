@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -26,6 +28,7 @@ from ivae_lab.places import CONFIG
 from ivae_lab.results import COLUMNS, read_results, write_results
 from ivae_lab.types import Batch, DataSpec, Splits
 from tests.commands import doubles
+from tests.own import own_file
 
 Compose = Callable[..., DictConfig]
 SplitsOf = Callable[[DictConfig], Splits]
@@ -53,14 +56,25 @@ EVERYTHING = [(group, name) for group in (*GROUPS, *PARTS) for name in choices(g
 
 
 def with_fitting_data(config: DictConfig, splits_of: SplitsOf, model_of: ModelOf) -> Splits:
-    """Real-valued data; where the model refuses these, `config` is changed to binary data."""
+    """Real-valued data; where the model refuses these, `config` is changed to binary data, to counts or to codes."""
     splits = splits_of(config)
     try:
         model_of(config, splits.spec)
-    except ConfigError:
-        config.data.observation = "binary"
+    except ConfigError as error:
+        kind = re.search(r"expected (\w+) (?:as )?observations", str(error))[1]  # type: ignore[index]
+        if kind == "binary":
+            config.data.observation = kind
+        else:
+            config.data = own_data(kind)
         splits = splits_of(config)
     return splits
+
+
+def own_data(kind: str) -> DictConfig:
+    """Of a user's own file."""
+    with initialize_config_dir(str(CONFIG), version_base="1.3"):
+        config = compose("config", overrides=["data=file", f"data.path={own_file(kind)}", f"data.observation={kind}"])
+    return config.data
 
 
 def model_and_batch(
@@ -386,6 +400,9 @@ class TestData:
                 assert part.z.shape == (rows, spec.source_dim)
             if part.u is None:
                 assert spec.u_dim == 0
+            elif spec.u_kind == "columns":
+                assert part.u.dtype == torch.float32
+                assert part.u.shape == (rows, spec.u_dim)
             else:
                 assert part.u.dtype == torch.int64
                 assert 0 <= part.u.min() <= part.u.max() < spec.u_dim
@@ -409,7 +426,8 @@ class TestData:
 
     def test_a_vae_trains_on_it(self, name: str, tiny: Compose, splits_of: SplitsOf, train: Train) -> None:
         spec = splits_of(tiny(f"data={name}")).spec
-        likelihood = "images" if spec.image else "bernoulli" if spec.binary else "gaussian"
+        kinds = {"binary": "bernoulli", "counts": "poisson", "real": "gaussian"}
+        likelihood = "images" if spec.image else kinds[spec.observation]
         overrides = (f"data={name}", "model=vae", f"model/likelihood={likelihood}", "model.latent_dim=2")
         module = train(tiny(*overrides), [0])
         assert not module.shares[0].diverged

@@ -40,8 +40,9 @@ LAYERS = (
         third_party="torch numpy scipy annotated_types pydantic",
     ),
     _layer(0, "build"),
-    _layer(0, "identity places", third_party="", light=True),
-    _layer(0, "generator", third_party="numpy", light=True),
+    _layer(0, "identity", third_party="", light=True),
+    _layer(0, "places", third_party="omegaconf", light=True),
+    _layer(0, "blocks columns generator recipe", third_party="numpy pandas", light=True),
     _layer(1, "data priors models", siblings=False),
     _layer(1, "metrics", light=True),
     _layer(

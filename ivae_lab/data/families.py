@@ -70,12 +70,11 @@ class Families:
         y = sources(rng, self.family, first, second)  # (N, n)
         x = self._mixed(rng, (y - y.mean(0)) / y.std(0))
         parts = split_rows(rows, self.split, seed)
-        if self.preprocess != "none":
-            shift, scale = fit_preprocess(x[parts[0]], self.preprocess, self.source_dim)
-            x = ((x - shift) @ scale).astype(np.float32)
-        whole = Batch(*map(torch.from_numpy, (x, u, y.astype(np.float32), np.arange(rows))))
+        recipe = fit_preprocess(x[parts[0]], self.preprocess, self.source_dim)
+        whole = Batch(*map(torch.from_numpy, (recipe.apply(x), u, y.astype(np.float32), np.arange(rows))))
         train, valid, test = (whole[torch.from_numpy(part)] for part in parts)
-        return Splits(train, valid, test, DataSpec(self.source_dim, self.segments, self.source_dim, len(train), False))
+        spec = DataSpec(self.source_dim, self.segments, self.source_dim, len(train), False)
+        return Splits(train, valid, test, spec, recipe=recipe)
 
     def _mixed(self, rng: RandomState, y: NDArray[np.float64]) -> NDArray[np.float32]:
         law = MatrixLaw("fresh", self.condition_quantile, self.condition_draws)

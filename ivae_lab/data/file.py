@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,16 +14,17 @@ import torch
 from annotated_types import Ge
 from numpy.typing import NDArray
 
-from ivae_lab.data.parts import Rows, SplitBy, parts_of
-from ivae_lab.data.recipe import Recipe, middles
-from ivae_lab.data.tables import Column, Table, read_table
+from ivae_lab.blocks import Table, open_table
+from ivae_lab.columns import Column, Labels, columns_of, is_label, is_numeric, labels_of, listed, rare
+from ivae_lab.data.parts import Rows, SplitBy, middles, parts_of
 from ivae_lab.data.tcl import Preprocess, check_split, fit_preprocess
-from ivae_lab.data.u import Labels, columns_of, is_label, is_numeric, labels_of, rare
+from ivae_lab.recipe import Recipe
 from ivae_lab.types import Batch, Count, DataSpec, Fraction, PositiveInt, Splits
 
 Names = str | list[str] | None
 Chosen = dict[str, Column]  # columns by name, (N,) each
-OWN = ("u", "sources", "group", "index")  # arrays of an .npz that are taken for what their names say
+OWN = ("u", "sources", "group", "index")  # arrays that are taken for what their names say
+_BLOCK = 65536  # rows read at a time
 
 
 @dataclass(frozen=True)
@@ -123,7 +126,7 @@ class File:
 
     def __call__(self, seed: int) -> Splits:
         """Read the file and share its rows out."""
-        table = read_table(Path(str(self.path)))
+        table = open_table(Path(str(self.path)))
         raw = self._raw(table)
         said = [f"{table.path}: {table.rows:,} rows"]
         raw = self._complete(raw, said)
@@ -142,18 +145,20 @@ class File:
 
     def _raw(self, table: Table) -> Raw:
         """The columns, each for what it is."""
-        named = {name: self._names(table, name) for name in ("x", *OWN)}
-        if table.named and self.x is None:
-            used = {column for name in OWN for column in named[name]}
-            named["x"] = [column for column in table.columns if column not in used]
+        named = {name: self._names(table, name) for name in OWN}
+        used = {column for names in named.values() for column in names}
+        named["x"] = self._names(table, "x") or [column for column in table.names if column not in used]
         if not named["x"]:
-            raise ValueError(f"expected an array x in {table.path}, got {', '.join(table.arrays)}")
-        columns = {name: {column: table.columns[column] for column in each} for name, each in named.items()}
-        for name in ("group", "index"):
-            if len(columns[name]) > 1:
-                raise ValueError(f"expected one column as {name}, got {', '.join(columns[name])}")
+            raise ValueError(f"expected columns for x in {table.path}, got {listed(table.names)} only")
+        frame = pd.concat(
+            [*table.blocks([*dict.fromkeys(column for names in named.values() for column in names)], _BLOCK)]
+        )
+        columns = {name: {column: frame[column].to_numpy() for column in names} for name, names in named.items()}
         if self.segments is not None:
             columns["u"] = {"segment": np.arange(table.rows) * self.segments // table.rows}
+        for name in ("group", "index"):
+            if len(columns[name]) > 1:
+                raise ValueError(f"expected one column as {name}, got {listed([*columns[name]])}")
         group = next(iter(columns["group"].values()), np.zeros(table.rows, np.int64))
         index = next(iter(columns["index"].values()), np.arange(table.rows))
         self._check_x(columns["x"])
@@ -163,12 +168,13 @@ class File:
         return Raw(columns["x"], columns["u"], columns["sources"], group, _ids(index), np.arange(table.rows))
 
     def _names(self, table: Table, name: str) -> list[str]:
-        """Columns for x, u and so on: those named, or of an .npz the array of that name."""
+        """Columns for x, u and so on: those named, or of arrays the one of that name."""
         given: Names = getattr(self, name)
         if given is not None:
-            return table.chosen(f"data.{name}", [given] if isinstance(given, str) else given)
-        own = not table.named and name in table.arrays and not (name == "u" and self.segments is not None)
-        return table.arrays[name] if own else []
+            names = [given] if isinstance(given, str) else given
+            return [column for each in names for column in _columns_named(table, f"data.{name}", each)]
+        arrays = table.path.suffix in (".npz", ".npy") and not (name == "u" and self.segments is not None)
+        return _of_array(table, name) if arrays else []
 
     def _check_x(self, columns: Chosen) -> None:
         """That x are what `observation` says."""
@@ -242,21 +248,21 @@ class File:
             said.append(
                 f"{len(constant)} constant columns left out: {', '.join(constant[:8])}{', ...' * (len(constant) > 8)}"
             )
-        recipe = Recipe(x=tuple(kept), window=self.window, u_names=tuple(raw.u))
+        recipe = Recipe(x_columns=[*kept], window=self.window, u_columns=[*raw.u])
         if self.missing == "mean":
-            recipe = replace(recipe, fill=tuple(float(np.nanmean(column[train])) for column in kept.values()))
+            recipe = replace(recipe, fill=[float(np.nanmean(column[train])) for column in kept.values()])
         if self.observation == "codes":
-            recipe = replace(recipe, codes=tuple(labels_of(column, 1, merge=False) for column in kept.values()))
+            recipe = replace(recipe, codes=[labels_of(column[train], 1, merge=False) for column in kept.values()])
         if raw.u:
             columns = [column[train] for column in raw.u.values()]
-            least = self.least_per_u
-            u = labels_of(columns[0], least, self.rare == "merge") if self._labels(raw) else tuple(columns_of(columns))
+            merge = self.rare == "merge"
+            u = labels_of(columns[0], self.least_per_u, merge) if self._labels(raw) else columns_of(columns)
             recipe = replace(recipe, u=u)
         if self.preprocess == "none":
             return recipe, kept
-        x = recipe.x_of([*kept.values()], train)
-        shift, scale = fit_preprocess(x, self.preprocess, min(self.leading or x.shape[1], x.shape[1]))
-        return replace(recipe, shift=tuple(shift.tolist()), scale=tuple(map(tuple, scale.tolist()))), kept
+        x = recipe.windows(recipe.numbers([*kept.values()]), train)
+        fitted = fit_preprocess(x, self.preprocess, min(self.leading or x.shape[1], x.shape[1]))
+        return replace(recipe, shift=fitted.shift, scale=fitted.scale), kept
 
     def _spec(self, whole: Batch, recipe: Recipe, train_rows: int) -> DataSpec:
         labels = isinstance(recipe.u, Labels)
@@ -298,12 +304,26 @@ class File:
 def _batch(raw: Raw, kept: Chosen, rows: Rows, recipe: Recipe) -> Batch:
     """All rows as a model sees them."""
     try:
-        x = recipe.x_of([*kept.values()], rows)
-        u = recipe.u_of([column[rows] for column in raw.u.values()])
+        x = recipe.apply(recipe.windows(recipe.numbers([*kept.values()]), rows))
+        u = recipe.apply_u([column[rows] for column in raw.u.values()])
     except ValueError as error:
         raise ValueError(f"{error}: the training part has no other (split_by, block_rows)") from None
     z = np.column_stack([*raw.sources.values()]).astype(np.float32)[rows] if raw.sources else None
     return Batch(*(None if part is None else torch.from_numpy(part) for part in (x, u, z, raw.index[rows])))  # type: ignore[arg-type]
+
+
+def _columns_named(table: Table, key: str, name: str) -> list[str]:
+    """The column of that name, or those of the array of that name."""
+    if columns := _of_array(table, name):
+        return columns
+    near = difflib.get_close_matches(name, table.names, n=3)
+    hint = f" (did you mean {', '.join(near)}?)" if near else ""
+    raise ValueError(f"expected {key} among the columns of {table.path}, {listed(table.names)}; got {name}{hint}")
+
+
+def _of_array(table: Table, name: str) -> list[str]:
+    numbered = [column for column in table.names if re.fullmatch(rf"{re.escape(name)}_\d+", column)]
+    return [name] if name in table.names else numbered
 
 
 def _rows(columns: Chosen, rows: Rows) -> Chosen:
@@ -344,6 +364,6 @@ def _u_said(u: torch.Tensor | None, spec: DataSpec) -> str:
     if u is None:
         return "none"
     if spec.u_kind == "columns":
-        return f"{spec.u_dim} columns of numbers"
+        return "a column of numbers" if spec.u_dim == 1 else f"{spec.u_dim} columns of numbers"
     counts = torch.bincount(u, minlength=spec.u_dim)
     return f"{spec.u_dim} labels of {counts.min():,} to {counts.max():,} rows"

@@ -71,3 +71,11 @@ def _near_others(parts: Rows, groups: NDArray[Any], gap: int) -> NDArray[np.bool
         near[distance:] |= differ
         near[:-distance] |= differ
     return near
+
+
+def middles(runs: NDArray[Any], window: int) -> Rows:
+    """Rows that have `window` neighbours to both sides in their run of rows: (N,) to row numbers."""
+    starts = np.flatnonzero(starts_of(runs))
+    ends = np.append(starts[1:], len(runs))
+    inner = zip(starts + window, ends - window, strict=True)
+    return np.concatenate([np.arange(start, max(start, end)) for start, end in inner])

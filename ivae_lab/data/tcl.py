@@ -13,6 +13,7 @@ from numpy.random import RandomState
 from numpy.typing import NDArray
 
 from ivae_lab.data.mixing import Activation, Floats, Matrices, MatrixLaw, leaky_relu, mix, xtanh
+from ivae_lab.recipe import Recipe
 from ivae_lab.types import Batch, DataSpec, Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, Splits
 
 Preprocess = Literal["none", "standardise", "whiten"]
@@ -115,14 +116,13 @@ class TCL:
         z = truth.z  # (N, n)
         x = self._observe(rng, self.mix(z, truth.matrices))  # (N, d)
         parts = split_rows(self.rows, self.split, seed)
-        if self.preprocess != "none":
-            shift, scale = fit_preprocess(x[parts[0]], self.preprocess, self.source_dim)
-            x = ((x - shift) @ scale).astype(np.float32)
+        recipe = fit_preprocess(x[parts[0]], self.preprocess, self.source_dim)
+        x = recipe.apply(x)
         u = np.repeat(np.arange(self.segments), self.samples_per_segment)  # (N,)
         whole = Batch(*map(torch.from_numpy, (x, u, z, np.arange(self.rows))))
         train, valid, test = (whole[torch.from_numpy(part)] for part in parts)
         spec = DataSpec(self.x_dim, self.segments, self.source_dim, len(train), self.observation == "binary")
-        return Splits(train, valid, test, spec)
+        return Splits(train, valid, test, spec, recipe=recipe)
 
     def truth(self, seed: int) -> Truth:
         """Draw what the observations of this seed are made from."""
@@ -175,16 +175,16 @@ def split_rows(rows: int, split: list[float], seed: int) -> list[Rows]:
     return [np.sort(part) for part in np.split(order, _split_edges(rows, split))]
 
 
-def fit_preprocess(
-    train_x: Floats, kind: Literal["standardise", "whiten"], leading: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Shift m (d,) and matrix W (d, d) so that (x - m) W has unit variances, or is whitened.
+def fit_preprocess(train_x: Floats, kind: Preprocess, leading: int) -> Recipe:
+    """Shift m (d,) and matrix W (d, d) so that (x - m) W has unit variances, or is whitened; of `none` neither.
 
     Whitening is along the principal axes V, in decreasing order of their variances s: W = V diag(s)^(-1/2), which
     gives identity covariance. Axes after the first `leading` (as many as there are sources) take the scale of the last
     of these: with more observed dimensions than sources they hold only the bends of a thin sheet, and at unit variance
     they would drown it.
     """
+    if kind == "none":
+        return Recipe()
     x = train_x.astype(np.float64)
     shift = x.mean(0)
     covariance = (x - shift).T @ (x - shift) / len(x)  # (d, d)
@@ -199,7 +199,7 @@ def fit_preprocess(
         raise ValueError(f"expected x to vary in {needed} directions of the training part to {kind} it, got {varying}")
     if kind == "whiten":
         variances = np.maximum(variances, variances[leading - 1])
-    return shift, axes / np.sqrt(variances)
+    return Recipe(shift=shift.tolist(), scale=(axes / np.sqrt(variances)).tolist())
 
 
 def _split_edges(rows: int, split: list[float]) -> Rows:

@@ -1,8 +1,9 @@
-"""How columns of a file become the auxiliary variable u: labels, or columns of numbers."""
+"""How columns of a table become labels or numbers: what was fitted on the training part."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Labels:
-    """u as labels: that of a row is the place of its value among those of the training rows.
+    """A column as labels: that of a row is the place of its value among those of the training rows.
 
     Parameters
     ----------
@@ -25,7 +26,7 @@ class Labels:
         Whether the last value stands for all that are rare.
     """
 
-    values: tuple[Any, ...]
+    values: list[Any]
     other: bool = False
 
     def __call__(self, column: Column) -> NDArray[np.int64]:
@@ -41,7 +42,7 @@ class Labels:
         labels = np.array([places.get(value, fallback) for value in column.tolist()], np.int64)
         if (labels < 0).any():
             unknown = column[labels < 0][0]
-            raise ValueError(f"expected one of {_few(self.values)}, got {unknown}")
+            raise ValueError(f"expected one of {listed(self.values)}, got {unknown}")
         return labels
 
 
@@ -73,8 +74,8 @@ def labels_of(column: Column, least: int, merge: bool) -> Labels:
     counts = Counter(column.tolist())
     frequent = [value for value, rows in counts.items() if rows >= least]
     if merge and len(frequent) < len(counts):
-        return Labels((*sorted(frequent), "other"), other=True)
-    return Labels(tuple(sorted(counts)))
+        return Labels([*sorted(frequent), "other"], other=True)
+    return Labels(sorted(counts))
 
 
 def columns_of(columns: list[Column]) -> list[Number | OneHot]:
@@ -102,6 +103,7 @@ def rare(column: Column, least: int) -> list[Any]:
     return sorted(value for value, rows in Counter(column.tolist()).items() if rows < least)
 
 
-def _few(values: tuple[Any, ...]) -> str:
-    shown = ", ".join(map(str, values[:8]))
-    return f"{shown}, ... ({len(values)} values)" if len(values) > 8 else shown
+def listed(names: Sequence[object], most: int = 8) -> str:
+    """The first names, and how many there are where these are not all."""
+    shown = ", ".join(map(str, names[:most])) or "none"
+    return shown if len(names) <= most else f"{shown}, ... ({len(names)})"
