@@ -23,7 +23,7 @@ TINY: dict[str, dict[str, Any]] = {
     "data": {
         **{"segments": 4, "samples_per_segment": 24, "condition_draws": 50, "points": 96},
         **{"root": str(SHARED), "batches": [1, 2], "train_rows": 96, "valid_rows": 8, "test_rows": 16},  # of images
-        "path": str(own_file()),
+        **{"path": str(own_file()), "block_rows": 8},  # of a user's own rows
     },
     "prior": {"components": 3},
     "trainer": {"steps": 3, "epochs": None, "batch_size": 16, "chunk": 3},

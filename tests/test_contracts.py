@@ -74,7 +74,8 @@ def own_data(kind: str) -> DictConfig:
     """Of a user's own file."""
     with initialize_config_dir(str(CONFIG), version_base="1.3"):
         config = compose("config", overrides=["data=file", f"data.path={own_file(kind)}", f"data.observation={kind}"])
-    return config.data
+    own: DictConfig = OmegaConf.create(resolved(config.data))
+    return own
 
 
 def model_and_batch(

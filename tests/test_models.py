@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from omegaconf import DictConfig
-from torch import Tensor
+from torch import Tensor, nn
 
 from ivae_lab.build import ConfigError
 from ivae_lab.models.likelihoods import BernoulliLikelihood, GaussianLikelihood
@@ -256,3 +256,34 @@ def test_a_row_is_encoded_without_regard_to_the_rows_beside_it(make: Make, name:
     model, rows = make(f"model={name}"), batch()
     assert torch.equal(model.encode(rows).mean, model.encode(rows).mean)
     torch.testing.assert_close(model.encode(rows[:3]).mean, model.encode(rows).mean[:3])
+
+
+def test_u_that_is_columns_of_numbers_needs_a_prior_that_takes_them(make: Make) -> None:
+    columns = replace(REAL, u_kind="columns", u_dim=2)
+    with pytest.raises(ConfigError, match=r"model: expected u as labels for a TablePrior, got 2 columns of numbers"):
+        make("model=ivae", spec=columns)
+    for overrides in (("model=ivae", "prior=conditional"), ("model=vade",)):
+        assert make(*overrides, spec=columns).natural_differences() is None or "model=vade" in overrides
+
+
+def test_an_encoder_and_a_prior_see_columns_as_they_see_labels(make: Make) -> None:
+    """With the same weights a one-hot u and its label are the same."""
+    rows, noise = batch(), torch.randn(12, 2)
+    columns = nn.functional.one_hot(rows.u, 4).float()
+    model = make("model=ivae_paper")
+    of_columns = make("model=ivae_paper", spec=replace(REAL, u_kind="columns"))
+    of_columns.load_state_dict(model.state_dict())
+    expected = model.loss(rows, noise, END)
+    found = of_columns.loss(replace(rows, u=columns), noise, END)
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value)
+    moved = of_columns.loss(replace(rows, u=columns + 0.3), noise, END)
+    assert not torch.isclose(moved["loss"], expected["loss"])
+
+
+def test_of_counts_the_encoder_sees_the_logarithm(make: Make) -> None:
+    counts = replace(REAL, counts=True)
+    model, plain = make("model=vae", "model/likelihood=poisson", spec=counts), make("model=vae")
+    plain.encoder.load_state_dict(model.encoder.state_dict())
+    x = torch.tensor([[0.0, 1.0, 1e6]])
+    torch.testing.assert_close(model.encoder(x, None).mean, plain.encoder(torch.log1p(x), None).mean)

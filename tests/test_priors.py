@@ -84,6 +84,16 @@ def test_a_row_has_the_density_of_its_label(kind: str, family: str) -> None:
         torch.testing.assert_close(whole[row], law.log_prob(z[row]).sum())
 
 
+@pytest.mark.parametrize("family", ["gaussian", "laplace"])
+def test_columns_that_are_one_hot_have_the_density_of_their_label(family: str) -> None:
+    prior, z = conditional("mlp", family), draws(len(U), LATENTS)
+    columns = nn.functional.one_hot(U, LABELS).float()
+    torch.testing.assert_close(prior(columns).log_prob(z), prior(U).log_prob(z))
+    other = prior(columns + 0.1).log_prob(z)
+    assert not torch.isclose(other, prior(U).log_prob(z)).any()
+    assert (prior.labels_only, conditional("table").labels_only) == (False, True)
+
+
 def test_a_table_is_free_parameters_and_an_mlp_prior_shares_its_layers() -> None:
     table, network = conditional("table"), conditional("mlp")
     assert {name: tuple(value.shape) for name, value in table.named_parameters()} == {

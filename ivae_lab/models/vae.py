@@ -80,6 +80,7 @@ class VAE(Model):
             latent_dim = spec.source_dim
         self.latent_dim = self.noise_dim = latent_dim
         self.train_rows, self.u_dim, self.pretrain_steps = spec.train_rows, spec.u_dim, pretrain_steps
+        self.u_is_labels = spec.u_kind == "labels"
         self.register_buffer("beta", torch.tensor(float(beta)))  # a number of its own for each model of a stack
         self.encoder = encoder(spec, latent_dim)
         self.decoder = decoder(spec, latent_dim)
@@ -242,7 +243,8 @@ class VAE(Model):
 
     def natural_differences(self) -> Tensor | None:
         """The matrix L of `identifiability.py`, (n k, M - 1); None where the prior has none."""
-        natural = self.prior.natural_parameters() if hasattr(self.prior, "natural_parameters") else None  # type: ignore[operator]
+        known = hasattr(self.prior, "natural_parameters") and self.u_is_labels  # of each value of u
+        natural = self.prior.natural_parameters() if known else None  # type: ignore[operator]
         return None if natural is None or len(natural) < 2 else natural_differences(natural)
 
     def generator(self) -> Generator | None:
