@@ -269,6 +269,7 @@ def test_u_that_is_columns_of_numbers_needs_a_prior_that_takes_them(make: Make) 
 def test_an_encoder_and_a_prior_see_columns_as_they_see_labels(make: Make) -> None:
     """With the same weights a one-hot u and its label are the same."""
     rows, noise = batch(), torch.randn(12, 2)
+    assert rows.u is not None
     columns = nn.functional.one_hot(rows.u, 4).float()
     model = make("model=ivae_paper")
     of_columns = make("model=ivae_paper", spec=replace(REAL, u_kind="columns"))
