@@ -1,7 +1,8 @@
 """The row schema, and everything that reads or writes a run folder without training: no torch here.
 
-A run folder holds `config.yaml` (resolved), `network.csv` (the parameters of one model), `status.json`, `results.csv`,
-`history.csv`, `latents.npz`, `examples.npz` and `checkpoints/`, and, where several seeds were compared with each other,
+A run folder holds `config.yaml` (resolved), `network.csv` (the parameters of one model), `spec.json` and `recipe.json`
+(what the model was told of its data, and what was done to these), `status.json`, `results.csv`, `history.csv`,
+`latents.npz`, `examples.npz` and `checkpoints/`, and, where several seeds were compared with each other,
 `agreement.csv` (see `pairs.py`). Its files are written to a temporary name and renamed, so a file that is there was
 written whole; `status.json` holds a checksum of itself and of the files of a finished run, which tells when the disk or
 a hand has changed them since.
@@ -70,7 +71,10 @@ VARIANT = tuple(c for c in COLUMNS if c not in ("seed", "data_seed", "value", "c
 TEXT = [column for column, dtype in DTYPES.items() if dtype == "str"]
 FINISHED = ("done", "diverged")
 # What a finished run is judged by; `status.json` has their sizes and checksums.
-SEALED = ("results.csv", "history.csv", "latents.npz", "examples.npz", "agreement.csv", "checks.json")
+SEALED = (
+    *("results.csv", "history.csv", "latents.npz", "examples.npz", "agreement.csv", "checks.json"),
+    *("spec.json", "recipe.json"),
+)
 
 Row = dict[str, Any]  # one row of a table, by column
 

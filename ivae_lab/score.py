@@ -27,8 +27,6 @@ Exit codes: 0 scored, 2 bad input.
 from __future__ import annotations
 
 import sys
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -39,29 +37,25 @@ import pandas as pd
 from numpy.typing import NDArray
 from rich.console import Console
 
+from ivae_lab.arguments import BadInputError, done, whole, written
+from ivae_lab.blocks import UNREADABLE, has_header, one_line
 from ivae_lab.metrics.agreement import Agreement
 from ivae_lab.metrics.estimate import Estimate
 from ivae_lab.metrics.mcc import Coefficient
-from ivae_lab.results import Row, atomic, read_latents
+from ivae_lab.results import Row, read_latents
 from ivae_lab.tables import show
 
 KEYS = ("seed", "split", "draws", "csv")
 COEFFICIENTS: list[Coefficient] = ["pearson", "spearman"]
 CHANCE_DRAWS, DRAWS = 10, 200
 FEWEST_ROWS = 4  # a half of two rows has a correlation
-OK, BAD_INPUT = 0, 2
 SCORED = {"all": "all", "in": "fitted", "out": "others"}
 MEANING = """\
 strong: permutation and sign only. weak: a CCA of this rank first, fitted on a random half of the rows.
 scored on: how many rows, all or those that the CCA was fitted on or the others; the assignment was solved there, too.
 95%: percentile bootstrap over rows, alignment and assignment solved again; not over seeds, as there is one pair.
 chance: the same number with the rows of B re-paired at random, the mean of {chance} re-pairings."""
-_UNREADABLE = (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
 Floats = NDArray[np.float64]
-
-
-class BadInputError(ValueError):
-    """Files or arguments of which nothing can be scored: one line."""
 
 
 @dataclass(frozen=True)
@@ -94,15 +88,7 @@ class Latents:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code."""
-    if "--help" in arguments or "-h" in arguments:
-        print((__doc__ or "").strip())
-        return OK
-    try:
-        _run(parse(arguments))
-    except BadInputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return BAD_INPUT
-    return OK
+    return done(arguments, __doc__, lambda given: _run(parse(given)))
 
 
 def parse(arguments: Sequence[str]) -> Request:
@@ -113,22 +99,16 @@ def parse(arguments: Sequence[str]) -> Request:
     if len(paths) != 2 or len(given) != len(pairs) or "" in given.values():
         got = " ".join(arguments) or "nothing"
         raise BadInputError(f"expected two files and any of {'=, '.join(KEYS)}=, each once, got {got}")
-    seeds = [_whole("seed", each, 0) for each in given["seed"].split(",")] if "seed" in given else [None]
+    seeds = [whole("seed", each, 0) for each in given["seed"].split(",")] if "seed" in given else [None]
     if len(seeds) > 2:
         raise BadInputError(f"expected seed=S or seed=S,T, got seed={given['seed']}")
     return Request(
         (paths[0], paths[1]),
         (seeds[0], seeds[-1]),
         given.get("split"),
-        _whole("draws", given.get("draws", str(DRAWS)), 2),
+        whole("draws", given.get("draws", str(DRAWS)), 2),
         Path(given["csv"]) if "csv" in given else None,
     )
-
-
-def _whole(key: str, text: str, least: int) -> int:
-    if not text.isdecimal() or int(text) < least:
-        raise BadInputError(f"expected {key}= a whole number of at least {least}, got {text}")
-    return int(text)
 
 
 def read(path: Path, seed: int | None = None, split: str | None = None) -> Latents:
@@ -152,24 +132,17 @@ def read(path: Path, seed: int | None = None, split: str | None = None) -> Laten
         return _of_csv(path) if path.suffix == ".csv" else _of_arrays(path, read_latents(path), seed, split)
     except BadInputError:
         raise
-    except _UNREADABLE as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise BadInputError(f"expected latents in {path}, got: {reason}") from None
+    except UNREADABLE as error:
+        raise BadInputError(f"expected latents in {path}, got: {one_line(error)}") from None
 
 
 def _of_csv(path: Path) -> Latents:
-    table = pd.read_csv(path, header=0 if _has_header(path) else None)
+    table = pd.read_csv(path, header=0 if has_header(path) else None)
     named = [name for name in ("index", "Unnamed: 0") if name in table]  # the second: as pandas writes an index
     ids = table.pop(named[0]).to_numpy() if named else None
     if wrong := [str(name) for name in table if not pd.api.types.is_numeric_dtype(table[name])]:
         raise BadInputError(f"expected numbers in {path}, got text in column {', '.join(wrong)}")
     return _checked(Latents(path, table.to_numpy(dtype=np.float64), ids))
-
-
-def _has_header(path: Path) -> bool:
-    """Whether the first line names columns: by a word, or by 0, 1, 2, ... as pandas does where they have no names."""
-    first = pd.read_csv(path, header=None, nrows=1, dtype=str).iloc[0].dropna()
-    return bool(pd.to_numeric(first, errors="coerce").isna().any()) or [*first] == [str(i) for i in range(len(first))]
 
 
 def _of_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], seed: int | None, split: str | None) -> Latents:
@@ -318,11 +291,8 @@ def _run(request: Request) -> None:
 
 
 def _write(path: Path, rows: Sequence[Row]) -> None:
-    try:
-        with atomic(path) as temporary:
-            pd.DataFrame(rows).astype({"rank": "Int64"}).to_csv(temporary, index=False)
-    except OSError as error:
-        raise BadInputError(f"expected to write csv={path}, got: {error}") from None
+    with written(path, "csv") as temporary:
+        pd.DataFrame(rows).astype({"rank": "Int64"}).to_csv(temporary, index=False)
 
 
 def _readable(row: Row) -> Row:

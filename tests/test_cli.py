@@ -58,6 +58,8 @@ class TestRunFolder:
         contract = {
             "config.yaml",
             "network.csv",
+            "spec.json",
+            "recipe.json",
             "status.json",
             "results.csv",
             "history.csv",

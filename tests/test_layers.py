@@ -47,13 +47,13 @@ LAYERS = (
     _layer(1, "metrics", light=True),
     _layer(
         2,
-        "results pairs scores score tables experiment cells claims present joined plots gallery display queue "
-        "aggregate about report sweep",
+        "arguments results pairs scores score tables experiment cells claims present joined plots gallery display "
+        "queue aggregate about report streamed sweep",
         light=True,
     ),
     _layer(3, "engine"),
     _layer(3, "fetch", third_party="rich"),
-    _layer(4, "train reproduce"),
+    _layer(4, "train reproduce encode sample export estimator"),
 )
 HEAVY = {"torch", "lightning", "pytorch_lightning"}
 

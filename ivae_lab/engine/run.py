@@ -26,6 +26,7 @@ from ivae_lab.engine.callbacks import forget_checkpoints, load_checkpoint
 from ivae_lab.engine.evaluate import Encoded, encode, examples, settle
 from ivae_lab.engine.identifiable import check_device, shortfall
 from ivae_lab.engine.module import Share
+from ivae_lab.engine.spec import to_plain
 from ivae_lab.engine.stack import Stack
 from ivae_lab.engine.training import Compute, Plan, Training
 from ivae_lab.identity import cell_digest, digest, run_digest
@@ -36,6 +37,7 @@ from ivae_lab.results import Row, atomic, read_status, seal, write_results, writ
 from ivae_lab.types import DataSpec, Splits
 
 State = Literal["done", "diverged"]
+SETTLED = "settled.ckpt"  # the models as they are after `settle`, of those that have it; beside the checkpoint
 _TRIED_ROWS = 500
 
 
@@ -137,6 +139,10 @@ class Run:
             temporary.write_text(OmegaConf.to_yaml(self.settings.config, resolve=True))
         with atomic(self.settings.folder / "network.csv") as temporary:
             pd.DataFrame(self.stack.shapes()).to_csv(temporary, index=False)
+        with atomic(self.settings.folder / "spec.json") as temporary:
+            temporary.write_text(json.dumps(to_plain(self.splits.spec)) + "\n")
+        with atomic(self.settings.folder / "recipe.json") as temporary:
+            temporary.write_text(self.splits.recipe.to_json())
         if self.settings.config.force and not folders.restarts():
             forget_checkpoints(self.checkpoint)
         snapshot, damaged = load_checkpoint(self.checkpoint, self.settings.fingerprint, ConfigError)
@@ -163,6 +169,8 @@ class Run:
         """
         path, seeds = self.settings.folder, self.settings.seeds
         settle(self.stack, self.splits.train)
+        if self.stack.template.settles:
+            self._keep_settled()
         encoded = encode(self.stack, self.splits, self.settings.compute.torch_device())
         for position, seed in enumerate(seeds):
             if not all(np.isfinite(part.latents["mean"][position]).all() for part in encoded):
@@ -200,6 +208,13 @@ class Run:
         )
         forget_checkpoints(self.checkpoint, but_last=True)
         return state
+
+    def _keep_settled(self) -> None:
+        """The last checkpoint is of before, so that a run that is killed here settles again from there."""
+        kinds = {"parameters": self.stack.parameters, "buffers": self.stack.buffers}
+        state = {kind: {name: value.clone() for name, value in each.items()} for kind, each in kinds.items()}
+        with atomic(self.checkpoint.with_name(SETTLED)) as temporary:
+            torch.save({"fingerprint": self.settings.fingerprint, "state": state}, temporary)
 
     def _score(self, encoded: list[Encoded], diverged: dict[int, int]) -> list[Row]:
         rows = []

@@ -214,9 +214,13 @@ class Exact(Model):
         """
         sliced = {f"slice_{name}": value for name, value in self.named_buffers() if name in SLICED}
         return sliced | {
-            "reconstruction": self.decoder(self.posterior_mean(batch)),
+            "reconstruction": self.expected(self.posterior_mean(batch)),
             **self.prior_parameters(self.prior(None)),
         }
+
+    def expected(self, z: Tensor) -> Tensor:
+        """The x expected given z: (..., n) to (..., d)."""
+        return self.decoder(z)  # type: ignore[no-any-return]
 
     def sample(self, rows: int, u: Tensor | None, generator: torch.Generator, temperature: float = 1.0) -> Tensor:
         """Z from the prior, then x given z."""

@@ -128,13 +128,13 @@ class Flow(Model):
         Latents that are moved are those with the largest spread over the rows; their number among all is "traversed".
         """
         prior, z = self.prior(self.shown_u(batch)), self.posterior_mean(batch)
-        shown = {"reconstruction": self._shown(z), **self.prior_parameters(prior)}
+        shown = {"reconstruction": self.expected(z), **self.prior_parameters(prior)}
         if self.pixels is None:
             return shown
         moved, chosen = self.moved(z, _REACH)
         shown |= {
-            "drawn": self._shown(self.drawn(prior, noise)),
-            "traversals": self._shown(moved),
+            "drawn": self.expected(self.drawn(prior, noise)),
+            "traversals": self.expected(moved),
             "traversed": chosen,
         }
         return shown | self._of_classes(prior, noise) if self.u_dim else shown
@@ -157,10 +157,10 @@ class Flow(Model):
         leading = one_hot[:_LEADING].sum(0)  # 1 for these, (n,)
         factors = (torch.ones_like(leading), leading, _TEMPERATURE * leading)
         drawn = torch.stack([mean + std * factor * noise for factor in factors])  # (3, M, r, n)
-        shown = {"class_traversals": self._shown(moved), "class_drawn": self._shown(drawn)}
+        shown = {"class_traversals": self.expected(moved), "class_drawn": self.expected(drawn)}
         return shown | {"class_traversed": order}
 
-    def _shown(self, z: Tensor) -> Tensor:
+    def expected(self, z: Tensor) -> Tensor:
         """The x of latents, of images in [0, 1]: (..., n) to (..., d)."""
         x = self.transform.inverse(z.reshape(-1, self.latent_dim)).reshape(z.shape)
         return x if self.pixels is None else self.pixels.shown(x)

@@ -178,7 +178,12 @@ class GMVAE(VAE):
         assert isinstance(evidence, MixtureEvidence)
         return self.given_w(evidence.posterior_w.mean).log_joint(evidence.posterior.mean).argmax(-1)
 
-    def _prior_of_z(self, u: Tensor | None) -> Distribution:
+    def probabilities(self, batch: Batch, mean: Tensor) -> Tensor | None:
+        """Of the components at the means of z and w: (B, K)."""
+        _, q_w = self._posteriors(self.observed(batch), self.u(batch), None)
+        return self.given_w(q_w.mean).responsibilities(mean)
+
+    def prior_of_z(self, u: Tensor | None) -> Distribution:
         """The components at w = 0, the most probable."""
         at_zero = self.given_w(torch.zeros(1, self.w_dim, device=self.get_buffer("log_weights").device))
         return NormalMixture(at_zero.log_weights, at_zero.mean[0], at_zero.log_var[0])

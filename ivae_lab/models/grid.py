@@ -82,9 +82,17 @@ class Autoencoder(Model):
 
     def examples(self, batch: Batch, noise: Tensor) -> dict[str, Tensor]:
         """Reconstructions from the mean latents, and the prior's parameters: of a mixture, the codes."""
-        z = self.posterior_mean(batch).reshape(-1, self.positions, self.latent_dim)
-        reconstruction = self.likelihood.mean(self.decoder(z, None))
-        return {"reconstruction": self.pixels.shown(reconstruction), **self.prior_parameters(self.prior(None))}
+        reconstruction = self.expected(self.posterior_mean(batch))
+        return {"reconstruction": reconstruction, **self.prior_parameters(self.prior(None))}
+
+    def expected(self, z: Tensor) -> Tensor:
+        """The x expected given a grid, in [0, 1]: (B, P n) to (B, d)."""
+        grid = z.reshape(-1, self.positions, self.latent_dim)
+        return self.pixels.shown(self.likelihood.mean(self.decoder(grid, None)))
+
+    def probabilities(self, batch: Batch, mean: Tensor) -> Tensor | None:
+        """None: nothing is a mixture's component."""
+        return None
 
     def sample(self, rows: int, u: Tensor | None, generator: torch.Generator, temperature: float = 1.0) -> Tensor:
         """Every position by itself from the prior, then x given z."""
@@ -184,6 +192,14 @@ class GridAutoencoder(Autoencoder):
         mean = r @ codes
         variance = (r @ codes**2 - mean**2).clamp(min=0)
         return Normal(mean.flatten(1), torch.log(variance).flatten(1))
+
+    def latents(self, batch: Batch, noise: Tensor) -> dict[str, Tensor]:
+        """As of any model; the sample is one of codes."""
+        return super().latents(batch, noise) | {"sample": self.bound(batch, noise)["sample"]}
+
+    def probabilities(self, batch: Batch, mean: Tensor) -> Tensor | None:
+        """Of the codes at each position: (B, P, K)."""
+        return self._log_responsibilities(self.encoder(self.pixels(batch.x, None), None)).exp()
 
     def _from_prior(self, vectors: int, generator: torch.Generator, temperature: float) -> Tensor:
         """Codes, by their weights w_k^(1 / temperature): they have no spread that a temperature could change."""

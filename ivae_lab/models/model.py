@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ivae_lab.distributions import Distribution, NormalMixture, Posterior
+from ivae_lab.distributions import CorrelatedNormal, Distribution, Facets, NormalMixture, Posterior
 from ivae_lab.generator import Generator
 from ivae_lab.models.identifiability import Noise, Penalty
 from ivae_lab.nets import MLPDecoder
@@ -64,10 +64,13 @@ class Model(nn.Module):
         Whether `start` is to be called with encoded training data when the main objective begins.
     settles
         Whether `settle` is to be called with the training data when the training is over.
+    encoder_sees_u
+        Whether `encode` reads the data's u.
     identifiability
         What keeps the matrix L of the prior invertible; None: nothing.
     """
 
+    encoder_sees_u: bool = False
     latent_dim: int
     positions: int = 1
     facets: int = 1
@@ -100,6 +103,28 @@ class Model(nn.Module):
         """The mean of the posterior over z: (B, n)."""
         return self.encode(batch).mean
 
+    def latents(self, batch: Batch, noise: Tensor) -> dict[str, Tensor]:
+        """The posterior of each row: "mean", "sd" and one "sample", (B, n) each; with clusters also "probabilities".
+
+        Networks are in evaluation mode, the sample is made of `noise` (B, noise_dim + live_dim). Probabilities are p(k
+        given z) at the mean, (B, K), whose largest is the cluster of `bound`; of several facets (B, facets, K).
+        """
+        q = self.encode(batch)
+        sample = q.rsample(noise[:, : q.mean.shape[-1]]) if self.noise_dim else q.mean
+        std = (q.marginals() if isinstance(q, CorrelatedNormal) else q).std
+        found = {"mean": q.mean, "sd": std, "sample": sample}
+        probabilities = self.probabilities(batch, q.mean)
+        return found if probabilities is None else found | {"probabilities": probabilities}
+
+    def probabilities(self, batch: Batch, mean: Tensor) -> Tensor | None:
+        """Of the prior's components at the posterior's mean, as `latents` gives them; None without components."""
+        prior = self.prior(self.u(batch)) if hasattr(self.prior, "components") else None
+        return torch.softmax(prior.log_joint(mean), -1) if isinstance(prior, NormalMixture | Facets) else None
+
+    def expected(self, z: Tensor) -> Tensor:
+        """The x expected given z, of images in [0, 1]: (..., n) to (..., d)."""
+        raise NotImplementedError
+
     def bound(self, batch: Batch, noise: Tensor) -> dict[str, Tensor]:
         """What a trained model says of each row, (B, ...): "mean" and "sample" of the posterior, "elbo" and its terms.
 
@@ -125,6 +150,10 @@ class Model(nn.Module):
         mean, std = prior.mean + 0 * prior.std, prior.std + 0 * prior.mean
         each = {"prior_mean": mean, "prior_std": std}
         return {name: value.reshape(-1, self.latent_dim) for name, value in each.items()}
+
+    def prior_of_z(self, u: Tensor | None) -> Distribution:
+        """What is shown as the prior of z."""
+        return self.prior(u)  # type: ignore[no-any-return]
 
     def generator(self) -> Generator | None:
         """Prior and decoder as plain numbers; None where the prior is no Gaussian mixture that all rows share."""

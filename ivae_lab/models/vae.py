@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from ivae_lab.distributions import Distribution, Facets, NormalMixture, Posterior, tempered
+from ivae_lab.distributions import Facets, NormalMixture, Posterior, tempered
 from ivae_lab.generator import Generator
 from ivae_lab.models.auxiliary import Auxiliary
 from ivae_lab.models.identifiability import Noise, Penalty, natural_differences
@@ -84,6 +84,7 @@ class VAE(Model):
         self.register_buffer("beta", torch.tensor(float(beta)))  # a number of its own for each model of a stack
         self.encoder = encoder(spec, latent_dim)
         self.decoder = decoder(spec, latent_dim)
+        self.encoder_sees_u = self.encoder.sees_u and self.auxiliary is None
         self.evaluate_live = evaluate_live
         self.live_dim = self.encoder.noise_dim + self.decoder.noise_dim + (self.pixels.noise_dim if self.pixels else 0)
         if isinstance(objective, FourTerms) and getattr(self.encoder, "covariance", None) == "full":
@@ -211,22 +212,18 @@ class VAE(Model):
 
     def examples(self, batch: Batch, noise: Tensor) -> dict[str, Tensor]:
         """Reconstructions from the posterior's mean, the prior's parameters, and what there is to see of images."""
-        prior, code = self._prior_of_z(self.shown_u(batch)), self.posterior_mean(batch)
-        shown = {"reconstruction": self._expected(code), **self.prior_parameters(prior)}
+        prior, code = self.prior_of_z(self.shown_u(batch)), self.posterior_mean(batch)
+        shown = {"reconstruction": self.expected(code), **self.prior_parameters(prior)}
         if self.pixels is None:
             return shown
         moved, chosen = self.moved(code, _REACH)
         return shown | {
-            "drawn": self._expected(self.drawn(prior, noise)),
-            "traversals": self._expected(moved),
+            "drawn": self.expected(self.drawn(prior, noise)),
+            "traversals": self.expected(moved),
             "traversed": chosen,
         }
 
-    def _prior_of_z(self, u: Tensor | None) -> Distribution:
-        """What is shown as the prior of z."""
-        return self.prior(u)  # type: ignore[no-any-return]
-
-    def _expected(self, z: Tensor) -> Tensor:
+    def expected(self, z: Tensor) -> Tensor:
         """The x expected given z, of images in [0, 1]: (..., n) to (..., d)."""
         x = self.likelihood.mean(self.decoder(z.reshape(-1, self.latent_dim)))
         x = x.reshape(*z.shape[:-1], x.shape[-1])

@@ -1,0 +1,95 @@
+"""Encodes new rows by a trained model: the posterior's mean, standard deviation and one sample of each.
+
+    python -m ivae_lab.encode run=FOLDER data.path=FILE [out=FILE] [seed=S]
+
+run        a run folder, finished
+data.path  rows as the run's data were before any preprocessing, which is done here as it was fitted there: an .npz
+           with x (N, d), an x.npy, a .parquet or a .csv with a column for each of the d. Where the encoder sees u, its
+           labels are the array u (beside an x.npy: u.npy) or the column u. Row ids are the array or column index, else
+           the rows' numbers. All but .npz are read block by block: they may be larger than memory
+out        a .parquet (default: <name of the data>-latents.parquet here), written block by block; or an .npz, for what
+           fits in memory, which `python -m ivae_lab.score` reads too
+seed       which model of a run with several
+
+Columns: index; mean_0, mean_1, ...; sd_0, ...; sample_0, ... (from the seed's own stream: the same command draws the
+same); and for a prior with components p_0, p_1, ...: p(k given z) at the mean, p_j_k of component k of facet j. In an
+.npz these are arrays index (N,), mean, sd, sample (N, n) and p (N, K).
+
+Exit codes: 0 encoded, 2 bad input, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ivae_lab.arguments import done, pairs, whole, wrong_input
+from ivae_lab.blocks import Table, numbers, open_table
+from ivae_lab.columns import listed
+from ivae_lab.streamed import Block, block_rows, out_path, stream
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ivae_lab.engine.trained import Trained
+
+KEYS = ("run", "data.path", "out", "seed")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command and return its exit code."""
+    return done(arguments, __doc__, _run)
+
+
+def encoded(trained: Trained, table: Table, rows: int | None = None) -> Iterator[Block]:
+    """The latents of all rows, in blocks of so many.
+
+    Raises
+    ------
+    ValueError
+        For columns, values or labels that the model can't take: one line.
+    """
+    columns = trained.recipe.columns(table.names)
+    if len(columns) != trained.spec.x_dim or set(columns) - set(table.names):
+        expected = trained.recipe.x_columns or "as in training"
+        raise ValueError(
+            f"expected {trained.spec.x_dim} columns of x in {table.path}, {expected}, "
+            f"got {len(columns)}: {listed(columns)}"
+        )
+    beside = ["u"] if trained.model.encoder_sees_u else []
+    if beside and "u" not in table.names:
+        raise ValueError(f"expected u in {table.path}, which this model's encoder sees, got {listed(table.names)}")
+    beside += [name for name in ("index",) if name in table.names and name not in columns]
+    size = rows or block_rows(len(columns))
+    for number, frame in enumerate(table.blocks([*columns, *beside], size)):
+        yield _latents(trained, frame, columns, number)
+
+
+def _latents(trained: Trained, frame: pd.DataFrame, columns: list[str], number: int) -> Block:
+    u = frame["u"].to_numpy() if trained.model.encoder_sees_u else None
+    found = trained.encode(trained.batch(numbers(frame[columns]), u), number)
+    index = frame["index"] if "index" in frame and "index" not in columns else frame.index
+    named = {"p" if name == "probabilities" else name: values for name, values in found.items()}
+    return {"index": index.to_numpy(), **named}
+
+
+def _run(arguments: Sequence[str]) -> None:
+    given = pairs(arguments, KEYS, needed=("run", "data.path"))
+    path = Path(given["data.path"])
+    out = out_path(given.get("out", f"{path.stem}-latents.parquet"))
+    seed = whole("seed", given["seed"], 0) if "seed" in given else None
+    with wrong_input():
+        table = open_table(path)
+    from rich.console import Console
+
+    from ivae_lab.engine.trained import load
+
+    with wrong_input():
+        trained = load(Path(given["run"]), seed)
+        stream(out, encoded(trained, table), table.rows, Console(stderr=True))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,127 @@
+"""Encoder and decoder of a trained model as modules of their own, written in formats that other programs read."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ivae_lab.distributions import CorrelatedNormal
+from ivae_lab.engine.trained import Trained
+from ivae_lab.types import Batch
+
+AGREEMENT = 1e-5  # largest difference from the model, as a share of the numbers' size
+_TRACED_ROWS, _CHECKED_ROWS = 3, 65
+Run = Callable[..., tuple[Tensor, ...]]
+
+
+class PortableEncoder(nn.Module):
+    """x before preprocessing, (B, d), and u where it is seen, to the posterior's mean and standard deviation."""
+
+    def __init__(self, trained: Trained) -> None:
+        super().__init__()
+        recipe = trained.recipe
+        self.model, self.bytes, self.prepares = trained.model, trained.spec.image is not None, recipe.shift is not None
+        self.register_buffer("shift", torch.tensor(recipe.shift or [0.0], dtype=torch.float64))
+        self.register_buffer("scale", torch.tensor(recipe.scale or [[1.0]], dtype=torch.float64))
+
+    def forward(self, x: Tensor, u: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """(B, d) and (B,) to (B, n) and (B, n)."""
+        if self.prepares:
+            x = ((x.double() - self.get_buffer("shift")) @ self.get_buffer("scale")).float()
+        q = self.model.encode(Batch(x.byte() if self.bytes else x, u, None, x[:, 0]))
+        return q.mean, (q.marginals() if isinstance(q, CorrelatedNormal) else q).std
+
+
+class PortableDecoder(nn.Module):
+    """z (B, n) to the x expected there, before preprocessing, (B, d)."""
+
+    def __init__(self, trained: Trained) -> None:
+        super().__init__()
+        recipe = trained.recipe
+        self.model, self.prepared = trained.model, recipe.shift is not None
+        self.register_buffer("shift", torch.tensor(recipe.shift or [0.0], dtype=torch.float64))
+        self.register_buffer("unscale", torch.linalg.inv(torch.tensor(recipe.scale or [[1.0]], dtype=torch.float64)))
+
+    def forward(self, z: Tensor) -> tuple[Tensor]:
+        """(B, n) to (B, d)."""
+        x = self.model.expected(z)
+        if self.prepared:
+            x = (x.double() @ self.get_buffer("unscale") + self.get_buffer("shift")).float()
+        return (x,)
+
+
+@dataclass(frozen=True)
+class Portable:
+    """A module, what goes in, and what the model itself makes of it."""
+
+    name: str
+    module: nn.Module
+    inputs: tuple[Tensor, ...]  # (rows, ...) each
+    expected: tuple[Tensor, ...]
+
+    @property
+    def traced(self) -> tuple[Tensor, ...]:
+        """A few of the rows, for writers that watch a run."""
+        return tuple(each[:_TRACED_ROWS].clone() for each in self.inputs)
+
+    def check(self, run: Run) -> None:
+        """Hold what was written and read back against the model.
+
+        Raises
+        ------
+        ValueError
+            If they differ by more than `AGREEMENT`.
+        """
+        with torch.no_grad():
+            found = run(*self.inputs)
+        for ours, theirs in zip(self.expected, found, strict=True):
+            gap = float(((ours - theirs).abs() / ours.abs().clamp(min=1)).max())
+            if not gap <= AGREEMENT:
+                raise ValueError(f"expected the exported {self.name} to agree with the model to {AGREEMENT}, got {gap}")
+
+
+def portable(trained: Trained) -> list[Portable]:
+    """Encoder and decoder, with rows of random numbers and what the model says of them."""
+    numbers = torch.Generator().manual_seed(0)
+    spec, model = trained.spec, trained.model
+    z = torch.randn(_CHECKED_ROWS, model.latent_dim * model.positions, generator=numbers)
+    if spec.image is None:
+        x = torch.from_numpy(trained.recipe.invert(torch.randn(_CHECKED_ROWS, spec.x_dim, generator=numbers).numpy()))
+    else:
+        x = torch.randint(256, (_CHECKED_ROWS, spec.x_dim), generator=numbers)
+    x = (x > 0).float() if spec.binary and spec.image is None else x.float()
+    codes = torch.randint(max(trained.u_dim, 1), (_CHECKED_ROWS,), generator=numbers)
+    labels = [trained.labels[code] for code in codes.tolist()] if model.encoder_sees_u else None
+    said = trained.encode(trained.batch(x.numpy(), labels))
+    encoder = Portable(
+        "encoder",
+        PortableEncoder(trained).eval(),
+        (x, codes) if model.encoder_sees_u else (x,),
+        (torch.from_numpy(said["mean"]), torch.from_numpy(said["sd"])),
+    )
+    decoded = torch.from_numpy(trained.decode(z.numpy())).float()
+    return [encoder, Portable("decoder", PortableDecoder(trained).eval(), (z,), (decoded,))]
+
+
+def _torchscript(part: Portable, path: Path) -> Run:
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.filterwarnings("ignore", ".*torch.jit.*", DeprecationWarning)  # asked for by name
+        warnings.filterwarnings("ignore", category=torch.jit._trace.TracerWarning)  # other numbers of rows are checked
+        torch.jit.trace(part.module, part.traced, check_trace=False).save(str(path))  # type: ignore[no-untyped-call]
+        return torch.jit.load(str(path))  # type: ignore[no-any-return, no-untyped-call]
+
+
+def _pt2(part: Portable, path: Path) -> Run:
+    rows = torch.export.Dim("rows", min=1)
+    shapes = tuple({0: rows} for _ in part.inputs)
+    with torch.no_grad():
+        torch.export.save(torch.export.export(part.module, part.traced, dynamic_shapes=shapes), path)
+    return torch.export.load(path).module()
+
+
+WRITERS: dict[str, Callable[[Portable, Path], Run]] = {"torchscript": _torchscript, "pt2": _pt2}

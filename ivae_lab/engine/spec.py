@@ -1,0 +1,48 @@
+"""`DataSpec` as plain values and back: with it a trained model is built again without its data."""
+
+from __future__ import annotations
+
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+import torch
+
+from ivae_lab.distributions import NormalMixture
+from ivae_lab.piecewise import PiecewiseMixture
+from ivae_lab.types import DataSpec, Image
+
+_KINDS = {kind.__name__: kind for kind in (DataSpec, Image, PiecewiseMixture, NormalMixture)}
+
+
+def to_plain(value: Any) -> Any:
+    """Numbers, text, lists and mappings that stand for a `DataSpec` or a part of one, for JSON.
+
+    Raises
+    ------
+    TypeError
+        For a part of another kind.
+    """
+    if is_dataclass(value):
+        kind = type(value).__name__
+        if _KINDS.get(kind) is not type(value):
+            raise TypeError(f"expected one of {', '.join(_KINDS)}, got {kind}")
+        return {"kind": kind} | {each.name: to_plain(getattr(value, each.name)) for each in fields(value)}
+    if isinstance(value, torch.Tensor):
+        return {"kind": "Tensor", "dtype": str(value.dtype).removeprefix("torch."), "values": value.tolist()}
+    return value
+
+
+def from_plain(plain: Any) -> Any:
+    """What `to_plain` was given.
+
+    Raises
+    ------
+    KeyError, TypeError
+        For anything else.
+    """
+    if not isinstance(plain, dict):
+        return tuple(plain) if isinstance(plain, list) else plain
+    parts = {name: from_plain(value) for name, value in plain.items() if name != "kind"}
+    if plain["kind"] == "Tensor":
+        return torch.tensor(parts["values"], dtype=getattr(torch, parts["dtype"]))
+    return _KINDS[plain["kind"]](**parts)

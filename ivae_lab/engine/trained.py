@@ -1,0 +1,243 @@
+"""Trained models, ready for new rows: from a finished run folder, or from a training that has just ended.
+
+Everything here is in the units of the rows as they come, the table's columns: `Recipe` is applied on the way in, and
+undone on the way out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from torch import Tensor
+
+from ivae_lab.blocks import one_line
+from ivae_lab.build import ConfigError
+from ivae_lab.columns import listed
+from ivae_lab.distributions import Facets, NormalMixture
+from ivae_lab.engine.callbacks import load_checkpoint
+from ivae_lab.engine.run import SETTLED, build_model
+from ivae_lab.engine.spec import from_plain
+from ivae_lab.engine.stack import ENCODE_IMAGES, ENCODE_ROWS
+from ivae_lab.engine.streams import generator, normals
+from ivae_lab.identity import run_digest
+from ivae_lab.models.model import Model
+from ivae_lab.recipe import Recipe
+from ivae_lab.results import check_seal, lack, read_status
+from ivae_lab.types import Batch, DataSpec
+
+Array = NDArray[Any]
+_LARGEST_BYTE = 255
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One model after its training, in evaluation mode.
+
+    Attributes
+    ----------
+    model, spec, recipe
+        The model, what it was told of its data, and what makes its x and u of a table's columns.
+    seed
+        Its seed, which the streams of random numbers start from.
+    """
+
+    model: Model
+    spec: DataSpec
+    recipe: Recipe
+    seed: int
+
+    @property
+    def labels(self) -> list[Any]:
+        """The M labels of u, in the order in which the model counts them; none where it has no u."""
+        made = getattr(self.model, "auxiliary", None) is not None
+        return [*range(self.u_dim)] if made or self.recipe.u_labels is None else self.recipe.u_labels
+
+    @property
+    def u_dim(self) -> int:
+        """M, of the data's u or of one that the model makes of x."""
+        return int(getattr(self.model, "u_dim", self.spec.u_dim))
+
+    @property
+    def prior_needs_u(self) -> bool:
+        """Whether the prior is one given u."""
+        try:
+            self.model.prior(None)
+        except ValueError:
+            return True
+        return False
+
+    def codes(self, u: Sequence[Any] | Array) -> Tensor:
+        """Labels to their places, int64 (N,).
+
+        Raises
+        ------
+        ValueError
+            For one that is none of the training's.
+        """
+        codes = pd.Index(self.labels).get_indexer(pd.Index(u))
+        if (codes < 0).any():
+            unknown = np.asarray(u)[codes < 0][0]
+            raise ValueError(f"expected u one of {listed(self.labels)}, got {unknown}")
+        return torch.from_numpy(codes.astype(np.int64))
+
+    def batch(self, x: Array, u: Sequence[Any] | Array | None = None) -> Batch:
+        """Rows (N, d) and labels (N,), as the model takes them.
+
+        Raises
+        ------
+        ValueError
+            For another number of columns, an unknown label, or images that are no bytes.
+        """
+        if x.shape[1] != self.spec.x_dim:
+            raise ValueError(f"expected {self.spec.x_dim} columns of x, as in training, got {x.shape[1]}")
+        seen = _bytes(x) if self.spec.image is not None else torch.from_numpy(self.recipe.apply(x)).to(self.dtype)
+        return Batch(seen, None if u is None else self.codes(u), None, torch.arange(len(x)))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the model's numbers."""
+        return next(self.model.parameters()).dtype
+
+    def encode(self, rows: Batch, number: int = 0) -> dict[str, Array]:
+        """The posterior of each row: `mean` and `sd` (N, n), a `sample`, and `probabilities` (N, ...) of components.
+
+        See `Model.latents`. The sample comes from the stream of the seed and the `number` of these rows' block.
+        """
+        width = self.model.noise_dim + self.model.live_dim
+        noise = normals([self.seed], "posterior sample, new rows", number, (len(rows), width))[0].to(self.dtype)
+        return self._mapped("latents", rows, noise)
+
+    def bound(self, rows: Batch) -> dict[str, Array]:
+        """What `Model.bound` says of each row, of the model's x."""
+        width = self.model.noise_dim + self.model.live_dim
+        noise = normals([self.seed], "bound, new rows", 0, (len(rows), width))[0].to(self.dtype)
+        return self._mapped("bound", rows, noise)
+
+    @torch.no_grad()
+    def _mapped(self, method: str, rows: Batch, noise: Tensor) -> dict[str, Array]:
+        step = ENCODE_IMAGES if self.spec.image is not None else ENCODE_ROWS
+        cuts = [slice(start, start + step) for start in range(0, len(rows), step)]
+        blocks = [getattr(self.model, method)(rows[cut], noise[cut]) for cut in cuts]
+        return {name: torch.cat([block[name] for block in blocks]).numpy() for name in blocks[0]}
+
+    @torch.no_grad()
+    def decode(self, z: Array) -> Array:
+        """The x expected given z, (N, n) to (N, d); of images in [0, 1]."""
+        return self.recipe.invert(self.model.expected(torch.from_numpy(z).to(self.dtype)).numpy())
+
+    @torch.no_grad()
+    def sample(self, rows: int, codes: Array | None, draw: tuple[int, int] = (0, 0)) -> Array:
+        """New x (N, d), of z from the prior: given u at the places `codes` (N,) of its labels; of images in [0, 1].
+
+        What is drawn depends on the model's seed and on `draw`, two numbers.
+
+        Raises
+        ------
+        ValueError
+            If the prior needs u and there is none.
+        """
+        numbers = generator(self.seed, f"new rows, draw {draw[0]}", draw[1])
+        drawn = self.model.sample(rows, None if codes is None else torch.from_numpy(codes), numbers)
+        pixels = getattr(self.model, "pixels", None)
+        return self.recipe.invert((drawn if pixels is None else pixels.shown(drawn)).numpy())
+
+    @torch.no_grad()
+    def prior_at(self, codes: Array | None) -> tuple[Array, Array]:
+        """The prior's mean and standard deviation, (n,) each: of one u, or of the heaviest component of a mixture."""
+        prior = self.model.prior_of_z(None if codes is None else torch.from_numpy(codes))
+        said = self.model.prior_parameters(prior)
+        mixture = prior.each[0] if isinstance(prior, Facets) else prior  # of the others the heaviest is there anyway
+        place = int(mixture.log_weights.argmax()) if isinstance(mixture, NormalMixture) else 0
+        mean, std = (said[name][place].tile(self.model.positions).numpy() for name in ("prior_mean", "prior_std"))
+        return mean, std
+
+
+def load(folder: Path, seed: int | None = None) -> Trained:
+    """The model of one seed of a finished run.
+
+    Parameters
+    ----------
+    folder
+        The run folder.
+    seed
+        Which; None: the only one.
+
+    Raises
+    ------
+    ValueError
+        If there is no such run or seed, the run is unfinished or of before `spec.json` was written, the seed has
+        diverged, or a file is damaged: one line.
+    """
+    if not (folder / "status.json").is_file():
+        raise ValueError(f"expected a run folder, with a status.json, got {folder}")
+    if what := lack(folder):
+        raise ValueError(f"expected a finished run in {folder}; {what}")
+    status = read_status(folder)
+    seeds: list[int] = status["seeds"]
+    chosen = _chosen(seeds, seed, folder)
+    if str(chosen) in status.get("diverged", {}):
+        raise ValueError(f"expected a seed that has not diverged, got seed {chosen} of {folder}")
+    try:
+        spec, recipe, config = _described(folder, status)
+        state = _state(folder, config, seeds)
+        with torch.random.fork_rng(devices=[]):  # the weights that are drawn here are those of no one
+            model = build_model(config, spec)
+        model.load_state_dict({name: each[seeds.index(chosen)] for name, each in state.items()})
+    except FileNotFoundError as error:
+        raise ValueError(f"expected {error.filename}, got none: force=true trains this run again") from None
+    except (OSError, KeyError, TypeError, RuntimeError, ConfigError, OmegaConfBaseException) as error:
+        raise ValueError(f"expected a run of this version in {folder}, got: {one_line(error)}") from None
+    return Trained(evaluated(model), spec, recipe, chosen)
+
+
+def evaluated(model: Model) -> Model:
+    """The model in evaluation mode, learning no more."""
+    return model.cpu().eval().requires_grad_(False)
+
+
+def _chosen(seeds: list[int], seed: int | None, folder: Path) -> int:
+    if seed is None and len(seeds) == 1:
+        return seeds[0]
+    if seed not in seeds:
+        raise ValueError(
+            f"expected seed= one of {', '.join(map(str, seeds))} for {folder}, got {'none' if seed is None else seed}"
+        )
+    return seed
+
+
+def _described(folder: Path, status: dict[str, Any]) -> tuple[DataSpec, Recipe, DictConfig]:
+    for name in ("spec.json", "recipe.json"):
+        check_seal(folder, name, status)
+    spec: DataSpec = from_plain(json.loads((folder / "spec.json").read_text()))
+    recipe = Recipe.from_json((folder / "recipe.json").read_text())
+    config = OmegaConf.load(folder / "config.yaml")
+    assert isinstance(config, DictConfig)
+    return spec, recipe, config
+
+
+def _state(folder: Path, config: DictConfig, seeds: list[int]) -> dict[str, Tensor]:
+    """Parameters and buffers of all seeds, (S, ...) each."""
+    settled = folder / "checkpoints" / SETTLED
+    path = settled if settled.exists() else folder / "checkpoints" / "last.ckpt"
+    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    snapshot, damaged = load_checkpoint(path, run_digest(plain, seeds), ValueError)
+    if snapshot is None:
+        raise ValueError(damaged[0] if damaged else f"expected {path}, got none: force=true trains this run again")
+    return {**snapshot["state"]["parameters"], **snapshot["state"]["buffers"]}
+
+
+def _bytes(x: Array) -> Tensor:
+    """Images, (N, d), as bytes."""
+    if not ((x == np.round(x)) & (x >= 0) & (x <= _LARGEST_BYTE)).all():
+        raise ValueError("expected images of whole numbers from 0 to 255, got others")
+    return torch.from_numpy(x.astype(np.uint8))

@@ -1,0 +1,127 @@
+"""Blocks of named arrays into a file as they come: Parquet of any size, or .npz, which memory holds until the end.
+
+In Parquet an array (N, k) called `mean` is k columns mean_0 .. mean_(k-1), in .npz it stays an array.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from ivae_lab.arguments import BadInputError, written
+
+SUFFIXES = (".parquet", ".npz")
+Block = dict[str, NDArray[Any]]  # by name, each (B, ...)
+_LINE_SECONDS = 10.0  # how often a progress line is printed where there is no terminal
+_ROWS, _MOST_ROWS, _NUMBERS = 2**11, 2**16, 2**21  # in a block: least and most rows, and what a wide table has
+
+
+def block_rows(columns: int) -> int:
+    """How many rows to read, encode and write at once: fewer of wide tables, so that memory has a bound."""
+    return max(_ROWS, min(_MOST_ROWS, _NUMBERS // columns) // _ROWS * _ROWS)
+
+
+def out_path(text: str) -> Path:
+    """The file to write.
+
+    Raises
+    ------
+    BadInputError
+        If it is of no kind that can be written.
+    """
+    path = Path(text)
+    if path.suffix not in SUFFIXES:
+        raise BadInputError(f"expected out= a file {' or '.join(SUFFIXES)}, got {text}")
+    return path
+
+
+def stream(path: Path, blocks: Iterable[Block], total: int, console: Console) -> None:
+    """Write the blocks with progress, rate and time left; the file gets its name when it is whole.
+
+    Raises
+    ------
+    BadInputError
+        If nothing can be written there.
+    """
+    began, rows = time.monotonic(), 0
+    with written(path) as temporary:
+        for count in _write(temporary, _watched(blocks, total, console)):
+            rows += count
+    seconds = time.monotonic() - began
+    rate = rows / max(seconds, 1e-9)
+    console.print(f"{rows} rows in {seconds:.1f} s, {rate:.0f} rows/s: {path}", soft_wrap=True, highlight=False)
+
+
+def _write(path: Path, blocks: Iterable[Block]) -> Iterator[int]:
+    return _npz(path, blocks) if path.suffix == ".npz" else _parquet(path, blocks)
+
+
+def _npz(path: Path, blocks: Iterable[Block]) -> Iterator[int]:
+    kept: list[Block] = []
+    for block in blocks:
+        kept.append(block)
+        yield _rows(block)
+    arrays: Block = {name: np.concatenate([block[name] for block in kept]) for name in kept[0]}
+    with path.open("wb") as handle:
+        np.savez(handle, **arrays)  # type: ignore[arg-type]
+
+
+def _parquet(path: Path, blocks: Iterable[Block]) -> Iterator[int]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    writer = None
+    try:
+        for block in blocks:
+            table = pa.table(_columns(block))
+            writer = writer or pq.ParquetWriter(path, table.schema, use_dictionary=False)
+            writer.write_table(table)
+            yield len(table)
+    finally:
+        if writer is not None:
+            writer.close()
+
+
+def _columns(block: Block) -> Block:
+    """(B, k) arrays column by column, by name and place."""
+    columns: Block = {}
+    for name, values in block.items():
+        places = np.ndindex(values.shape[1:])
+        columns |= {"_".join([name, *map(str, place)]): values[(slice(None), *place)] for place in places}
+    return columns
+
+
+def _watched(blocks: Iterable[Block], total: int, console: Console) -> Iterator[Block]:
+    bar = Progress(
+        BarColumn(),
+        TextColumn("{task.completed:.0f} of {task.total:.0f} rows, {task.fields[rate]:.0f} rows/s,"),
+        TimeRemainingColumn(),
+        TextColumn("left"),
+        console=console,
+        disable=not console.is_terminal,
+        transient=True,
+    )
+    with bar:
+        task = bar.add_task("", total=total, rate=0.0)
+        began = said = time.monotonic()
+        rows = 0
+        for block in blocks:
+            yield block
+            rows, now = rows + _rows(block), time.monotonic()
+            rate = rows / max(now - began, 1e-9)
+            bar.update(task, completed=rows, rate=rate)
+            if not console.is_terminal and now - said > _LINE_SECONDS:
+                said, left = now, timedelta(seconds=round((total - rows) / rate))
+                console.print(f"{rows} of {total} rows, {rate:.0f} rows/s, {left} left", highlight=False)
+
+
+def _rows(block: Block) -> int:
+    return len(next(iter(block.values())))
