@@ -1,0 +1,252 @@
+"""Chooses a key's value, such as the number of latents, by held-out ELBO, with the agreement of seeds beside it.
+
+    python -m ivae_lab.choose [key=model.latent_dim] [outputs=FOLDER or outputs=A,B] [OTHER.KEY=VALUE ...] [out=choice]
+
+after a sweep such as
+
+    python -m ivae_lab.train -m data=file data.path=own.npz model.latent_dim=1,2,3,4,5 data.seed=1,2,3 'seed=[0,1,2]'
+
+Runs under the outputs may differ in `key` and in their seeds. Where they differ in something else too, such as
+trainer.steps, OTHER.KEY=VALUE takes those with that value.
+
+The ELBO is that of the validation rows, of the test rows where there are none, in nats per row of the data as they came
+(what preprocessing does to a density is undone). Its mean is over model seeds, then over data seeds; its standard error
+over data seeds, or where there is one only, over model seeds. By the one-standard-error rule (Breiman et al. 1984) the
+smallest value is chosen whose ELBO is within one standard error of the best. Agreement is the mean MCC between seeds
+(strong, Pearson, posterior means): near 1 where every restart finds the same latents, which is what can be known where
+there are no true sources. A seed that diverged counts as no number and is named. Restarts: the seed of best ELBO at the
+chosen value.
+
+Writes choice.csv, and choice.png and choice.pdf, into the first of the outputs, or where `out` says.
+
+Exit codes: 0 chosen, 2 bad input.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from ivae_lab.aggregate import AGREEMENT, LEADING, collect, run_folders, table
+from ivae_lab.arguments import BadInputError, done, written
+from ivae_lab.columns import listed
+from ivae_lab.plots import STYLE, save
+from ivae_lab.recipe import Recipe
+from ivae_lab.tables import show
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_LOOKS = ("data.path", "data.root", "data.seed", "outputs", "force", "logger", "show")  # do not make runs different
+_STRONG = {"latents": "mean", "coefficient": "pearson", "alignment": "strong"}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was chosen.
+
+    Attributes
+    ----------
+    summary
+        A row for each value of the key: `elbo`, its standard error `se`, `over` (what this is over, and how many),
+        `agreement`, `seeds`, `diverged`.
+    value
+        That of the one-standard-error rule.
+    best
+        That of the largest ELBO.
+    restart
+        Folder and seed of the best ELBO at the chosen value.
+    """
+
+    key: str
+    split: str
+    summary: pd.DataFrame
+    value: float
+    best: float
+    restart: tuple[str, int]
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command and return its exit code."""
+    return done(arguments, __doc__, _run)
+
+
+def choose(rows: pd.DataFrame, pairs: pd.DataFrame, key: str) -> Choice:
+    """The choice among runs that differ in a key and in their seeds.
+
+    Parameters
+    ----------
+    rows, pairs
+        Of results and of agreement, as `aggregate.table` gives them, with `volume`, the log-volume of preprocessing.
+    key
+        A numeric key.
+
+    Raises
+    ------
+    BadInputError
+        If there are no ELBOs of held-out rows, or fewer than two values with a finite one.
+    """
+    split = next((name for name in ("valid", "test") if (rows["split"] == name).any()), None)
+    elbo = rows[(rows["metric"] == "elbo") & (rows["split"] == split)]
+    if split is None or elbo.empty:
+        raise BadInputError("expected ELBOs of validation or test rows (data.split, metric=[elbo,agreement]), got none")
+    elbo = elbo.assign(elbo=elbo["value"] + elbo["volume"], at=_numeric(elbo[key], key))
+    strong = pairs[(pairs["split"] == split) & (pairs[[*_STRONG]] == pd.Series(_STRONG)).all(axis=1)]
+    agreement = strong.groupby(_numeric(strong[key], key))["value"].mean()
+    groups = elbo.groupby("at")
+    summary = pd.DataFrame([{key: at, **_of_value(own), "agreement": agreement.get(at, np.nan)} for at, own in groups])
+    finite = summary[np.isfinite(summary["elbo"])]
+    if len(finite) < 2:
+        raise BadInputError(f"expected at least two values of {key} with a finite ELBO, got {len(finite)}")
+    best = finite.loc[finite["elbo"].idxmax()]
+    within = finite[finite["elbo"] >= best["elbo"] - np.nan_to_num(best["se"])]
+    value = float(within[key].min())
+    own = elbo[(elbo["at"] == value) & np.isfinite(elbo["elbo"])]
+    first = own.loc[own["elbo"].idxmax()]
+    return Choice(key, split, summary, value, float(best[key]), (str(first["folder"]), int(first["seed"])))
+
+
+def _of_value(rows: pd.DataFrame) -> dict[str, Any]:
+    """Mean and standard error of the ELBOs of one value."""
+    finite = rows[np.isfinite(rows["elbo"])]
+    by_data = finite.groupby("data_seed")["elbo"].mean()
+    units, over = (by_data, "data seeds") if len(by_data) > 1 else (finite["elbo"], "model seeds")
+    se = float(units.std() / np.sqrt(len(units))) if len(units) > 1 else float("nan")
+    return {
+        "elbo": float(by_data.mean()) if len(by_data) else float("nan"),
+        "se": se,
+        "over": f"{len(units)} {over}",
+        "seeds": len(rows),
+        "diverged": len(rows) - len(finite),
+    }
+
+
+def _numeric(values: pd.Series[Any], key: str) -> pd.Series[float]:
+    numbers = pd.to_numeric(values.astype(str), errors="coerce")
+    if numbers.isna().any():
+        raise BadInputError(f"expected numbers as {key}, got {values[numbers.isna()].iloc[0]}")
+    return numbers.astype(float)
+
+
+def differing(rows: pd.DataFrame, key: str) -> list[str]:
+    """Other keys of the configuration that runs differ in, where that does not follow from `key`."""
+    own = [column for column in rows.columns if column not in {*LEADING, *_LOOKS, key, "volume"}]
+    by_value = rows.groupby(key, observed=True)
+    return [column for column in own if by_value[column].nunique(dropna=False).max() > 1]
+
+
+def _run(arguments: Sequence[str]) -> None:
+    given = _pairs(arguments)
+    key, outputs = given.pop("key", "model.latent_dim"), given.pop("outputs", "outputs")
+    roots = [Path(each) for each in outputs.split(",")]
+    out = Path(given.pop("out", str(roots[0] / "choice")))
+    folders = sorted({folder for root in roots for folder in run_folders(root.resolve())})
+    if not folders:
+        raise BadInputError(f"expected runs under {outputs}, got none")
+    found = collect(folders)
+    base = Path(os.path.commonpath([folder.parent for folder in folders]))
+    rows, pairs = _matching(table(found), given), _matching(table(found, AGREEMENT), given)
+    _check_key(rows, key)
+    if rows.empty:
+        raise BadInputError(f"expected finished runs with {' '.join(map('='.join, given.items())) or 'rows'}, got none")
+    if others := differing(rows, key):
+        values = listed(sorted(map(str, rows[others[0]].unique())))
+        raise BadInputError(
+            f"expected runs that differ in {key} and seeds only, got {listed(others)} too: {others[0]}= takes those of "
+            f"one value, of {values}"
+        )
+    volumes = {name: _volume(base / name) for name in rows["folder"].unique()}
+    choice = choose(rows.assign(volume=rows["folder"].map(volumes).astype(float)), pairs, key)
+    _write(choice, out)
+    _say(choice, out)
+
+
+def _pairs(arguments: Sequence[str]) -> dict[str, str]:
+    parted = [argument.partition("=") for argument in arguments]
+    if wrong := [argument for argument, (key, _, value) in zip(arguments, parted, strict=True) if not key or not value]:
+        raise BadInputError(f"expected KEY=VALUE, got {wrong[0]}")
+    given = {key: value for key, _, value in parted}
+    if len(given) < len(parted):
+        raise BadInputError(f"expected each key once, got {' '.join(arguments)}")
+    return given
+
+
+def _matching(rows: pd.DataFrame, given: dict[str, str]) -> pd.DataFrame:
+    for key, value in given.items():
+        _check_key(rows, key)
+        rows = rows[rows[key].astype(str) == value]
+    return rows
+
+
+def _check_key(rows: pd.DataFrame, key: str) -> None:
+    if key not in rows.columns or key in LEADING:
+        near = difflib.get_close_matches(key, [*rows.columns], n=3)
+        hint = f" (did you mean {', '.join(near)}?)" if near else ""
+        raise BadInputError(
+            f"{key}: expected key=, outputs=, out= or a key of the runs' configuration, got another{hint}"
+        )
+
+
+def _volume(folder: Path) -> float:
+    """What the log-density of a row lacks to that of the row as it came, in nats."""
+    try:
+        return Recipe.from_json((folder / "recipe.json").read_text()).log_volume
+    except FileNotFoundError:  # of an earlier version
+        return 0.0
+
+
+def _write(choice: Choice, out: Path) -> None:
+    from matplotlib import rc_context
+
+    with written(out.with_name(f"{out.name}.csv")) as temporary:
+        choice.summary.to_csv(temporary, index=False)
+    with rc_context(STYLE):
+        save(_drawn(choice), out)
+
+
+def _drawn(choice: Choice) -> Figure:
+    """The ELBO over the key's values, with its standard errors and the choice, and below it the agreement."""
+    from matplotlib.figure import Figure
+
+    summary, agreed = choice.summary, choice.summary["agreement"].notna().any()
+    figure = Figure(figsize=(4.2, 4.4 if agreed else 2.8))
+    above, *below = figure.subplots(2 if agreed else 1, 1, sharex=True, squeeze=False).ravel()
+    above.errorbar(summary[choice.key], summary["elbo"], summary["se"], marker="o", markersize=3, capsize=2)
+    best = summary.loc[summary[choice.key] == choice.best].iloc[0]
+    above.axhline(best["elbo"] - np.nan_to_num(best["se"]), linestyle=":", color="#555555", linewidth=0.8)
+    above.axvline(choice.value, color="#BBBBBB", linewidth=4, zorder=0)
+    above.set_ylabel(f"ELBO ({choice.split} rows, nats)")
+    above.set_title(f"{choice.key} = {choice.value:g} by the one-standard-error rule")
+    for axis in below:
+        axis.plot(summary[choice.key], summary["agreement"], marker="o", markersize=3)
+        axis.axvline(choice.value, color="#BBBBBB", linewidth=4, zorder=0)
+        axis.set(ylabel="MCC between seeds", ylim=(0, 1))
+    figure.axes[-1].set_xlabel(choice.key)
+    figure.axes[-1].set_xticks(summary[choice.key])
+    return figure
+
+
+def _say(choice: Choice, out: Path) -> None:
+    from rich.console import Console
+
+    console = Console(markup=False, highlight=False)
+    told = choice.summary.convert_dtypes()
+    console.print(show(told, f"held-out ELBO of the {choice.split} rows, by {choice.key}"))
+    folder, seed = choice.restart
+    console.print(
+        f"chosen: {choice.key}={choice.value:g}, the smallest within a standard error of the best, {choice.best:g}"
+    )
+    console.print(f"restart of best ELBO there: seed {seed} of {folder}", soft_wrap=True)
+    console.print(f"{out}.csv, {out.name}.png, {out.name}.pdf", soft_wrap=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
