@@ -41,7 +41,7 @@ LAYERS = (
     ),
     _layer(0, "build"),
     _layer(0, "identity places", third_party="", light=True),
-    _layer(0, "generator", third_party="numpy", light=True),
+    _layer(0, "arrays generator exponential", third_party="numpy", light=True),
     _layer(1, "data priors models", siblings=False),
     _layer(1, "metrics", light=True),
     _layer(

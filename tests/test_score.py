@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
+from ivae_lab.arrays import Floats, Integers
 from ivae_lab.metrics.agreement import Agreement
-from ivae_lab.metrics.estimate import Floats, Integers
 from ivae_lab.score import BadInputError, Latents, main, matched, read, score
 from tests.commands import Outcome, command
 

@@ -9,11 +9,10 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from ivae_lab.arrays import Floats, Integers
 from ivae_lab.generator import Generator
 from ivae_lab.metrics.check import Check
 
-Floats = NDArray[np.floating[Any]]
-Integers = NDArray[np.integer[Any]]
 LatentName = Literal["mean", "sample"]
 
 
