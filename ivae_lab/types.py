@@ -14,6 +14,8 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import AllowInfNan
 from torch import Tensor
 
+from ivae_lab.exponential import ExponentialFamily
+
 if TYPE_CHECKING:
     from ivae_lab.piecewise import PiecewiseMixture
 
@@ -90,6 +92,7 @@ class Splits:
     test: Batch
     spec: DataSpec
     scored: tuple[str, ...] = ("train", "valid", "test")  # parts whose latents are kept and scored after the training
+    prior: ExponentialFamily | None = None  # p(z given u) of the true sources, where it is one; for scoring only
 
     def items(self) -> list[tuple[str, Batch]]:
         """The parts that have rows, by name."""

@@ -36,7 +36,7 @@ LAYERS = (
     _layer(-1, "__init__", third_party="", light=True),
     _layer(
         0,
-        "types nets image_nets grid_nets facet_nets distributions families piecewise transforms",
+        "types nets image_nets grid_nets facet_nets distributions families natural piecewise transforms",
         third_party="torch numpy scipy annotated_types pydantic",
     ),
     _layer(0, "build"),

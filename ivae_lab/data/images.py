@@ -80,7 +80,7 @@ class Images:
             binary=self.binary,
             image=self.image,
         )
-        return Splits(**parts, spec=spec, scored=("valid", "test"))
+        return Splits(parts["train"], parts["valid"], parts["test"], spec, ("valid", "test"))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -178,6 +178,9 @@ class GMVAE(VAE):
         assert isinstance(evidence, MixtureEvidence)
         return self.given_w(evidence.posterior_w.mean).log_joint(evidence.posterior.mean).argmax(-1)
 
+    def exponential_family(self) -> None:
+        """The prior of z is a mixture for each w, that of w is none of z."""
+
     def _prior_of_z(self, u: Tensor | None) -> Distribution:
         """The components at w = 0, the most probable."""
         at_zero = self.given_w(torch.zeros(1, self.w_dim, device=self.get_buffer("log_weights").device))

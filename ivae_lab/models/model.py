@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ivae_lab.distributions import Distribution, NormalMixture, Posterior
+from ivae_lab.exponential import ExponentialFamily
 from ivae_lab.generator import Generator
 from ivae_lab.models.identifiability import Noise, Penalty
 from ivae_lab.nets import MLPDecoder
@@ -117,6 +118,11 @@ class Model(nn.Module):
     def generator(self) -> Generator | None:
         """Prior and decoder as plain numbers; None where the prior is no Gaussian mixture that all rows share."""
         return None
+
+    def exponential_family(self) -> ExponentialFamily | None:
+        """p(z given u) as plain numbers; None where it is no exponential family that is known here."""
+        known = getattr(self.prior, "exponential_family", None)
+        return None if known is None else known()
 
     def start(self, rows: Batch, z: Tensor, seed: int) -> None:
         """Set parameters from the N training rows and z, (N, n), their codes, once, when the main objective begins."""

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from ivae_lab.distributions import Laplace, Normal
+from ivae_lab.exponential import ExponentialFamily
+from ivae_lab.natural import Family, Tables, add_noise_, exponential_family, natural_parameters
 from ivae_lab.nets import MLP, Activation, Init, initialise, look_up
-from ivae_lab.priors.natural import Family, Tables, add_noise_, natural_parameters
 from ivae_lab.types import PositiveFloat, PositiveInt
 
 
@@ -62,6 +63,10 @@ class ConditionalPrior(nn.Module):
     def natural_parameters(self) -> Tensor | None:
         """Natural parameters at each value of u, (M, n k); None where the densities are no exponential family."""
         return natural_parameters(self.tables(), self.family)
+
+    def exponential_family(self) -> ExponentialFamily | None:
+        """What the prior is, as plain numbers; None where the densities are no exponential family."""
+        return exponential_family(self.tables(), self.family)
 
     def forward(self, u: Tensor | None) -> Normal | Laplace:
         """(B,) labels to a distribution over (B, n)."""
