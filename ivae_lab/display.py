@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from ivae_lab.pairs import FILE, read_pairs, summarise_pairs
-from ivae_lab.results import interval, read_results, read_status
+from ivae_lab.results import CHECKS, interval, read_checks, read_results, read_status
 from ivae_lab.scores import headlines
 
 TITLES = {
@@ -20,6 +21,7 @@ TITLES = {
     "linear_r2": "linear R2\nmean, out",
     "elbo": "ELBO\nnats",
 }
+_VERDICTS = {True: ("pass", "green"), False: ("fail", "red"), None: ("undecided", "yellow")}
 
 
 def show(folder: Path, console: Console) -> None:
@@ -35,7 +37,8 @@ def show(folder: Path, console: Console) -> None:
         )
         console.print("chance: the same number with the sources' rows shuffled. All variants are in results.csv.")
     _show_pairs(folder, console)
-    for name in ("recovered.png", "examples.png", "results.csv", FILE):
+    _show_checks(folder, console)
+    for name in ("recovered.png", "examples.png", "results.csv", FILE, CHECKS):
         if (folder / name).exists():
             console.print(f"{name:14} {folder / name}", soft_wrap=True, highlight=False)
 
@@ -62,6 +65,23 @@ def _show_pairs(folder: Path, console: Console) -> None:
         table.add_row(latents, alignment, row["scored"], *numbers)
     console.print(table)
     console.print("Interval: seeds resampled, as pairs share them. scored in: on the half that the CCA was fitted on.")
+
+
+def _show_checks(folder: Path, console: Console) -> None:
+    """Print the verdicts on assumptions, of the first seed, where some were checked."""
+    checks = read_checks(folder)
+    seeds = sorted({check["seed"] for check in checks})
+    if not checks:
+        return
+    table = Table(title=f"checked on the {checks[0]['split']} rows, seed {seeds[0]} of {len(seeds)}", show_lines=True)
+    for column in ("assumption", "", "what was looked at, what breaks it, what it means"):
+        table.add_column(column)
+    for check in checks:
+        if check["seed"] == seeds[0]:
+            verdict, style = _VERDICTS[check["passed"]]
+            said = " ".join(filter(None, (check[part] for part in ("looked_at", "witness", "meaning"))))
+            table.add_row(check["name"], f"[{style}]{verdict}[/]", escape(said))
+    console.print(table)
 
 
 def _table(columns: dict[str, pd.DataFrame], split: str) -> Table:

@@ -70,9 +70,10 @@ COLUMNS = tuple(DTYPES)
 VARIANT = tuple(c for c in COLUMNS if c not in ("seed", "data_seed", "value", "chance", "state"))
 TEXT = [column for column, dtype in DTYPES.items() if dtype == "str"]
 FINISHED = ("done", "diverged")
+CHECKS = "checks.json"
 # What a finished run is judged by; `status.json` has their sizes and checksums.
 SEALED = (
-    *("results.csv", "history.csv", "latents.npz", "examples.npz", "agreement.csv", "checks.json"),
+    *("results.csv", "history.csv", "latents.npz", "examples.npz", "agreement.csv", CHECKS),
     *("spec.json", "recipe.json"),
 )
 
@@ -141,6 +142,20 @@ def read_rows(folder: Path, name: str, columns: tuple[str, ...]) -> pd.DataFrame
     if (folder / "status.json").exists():
         check_seal(folder, name, read_status(folder))
     return table
+
+
+def read_checks(folder: Path) -> list[Row]:
+    """What was checked of each seed of a finished run, see `ivae_lab.metrics.check`; nothing where nothing was.
+
+    Raises
+    ------
+    ValueError
+        If it is not the file that the run wrote.
+    """
+    if not (folder / CHECKS).exists():
+        return []
+    check_seal(folder, CHECKS, read_status(folder))
+    return list(json.loads((folder / CHECKS).read_text(encoding="utf-8")))
 
 
 def read_table(path: Path) -> pd.DataFrame:

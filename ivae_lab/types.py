@@ -14,6 +14,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import AllowInfNan
 from torch import Tensor
 
+from ivae_lab.exponential import ExponentialFamily
 from ivae_lab.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -110,6 +111,7 @@ class Splits:
     scored: tuple[str, ...] = ("train", "valid", "test")  # parts whose latents are kept and scored after the training
     summary: tuple[str, ...] = ()  # what was found in the data, to be said before the training
     recipe: Recipe = field(default_factory=Recipe)  # what made x and u of a table's columns
+    prior: ExponentialFamily | None = None  # p(z given u) of the true sources, where it is one; for scoring only
 
     def items(self) -> list[tuple[str, Batch]]:
         """The parts that have rows, by name."""

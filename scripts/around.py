@@ -38,8 +38,8 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from ivae_lab.arrays import Floats
 from ivae_lab.engine.run import build_model, draw_data
-from ivae_lab.metrics.estimate import Floats
 from ivae_lab.metrics.mcc import (
     chance_correlation,
     mean_correlation,

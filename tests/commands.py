@@ -178,7 +178,7 @@ def difference(one: Parameters, other: Parameters) -> float:
 
 def scores(run: Run) -> dict[tuple[object, ...], float]:
     """What results.csv of a trained run would hold: every value under what tells it apart."""
-    rows = run._score(encode(run.stack, run.splits, torch.device("cpu")), {})
+    rows, _ = run._score(encode(run.stack, run.splits, torch.device("cpu")), {})
     apart = [column for column in COLUMNS if column not in ("value", "chance", "state")]
     return {tuple(row[column] for column in apart): row["value"] for row in rows}
 

@@ -15,6 +15,7 @@ import pytest
 from rich.console import Console
 from sklearn.metrics import normalized_mutual_info_score
 
+from ivae_lab.arrays import Floats
 from ivae_lab.display import show
 from ivae_lab.engine.group import execute
 from ivae_lab.engine.run import prepare
@@ -22,7 +23,7 @@ from ivae_lab.engine.training import Compute
 from ivae_lab.gallery import tiled
 from ivae_lab.metrics.agreement import Agreement
 from ivae_lab.metrics.clustering import Clustering, cluster_accuracy, cluster_purity, nmi
-from ivae_lab.metrics.estimate import Estimate, Floats
+from ivae_lab.metrics.estimate import Estimate
 from ivae_lab.metrics.mcc import mean_correlation, weak_mean_correlation
 from ivae_lab.pairs import (
     COLUMNS,

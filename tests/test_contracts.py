@@ -20,8 +20,9 @@ from ivae_lab.build import ConfigError, build, check
 from ivae_lab.engine.module import SeedsModule
 from ivae_lab.engine.stack import Stack
 from ivae_lab.engine.streams import generator
+from ivae_lab.exponential import ExponentialFamily
 from ivae_lab.generator import Generator, ReluNetwork
-from ivae_lab.metrics.estimate import Estimate, PairMetric
+from ivae_lab.metrics.estimate import CheckingMetric, Estimate, PairMetric
 from ivae_lab.models.model import Model
 from ivae_lab.pairs import read_pairs, write_pairs
 from ivae_lab.places import CONFIG
@@ -462,6 +463,7 @@ def test_a_metric_gives_rows_fit_for_the_results(name: str, known: bool, compose
         log_density=-1.8 if known else None,
         generator=truth if known else None,
         truth=truth if known else None,
+        prior=ExponentialFamily(-rng.uniform(1, 2, (4, 2)), ("z^2",)),
     )
     metrics = {key: build(node, f"metric.{key}") for key, node in composed(f"metric=[{name}]").metric.items()}
     assert list(metrics) == [name]
@@ -470,7 +472,8 @@ def test_a_metric_gives_rows_fit_for_the_results(name: str, known: bool, compose
         write_pairs(tmp_path / "agreement.csv", pairs)
         assert read_pairs(tmp_path)[["seed_a", "seed_b"]].drop_duplicates().to_numpy().tolist() == [[0, 7]]
         return
-    rows = [{**row, "seed": 0, "data_seed": 1, "split": "train"} for row in metric(estimate)]
+    found = estimate.rows_of(metric.checks(estimate)) if isinstance(metric, CheckingMetric) else metric(estimate)
+    rows = [{**row, "seed": 0, "data_seed": 1, "split": "train"} for row in found]
     assert rows or not known
     assert all(np.isfinite(row["value"]) and row["state"] == "done" for row in rows)
     write_results(tmp_path / "results.csv", rows)

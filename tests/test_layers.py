@@ -36,13 +36,13 @@ LAYERS = (
     _layer(-1, "__init__", third_party="", light=True),
     _layer(
         0,
-        "types nets image_nets grid_nets facet_nets distributions families piecewise transforms",
+        "types nets image_nets grid_nets facet_nets distributions families natural piecewise transforms",
         third_party="torch numpy scipy annotated_types pydantic",
     ),
     _layer(0, "build"),
     _layer(0, "identity", third_party="", light=True),
     _layer(0, "places", third_party="omegaconf", light=True),
-    _layer(0, "blocks columns generator recipe", third_party="numpy pandas", light=True),
+    _layer(0, "arrays blocks columns exponential generator recipe", third_party="numpy pandas", light=True),
     _layer(1, "data priors models", siblings=False),
     _layer(1, "metrics", light=True),
     _layer(

@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.cross_decomposition import CCA
 
+from ivae_lab.exponential import ExponentialFamily
 from ivae_lab.generator import Generator, ReluNetwork
 from ivae_lab.metrics.elbo import ELBO
-from ivae_lab.metrics.estimate import Estimate, PairMetric, halves, shuffles
+from ivae_lab.metrics.estimate import CheckingMetric, Estimate, PairMetric, halves, shuffles
 from ivae_lab.metrics.linear_r2 import LinearR2, chance_r2, linear_r2
 from ivae_lab.metrics.mcc import (
     MCC,
@@ -431,11 +432,15 @@ class TestRows:
         rng, (mean, _) = np.random.default_rng(0), related(0)
         network = ReluNetwork((rng.normal(size=(3, 2)), rng.normal(size=(2, 3))), (np.zeros(3), np.zeros(2)))
         truth = Generator(np.full(2, 0.5), rng.normal(size=(2, 2)), np.stack([np.eye(2), np.diag([1.0, 2.0])]), network)
-        known = {"log_density": -1.8, "generator": truth, "truth": truth}
+        prior = ExponentialFamily(-rng.uniform(1, 2, (4, 2)), ("z^2",), hidden=True)
+        known = {"log_density": -1.8, "generator": truth, "truth": truth, "prior": prior}
         given = estimate(u=U, clusters=U, mean=mean[:, :2], sample=mean[:, :2] + 0.1, sources=mean[:, 2:4], **known)
         metric = getattr(importlib.import_module(module), name)(**options)
         pairs = isinstance(metric, PairMetric)
-        rows = metric.pairs({0: given, 1: given}) if pairs else metric(given)
+        if isinstance(metric, CheckingMetric):
+            rows = given.rows_of(metric.checks(given))
+        else:
+            rows = metric.pairs({0: given, 1: given}) if pairs else metric(given)
         assert key == path.stem
         assert rows
         added = {"data_seed", "split"} if pairs else {"seed", "data_seed", "split"}

@@ -11,8 +11,8 @@ import pytest
 from numpy.typing import NDArray
 
 from ivae_lab.arguments import BadInputError
+from ivae_lab.arrays import Floats, Integers
 from ivae_lab.metrics.agreement import Agreement
-from ivae_lab.metrics.estimate import Floats, Integers
 from ivae_lab.score import Latents, main, matched, read, score
 from tests.commands import Outcome, command
 

@@ -13,6 +13,8 @@ from numpy.random import RandomState
 from numpy.typing import NDArray
 
 from ivae_lab.data.mixing import Activation, Floats, Matrices, MatrixLaw, leaky_relu, mix, xtanh
+from ivae_lab.exponential import ExponentialFamily
+from ivae_lab.natural import exponential_family
 from ivae_lab.recipe import Recipe
 from ivae_lab.types import Batch, DataSpec, Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, Splits
 
@@ -122,11 +124,18 @@ class TCL:
         whole = Batch(*map(torch.from_numpy, (x, u, z, np.arange(self.rows))))
         train, valid, test = (whole[torch.from_numpy(part)] for part in parts)
         spec = DataSpec(self.x_dim, self.segments, self.source_dim, len(train), self.observation == "binary")
-        return Splits(train, valid, test, spec, recipe=recipe)
+        return Splits(train, valid, test, spec, recipe=recipe, prior=self.prior(truth))
 
     def truth(self, seed: int) -> Truth:
         """Draw what the observations of this seed are made from."""
         return self._truth(RandomState(seed))
+
+    def prior(self, truth: Truth) -> ExponentialFamily | None:
+        """p(z given u) of the sources; None of Laplace sources with means, which are no exponential family."""
+        mean, log_std = torch.from_numpy(truth.mean), torch.from_numpy(truth.std).log()
+        scale = 2 * log_std if self.source_family == "gaussian" else log_std - math.log(2) / 2
+        means = {} if self.mean_range is None else {"mean": mean}
+        return exponential_family(means | {"scale": scale}, self.source_family)
 
     def mix(self, z: Floats, matrices: list[Floats]) -> Floats:
         """Mixed signal without noise, (N, n) to (N, d)."""

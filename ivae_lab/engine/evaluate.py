@@ -11,6 +11,7 @@ import torch
 
 from ivae_lab.engine.stack import ENCODE_IMAGES, ENCODE_ROWS, Stack
 from ivae_lab.engine.streams import normals
+from ivae_lab.exponential import ExponentialFamily
 from ivae_lab.generator import Generator
 from ivae_lab.metrics.estimate import Estimate
 from ivae_lab.piecewise import PiecewiseMixture
@@ -33,7 +34,9 @@ class Encoded:
     positions: int  # of a grid of latents
     facets: int  # of the latents
     generators: list[Generator | None]  # of each seed
+    priors: list[ExponentialFamily | None]  # of each seed
     truth: PiecewiseMixture | None  # what x is drawn from, where that is known
+    true_prior: ExponentialFamily | None  # of the true sources, where it is one
 
     @cached_property
     def log_density(self) -> float | None:
@@ -55,14 +58,22 @@ class Encoded:
             log_density=self.log_density,
             generator=self.generators[position],
             truth=None if self.truth is None else self.truth.generator(),
+            prior=self.priors[position],
+            true_prior=self.true_prior,
         )
 
 
 def encode(stack: Stack, splits: Splits, device: torch.device) -> list[Encoded]:
     """Encode the splits that are to be scored, with one posterior sample per row from each seed's own stream."""
     scored = [(name, rows.to(device)) for name, rows in splits.items() if name in splits.scored]
-    generators = [stack.model(position).generator() for position in range(len(stack.seeds))]
-    return [_encode(stack, name, rows, generators, splits.spec.truth) for name, rows in scored]
+    models = [stack.model(position) for position in range(len(stack.seeds))]
+    known = {
+        "generators": [model.generator() for model in models],
+        "priors": [model.exponential_family() for model in models],
+        "truth": splits.spec.truth,
+        "true_prior": splits.prior,
+    }
+    return [_encode(stack, name, rows, known) for name, rows in scored]
 
 
 def examples(stack: Stack, rows: Batch, image: Image | None, device: torch.device) -> dict[str, np.ndarray[Any, Any]]:
@@ -107,9 +118,7 @@ def settle(stack: Stack, train: Batch) -> None:
         stack.replace(position, model)
 
 
-def _encode(
-    stack: Stack, split: str, rows: Batch, generators: list[Generator | None], truth: PiecewiseMixture | None
-) -> Encoded:
+def _encode(stack: Stack, split: str, rows: Batch, known: dict[str, Any]) -> Encoded:
     model, step = stack.template, _encode_rows(rows)
     noise = normals(stack.seeds, f"posterior sample, {split}", 0, (len(rows), model.noise_dim))
     blocks = []
@@ -127,8 +136,7 @@ def _encode(
         terms={name: values.double().mean(1).numpy() for name, values in whole.items()},
         positions=model.positions,
         facets=model.facets,
-        generators=generators,
-        truth=truth,
+        **known,
     )
 
 

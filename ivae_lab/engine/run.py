@@ -30,14 +30,16 @@ from ivae_lab.engine.spec import to_plain
 from ivae_lab.engine.stack import Stack
 from ivae_lab.engine.training import Compute, Plan, Training
 from ivae_lab.identity import cell_digest, digest, run_digest
+from ivae_lab.metrics.check import Check
 from ivae_lab.metrics.estimate import CheckingMetric, Estimate, PairMetric
 from ivae_lab.models.model import Model
 from ivae_lab.pairs import FILE, score_pairs, write_pairs
-from ivae_lab.results import Row, atomic, read_status, seal, write_results, write_status
+from ivae_lab.results import CHECKS, Row, atomic, read_status, seal, write_results, write_status
 from ivae_lab.types import DataSpec, Splits
 
 State = Literal["done", "diverged"]
 SETTLED = "settled.ckpt"  # the models as they are after `settle`, of those that have it; beside the checkpoint
+SingleMetric = Callable[[Estimate], list[Row]] | CheckingMetric
 _TRIED_ROWS = 500
 
 
@@ -53,7 +55,7 @@ class Settings:
     logger: Literal["csv", "wandb"]
     compute: Compute
     training: Training
-    metrics: dict[str, Callable[[Estimate], list[Row]] | PairMetric | CheckingMetric]
+    metrics: dict[str, SingleMetric | PairMetric]
 
     def plain(self) -> dict[str, Any]:
         """The resolved configuration as plain values."""
@@ -121,7 +123,10 @@ class Run:
             estimate = Estimate(latents, latents, sources, None, np.arange(rows), {})
             for name, metric in self.settings.metrics.items():
                 with _named(f"metric.{name}"):
-                    metric.pairs({0: estimate, 1: estimate}) if isinstance(metric, PairMetric) else metric(estimate)
+                    if isinstance(metric, PairMetric):
+                        metric.pairs({0: estimate, 1: estimate})
+                    else:
+                        _answer(metric, estimate)
 
     @property
     def checkpoint(self) -> Path:
@@ -181,9 +186,10 @@ class Run:
         _write_arrays(path / "examples.npz", {"seed": np.array(seeds), **shown})
         with atomic(path / "history.csv") as temporary:
             pd.DataFrame(share.history).to_csv(temporary, index=False)
-        write_results(path / "results.csv", self._score(encoded, share.diverged))
-        if checks := self._checks(encoded):
-            with atomic(path / "checks.json") as temporary:
+        rows, checks = self._score(encoded, share.diverged)
+        write_results(path / "results.csv", rows)
+        if checks:
+            with atomic(path / CHECKS) as temporary:
                 temporary.write_text(json.dumps(checks, indent=1) + "\n")
         if pairs := self._score_pairs(encoded, share.diverged):
             write_pairs(path / FILE, pairs)
@@ -216,8 +222,10 @@ class Run:
         with atomic(self.checkpoint.with_name(SETTLED)) as temporary:
             torch.save({"fingerprint": self.settings.fingerprint, "state": state}, temporary)
 
-    def _score(self, encoded: list[Encoded], diverged: dict[int, int]) -> list[Row]:
-        rows = []
+    def _score(self, encoded: list[Encoded], diverged: dict[int, int]) -> tuple[list[Row], list[Row]]:
+        """Rows of results.csv, and what was checked, in words and numbers, of the last split that is scored."""
+        rows: list[Row] = []
+        checked: list[Row] = []
         for position, seed in enumerate(self.settings.seeds):
             fixed: Row = {"seed": seed, "data_seed": self.settings.data_seed}
             if seed in diverged:
@@ -225,20 +233,13 @@ class Run:
             for part in encoded:
                 estimate = part.estimate(position)
                 for metric in self.settings.metrics.values():
-                    if not isinstance(metric, PairMetric):
-                        rows += [{**row, **fixed, "split": part.split} for row in metric(estimate)]
-        return rows
-
-    def _checks(self, encoded: list[Encoded]) -> list[Row]:
-        """What metrics checked of the last split that is scored, in words and numbers, for every seed."""
-        rows: list[Row] = []
-        part = encoded[-1]
-        for position, seed in enumerate(self.settings.seeds):
-            for metric in self.settings.metrics.values():
-                if isinstance(metric, CheckingMetric):
-                    checks = metric.checks(part.estimate(position))
-                    rows += [{"seed": seed, "split": part.split, **check.as_row()} for check in checks]
-        return rows
+                    if isinstance(metric, PairMetric):
+                        continue
+                    found, checks = _answer(metric, estimate)
+                    rows += [{**row, **fixed, "split": part.split} for row in found]
+                    if part is encoded[-1]:
+                        checked += [{"seed": seed, "split": part.split, **check.as_row()} for check in checks]
+        return rows, checked
 
     def _score_pairs(self, encoded: list[Encoded], diverged: dict[int, int]) -> list[Row]:
         """Rows of the metrics of pairs: none of one seed alone."""
@@ -269,6 +270,14 @@ class Run:
             **more,
         }
         write_status(settings.folder, status)
+
+
+def _answer(metric: SingleMetric, estimate: Estimate) -> tuple[list[Row], list[Check]]:
+    """What a metric of one seed and split says: its rows, and the checks behind them, if it is one of checks."""
+    if isinstance(metric, CheckingMetric):
+        checks = metric.checks(estimate)
+        return estimate.rows_of(checks), checks
+    return metric(estimate), []
 
 
 @contextmanager

@@ -18,7 +18,8 @@ from annotated_types import Ge, Gt
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from ivae_lab.metrics.estimate import Estimate, Integers, shuffles
+from ivae_lab.arrays import Integers
+from ivae_lab.metrics.estimate import Estimate, shuffles
 
 Labels = NDArray[Any]
 

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-from ivae_lab.generator import Floats, Generator
+from ivae_lab.arrays import Floats
+from ivae_lab.generator import Generator
 from ivae_lab.metrics.estimate import Estimate
 
 _REACH = 7.0  # standard deviations of a component beyond which it is nothing

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ivae_lab.arrays import Floats, Integers
+from ivae_lab.exponential import ExponentialFamily
 from ivae_lab.generator import Generator
 from ivae_lab.metrics.check import Check
 
-Floats = NDArray[np.floating[Any]]
-Integers = NDArray[np.integer[Any]]
 LatentName = Literal["mean", "sample"]
 
 
@@ -21,9 +21,9 @@ LatentName = Literal["mean", "sample"]
 class Estimate:
     """What one seed says about one split.
 
-    A metric is any callable `Metric(estimate) -> rows`. Each row is made by `row` and has every column of
-    `ivae_lab.results.COLUMNS` but `seed`, `data_seed` and `split`, which the caller knows and adds. A metric that
-    needs the true sources returns no rows where they are unknown.
+    A metric is any callable `Metric(estimate) -> rows`, or a `CheckingMetric`. Each row has every column of
+    `ivae_lab.results.COLUMNS` but `seed`, `data_seed` and `split`, which the caller knows and adds: see `row`. A metric
+    that needs the true sources returns no rows where they are unknown.
     """
 
     mean: Floats  # (N, n) mean of the posterior q(z | x, u)
@@ -38,6 +38,8 @@ class Estimate:
     log_density: float | None = None  # E[log p(x)] of the true p, in nats, where it is known
     generator: Generator | None = None  # mixture prior and decoder, of a model that has them
     truth: Generator | None = None  # what x is drawn from, where that is known
+    prior: ExponentialFamily | None = None  # p(z given u), of a model whose prior is one
+    true_prior: ExponentialFamily | None = None  # p(z given u) of the true sources, where that is known
 
     @property
     def state(self) -> str:
@@ -70,6 +72,10 @@ class Estimate:
             raise ValueError(f"expected choices among {', '.join(row)}, got {', '.join(unknown)}")
         return row | choices
 
+    def rows_of(self, checks: Iterable[Check]) -> list[dict[str, Any]]:
+        """Rows of results of what was checked: the verdicts, 1 holds, 0 does not, NaN undecided, and their numbers."""
+        return [self.row(name, value, scored="all") for check in checks for name, value in check.values().items()]
+
 
 @runtime_checkable
 class PairMetric(Protocol):
@@ -87,14 +93,10 @@ class PairMetric(Protocol):
 
 @runtime_checkable
 class CheckingMetric(Protocol):
-    """A metric that also says in words what it checked."""
-
-    def __call__(self, estimate: Estimate) -> list[dict[str, Any]]:
-        """Rows, as of any metric."""
-        ...
+    """A metric that says in words what it checked; its rows are made of that: `Estimate.rows_of`."""
 
     def checks(self, estimate: Estimate) -> list[Check]:
-        """What was checked of one seed and split."""
+        """What was checked of one seed and split; as many checks for each seed whose latents are finite."""
         ...
 
 

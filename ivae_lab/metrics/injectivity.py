@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 from scipy.linalg import block_diag
 from scipy.optimize import linprog
 
-from ivae_lab.generator import Bools, ReluNetwork
+from ivae_lab.arrays import Bools, Floats
+from ivae_lab.generator import ReluNetwork
 from ivae_lab.metrics.check import Check
-from ivae_lab.metrics.estimate import Floats
 
 Points = tuple[Floats, Floats]  # z and z', (m,) each
 

@@ -28,7 +28,8 @@ from scipy.optimize import linear_sum_assignment
 from scipy.stats import rankdata
 from threadpoolctl import ThreadpoolController
 
-from ivae_lab.metrics.estimate import Estimate, Floats, Integers, LatentName, check_pair, halves, shuffles
+from ivae_lab.arrays import Floats, Integers
+from ivae_lab.metrics.estimate import Estimate, LatentName, check_pair, halves, shuffles
 
 Coefficient = Literal["pearson", "spearman"]
 Alignment = Literal["strong", "weak"]

@@ -17,14 +17,11 @@ from math import prod
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.sparse.csgraph import connected_components
 
+from ivae_lab.arrays import Bools, Floats, Integers
 from ivae_lab.metrics.check import Check
 
-Floats = NDArray[Any]
-Integers = NDArray[np.intp]
-Flags = NDArray[np.bool_]
 Partition = tuple[int, ...]  # of states: for each the first one of its block
 
 ROUNDING = 1e-6  # values nearer than this, relative to their scale, are the same: parameters may be single precision
@@ -200,20 +197,20 @@ def _gaussians(means: Floats, variances: Floats) -> Integers:
     return np.stack([_blocks(_same(mean, variance)) for mean, variance in columns], axis=1).reshape(means.shape)
 
 
-def _same(mean: Floats, variance: Floats) -> Flags:
+def _same(mean: Floats, variance: Floats) -> Bools:
     """Which Gaussians of (J,) means and variances are the same: (J, J)."""
-    near: Flags = np.abs(mean[:, None] - mean) <= ROUNDING * np.sqrt(variance)
+    near: Bools = np.abs(mean[:, None] - mean) <= ROUNDING * np.sqrt(variance)
     return near & (np.abs(np.log(variance[:, None] / variance)) <= ROUNDING)
 
 
-def _blocks(same: Flags) -> Integers:
+def _blocks(same: Bools) -> Integers:
     """The finest partition whose blocks hold what is the same, (J, J): for each state the first one of its block."""
     labels = connected_components(same, directed=False)[1]
     first: Integers = (labels[:, None] == labels).argmax(axis=1)
     return first
 
 
-def _neighbours(support: Flags, classes: Integers) -> Flags:
+def _neighbours(support: Bools, classes: Integers) -> Bools:
     """Whether Z_t is in ne(U_i), (k, m): some u_(-i) leaves Z_t several Gaussians over possible states of U_i."""
     rows = []
     for axis in range(support.ndim):
@@ -223,7 +220,7 @@ def _neighbours(support: Flags, classes: Integers) -> Flags:
     return np.array(rows)
 
 
-def _clash(table: Floats, classes: Integers, neighbours: Flags) -> str:
+def _clash(table: Floats, classes: Integers, neighbours: Bools) -> str:
     """Where (a) fails: a Z' and two states of ne(Z') that give it the same mixture. Empty where it holds."""
     support = table > 0
     states, gaussians, weights = np.argwhere(support), classes[support], table[support]
@@ -244,7 +241,7 @@ def _clash(table: Floats, classes: Integers, neighbours: Flags) -> str:
     return ""
 
 
-def _subset(neighbours: Flags) -> str:
+def _subset(neighbours: Bools) -> str:
     """Where (c) fails: a ne(U_i) that is a subset of another. Empty where it holds."""
     for one, other in permutations(range(len(neighbours)), 2):
         if not (neighbours[one] & ~neighbours[other]).any():
@@ -309,7 +306,7 @@ def _coarsest(components: Integers) -> list[Partition]:
     return sorted(part for part in found if all(_meet(part, other) in (part, trivial) for other in found))
 
 
-def _partition(same: Flags) -> Partition:
+def _partition(same: Bools) -> Partition:
     return tuple(_blocks(same).tolist())
 
 

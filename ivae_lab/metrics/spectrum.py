@@ -7,11 +7,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ivae_lab.arrays import Floats
 from ivae_lab.metrics.estimate import Estimate, check_pair
 from ivae_lab.metrics.mcc import match
 
 Rule = Literal["gap", "knee"]
-Floats = NDArray[Any]
 
 
 def spectrum(latents: Floats) -> tuple[Floats, NDArray[np.intp]]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 from annotated_types import Ge
 
-from ivae_lab.generator import Floats, Generator, ReluNetwork
+from ivae_lab.arrays import Floats
+from ivae_lab.generator import Generator, ReluNetwork
 from ivae_lab.metrics.check import Check
 from ivae_lab.metrics.estimate import Estimate
 from ivae_lab.metrics.injectivity import injective, weakly_injective
@@ -33,24 +34,19 @@ class Theorem35:
     def __init__(self, *, rows: Annotated[int, Ge(2)], most_pieces: Annotated[int, Ge(1)]) -> None:
         self.rows, self.most_pieces = rows, most_pieces
 
-    def __call__(self, estimate: Estimate) -> list[dict[str, Any]]:
-        """Rows of this seed and split; none where neither the model nor the truth is a Gaussian mixture."""
-        values = {True: 1.0, False: 0.0, None: np.nan}
-        return [estimate.row(check.name, values[check.passed], scored="all") for check in self.checks(estimate)]
-
     def checks(self, estimate: Estimate) -> list[Check]:
-        """Every check of this seed and split, with what it looked at and its witness."""
-        found = [*self._of(estimate.generator, estimate.mean, "")] if estimate.state == "done" else []
-        return [*found, *self._of(estimate.truth, estimate.sources, "true_")]
+        """Every check of this seed and split; none where neither the model nor the truth is a Gaussian mixture."""
+        found = [*self._of(estimate.generator, estimate.mean)] if estimate.state == "done" else []
+        return [*found, *(check.of_truth() for check in self._of(estimate.truth, estimate.sources))]
 
-    def _of(self, generator: Generator | None, latents: Floats | None, prefix: str) -> Iterator[Check]:
+    def _of(self, generator: Generator | None, latents: Floats | None) -> Iterator[Check]:
         if generator is None:
             return
         if generator.network is not None and latents is not None:
-            yield from (check.named(prefix + check.name) for check in self._of_decoder(generator.network, latents))
-        yield variance_ratios(generator.covariances).named(f"{prefix}P2")
+            yield from self._of_decoder(generator.network, latents)
+        yield variance_ratios(generator.covariances)
         variances = np.diagonal(generator.covariances, axis1=1, axis2=2)
-        yield structure(generator.weights, generator.means, variances).named(f"{prefix}P3")
+        yield structure(generator.weights, generator.means, variances)
 
     def _of_decoder(self, network: ReluNetwork, latents: Floats) -> list[Check]:
         if not (np.ptp(latents, 0) > 0).all():

@@ -61,6 +61,7 @@ class Flow(Model):
             keys = "data.binarisation=none data.test_binarisation=none"
             raise ValueError(f"expected grey levels for a flow ({keys}), got images that are binarised anew")
         self.latent_dim, self.noise_dim, self.u_dim = spec.x_dim, 0, spec.u_dim
+        self.u_is_labels = spec.u_kind == "labels"
         self.noise_std, self.live_dim = noise_std, spec.x_dim if noise_std else 0
         self.transform = transform(spec)
         self.prior = prior(spec.x_dim, spec.u_dim)

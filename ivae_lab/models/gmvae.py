@@ -183,6 +183,9 @@ class GMVAE(VAE):
         _, q_w = self._posteriors(self.observed(batch), self.u(batch), None)
         return self.given_w(q_w.mean).responsibilities(mean)
 
+    def exponential_family(self) -> None:
+        """The prior of z is a mixture for each w, that of w is none of z."""
+
     def prior_of_z(self, u: Tensor | None) -> Distribution:
         """The components at w = 0, the most probable."""
         at_zero = self.given_w(torch.zeros(1, self.w_dim, device=self.get_buffer("log_weights").device))

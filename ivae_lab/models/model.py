@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ivae_lab.distributions import CorrelatedNormal, Distribution, Facets, NormalMixture, Posterior
+from ivae_lab.exponential import ExponentialFamily
 from ivae_lab.generator import Generator
 from ivae_lab.models.identifiability import Noise, Penalty
 from ivae_lab.nets import MLPDecoder
@@ -58,6 +59,8 @@ class Model(nn.Module):
         Further ones, for what is random in training only, such as dropout.
     u_dim
         M, the number of values of u, or that of its columns; 0 without u.
+    u_is_labels
+        Whether u is labels, and not columns of numbers.
     pretrain_steps
         Optimiser steps on `pretraining_loss` before the main objective; 0 for none.
     starts_from_data
@@ -77,6 +80,7 @@ class Model(nn.Module):
     noise_dim: int
     live_dim: int = 0
     u_dim: int
+    u_is_labels: bool = True
     pretrain_steps: int = 0
     starts_from_data: bool = False
     settles: bool = False
@@ -159,6 +163,11 @@ class Model(nn.Module):
         """Prior and decoder as plain numbers; None where the prior is no Gaussian mixture that all rows share."""
         return None
 
+    def exponential_family(self) -> ExponentialFamily | None:
+        """p(z given u) as plain numbers; None where it is no exponential family that is known here."""
+        known = getattr(self.prior, "exponential_family", None) if self.prior_has_values else None
+        return None if known is None else known()
+
     def start(self, rows: Batch, z: Tensor, seed: int) -> None:
         """Set parameters from the N training rows and z, (N, n), their codes, once, when the main objective begins."""
         raise NotImplementedError
@@ -166,6 +175,11 @@ class Model(nn.Module):
     def u(self, batch: Batch) -> Tensor | None:
         """The auxiliary variable that the prior is told: (B,) labels or (B, k) columns."""
         return batch.u
+
+    @property
+    def prior_has_values(self) -> bool:
+        """Whether the prior is one of finitely many: at each label u, or each component; not so at columns of numbers."""
+        return self.u_is_labels or not hasattr(self.prior, "labels_only")
 
     def shown_u(self, batch: Batch) -> Tensor | None:
         """Where a prior is shown: at each value of u; of columns of numbers, at those of each row."""

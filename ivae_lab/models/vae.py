@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ivae_lab.distributions import Facets, NormalMixture, Posterior, tempered
+from ivae_lab.exponential import ExponentialFamily
 from ivae_lab.generator import Generator
 from ivae_lab.models.auxiliary import Auxiliary
 from ivae_lab.models.identifiability import Noise, Penalty, natural_differences
@@ -240,9 +241,13 @@ class VAE(Model):
 
     def natural_differences(self) -> Tensor | None:
         """The matrix L of `identifiability.py`, (n k, M - 1); None where the prior has none."""
-        known = hasattr(self.prior, "natural_parameters") and self.u_is_labels  # of each value of u
+        known = hasattr(self.prior, "natural_parameters") and self.prior_has_values
         natural = self.prior.natural_parameters() if known else None  # type: ignore[operator]
         return None if natural is None or len(natural) < 2 else natural_differences(natural)
+
+    def exponential_family(self) -> ExponentialFamily | None:
+        """p(z given u) as plain numbers; None where u is made of x, too: the theory's u is observed besides x."""
+        return super().exponential_family() if self.auxiliary is None else None
 
     def generator(self) -> Generator | None:
         """Prior and decoder as plain numbers; None where the prior is no Gaussian mixture that all rows share."""

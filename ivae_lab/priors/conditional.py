@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from ivae_lab.distributions import Laplace, Normal
+from ivae_lab.exponential import ExponentialFamily
+from ivae_lab.natural import Family, Tables, add_noise_, exponential_family, natural_parameters
 from ivae_lab.nets import MLP, Activation, Init, initialise, look_up
-from ivae_lab.priors.natural import Family, Tables, add_noise_, natural_parameters
 from ivae_lab.types import PositiveFloat, PositiveInt
 
 
@@ -74,6 +75,10 @@ class ConditionalPrior(nn.Module):
     def at(self, u: Tensor) -> Tables:
         """What is learned, for each row: (B, n) each."""
         return {name: look_up(table, u) for name, table in self.tables().items()}
+
+    def exponential_family(self) -> ExponentialFamily | None:
+        """What the prior is, as plain numbers; None where the densities are no exponential family."""
+        return exponential_family(self.tables(), self.family)
 
     def forward(self, u: Tensor | None) -> Normal | Laplace:
         """(B,) labels or (B, k) columns to a distribution over (B, n)."""

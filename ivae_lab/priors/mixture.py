@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from ivae_lab.distributions import CorrelatedMixture, NormalMixture
-from ivae_lab.priors.natural import Tables, add_noise_, natural_parameters
+from ivae_lab.exponential import ExponentialFamily
+from ivae_lab.natural import Tables, add_noise_, exponential_family, natural_parameters
 from ivae_lab.types import PositiveFloat, PositiveInt
 
 _LEAST_WEIGHT = 1e-8  # a component that the fit left empty can still be learned
@@ -69,6 +70,10 @@ class GaussianMixture(nn.Module):
     def natural_parameters(self) -> Tensor | None:
         """Natural parameters of each component, whatever its weight: (K, 2 n); None of a full covariance."""
         return natural_parameters(self._tables(), "gaussian") if self.lower is None else None
+
+    def exponential_family(self) -> ExponentialFamily | None:
+        """What the components are, as plain numbers; None of a full covariance."""
+        return exponential_family(self._tables(), "gaussian", hidden=True) if self.lower is None else None
 
     def add_noise(self, noise: Tensor) -> None:
         """Add noise, (K, 2 n), to the natural parameters."""

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from ivae_lab.distributions import Laplace, Normal
+from ivae_lab.exponential import ExponentialFamily
+from ivae_lab.natural import exponential_family
 
 
 class StandardNormal(nn.Module):
@@ -23,6 +25,10 @@ class StandardNormal(nn.Module):
         zero = self.get_buffer("zero")
         return Normal(zero, zero)
 
+    def exponential_family(self) -> ExponentialFamily | None:
+        """What the prior is, as plain numbers: of one value of u."""
+        return exponential_family({"scale": self.get_buffer("zero").unsqueeze(0)}, "gaussian")
+
 
 class StandardLaplace(nn.Module):
     """p(z) = prod_i exp(-|z_i|) / 2, the other prior of the VAE baseline (Khemakhem et al. 2020, Section 5)."""
@@ -35,3 +41,7 @@ class StandardLaplace(nn.Module):
         """The same density whatever u."""
         zero = self.get_buffer("zero")
         return Laplace(zero, zero)
+
+    def exponential_family(self) -> ExponentialFamily | None:
+        """What the prior is, as plain numbers: of one value of u."""
+        return exponential_family({"scale": self.get_buffer("zero").unsqueeze(0)}, "laplace")

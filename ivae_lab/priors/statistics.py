@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from ivae_lab.distributions import CorrelatedNormal, Normal, Posterior
+from ivae_lab.exponential import ExponentialFamily
+from ivae_lab.natural import exponential_family
 from ivae_lab.nets import look_up
 
 _LEAST_VARIANCE = 1e-8  # of a class with one row in a batch
@@ -36,6 +38,10 @@ class ClassStatistics(nn.Module):
         if u is None:
             raise ValueError("expected u for statistics per class, got none")
         return Normal(look_up(self.get_buffer("mean"), u), look_up(self.get_buffer("log_var"), u))
+
+    def exponential_family(self) -> ExponentialFamily | None:
+        """What the prior is once it has settled, as plain numbers."""
+        return exponential_family({"mean": self.get_buffer("mean"), "scale": self.get_buffer("log_var")}, "gaussian")
 
     def of_batch(self, z: Tensor, u: Tensor) -> Normal:
         """The distribution with the statistics of a batch: (B, n) and (B,) to one over (B, n)."""

@@ -11,10 +11,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ivae_lab.exponential import ExponentialFamily, Statistic
+
 Family = Literal["gaussian", "laplace"]
 Tables = dict[str, Tensor]
 # The natural parameter that belongs to the scale is -c exp(-scale).
 _C = {"gaussian": 0.5, "laplace": 1.0}
+_SCALE_STATISTICS: dict[Family, Statistic] = {"gaussian": "z^2", "laplace": "|z|"}
 
 
 def natural_parameters(tables: Tables, family: Family) -> Tensor | None:
@@ -30,6 +33,16 @@ def natural_parameters(tables: Tables, family: Family) -> Tensor | None:
     precision = torch.exp(-tables["scale"])
     means = [tables["mean"] * precision] if "mean" in tables else []
     return torch.cat([*means, -_C[family] * precision], -1)
+
+
+def exponential_family(tables: Tables, family: Family, *, hidden: bool = False) -> ExponentialFamily | None:
+    """The family as plain numbers; None where `natural_parameters` is. `hidden`: u is the component of a mixture."""
+    natural = natural_parameters(tables, family)
+    if natural is None:
+        return None
+    statistics: dict[str, Statistic] = {"mean": "z", "scale": _SCALE_STATISTICS[family]}
+    chosen = tuple(statistic for table, statistic in statistics.items() if table in tables)
+    return ExponentialFamily(natural.detach().double().cpu().numpy(), chosen, hidden)
 
 
 @torch.no_grad()

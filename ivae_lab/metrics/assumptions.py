@@ -1,0 +1,96 @@
+"""The assumptions of Khemakhem et al. (2020), Theorems 1 to 3, checked on a model and, where known, the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+from annotated_types import Ge, Gt, Le
+from numpy.typing import NDArray
+
+from ivae_lab.exponential import ExponentialFamily
+from ivae_lab.metrics.check import Check
+from ivae_lab.metrics.estimate import Estimate
+from ivae_lab.metrics.ivae_checks import active, components, overlap, rank, statistic, u_count
+
+
+class Assumptions:
+    """Rows of verdicts, 1 holds, 0 does not, NaN undecided, and of the numbers behind them; words are in checks.json.
+
+    =======================  ========================================  =============================================
+    verdict                  what is asked                             rows of numbers
+    =======================  ========================================  =============================================
+    `assumption_u_count`     n k + 1 values of u (Theorem 1, iv)       `u_values`
+    `assumption_rank`        an invertible matrix L (Theorem 1, iv)    `l_rank`, `l_condition`, `best_condition`
+    `assumption_overlap`     n k + 1 values of u that q(z given u)     `largest_overlap`, `overlapping_pairs` (their
+                             tells apart                               share), `told_apart` (values)
+    `assumption_active`      no collapsed latent                       `active_latents`
+    `assumption_components`  of a mixture: no component without rows   `dead_components`
+    `assumption_statistic`   k = 1, a unique minimum of T (Theorem 3)
+    =======================  ========================================  =============================================
+
+    Where the data know p(z given u) of their sources, `true_assumption_u_count` and so on say the same of it. For a
+    mixture prior u is the component, and that of a row its most probable one.
+
+    Parameters
+    ----------
+    most_condition
+        Condition number of the best L from which on it is not told from one that is not invertible.
+    whole_overlap
+        Bhattacharyya coefficient from which on two values of u count as one.
+    least_rows
+        Values of u with fewer rows are not compared.
+    most_values
+        Values of u that are compared, each with each.
+    least_active
+        Share of a latent's variance that the posterior's mean must carry.
+    """
+
+    def __init__(
+        self,
+        *,
+        most_condition: Annotated[float, Ge(1)],
+        whole_overlap: Annotated[float, Gt(0), Le(1)],
+        least_rows: Annotated[int, Ge(2)],
+        most_values: Annotated[int, Ge(2)],
+        least_active: Annotated[float, Gt(0), Le(1)],
+    ) -> None:
+        self.most_condition, self.whole_overlap = most_condition, whole_overlap
+        self.least_rows, self.most_values, self.least_active = least_rows, most_values, least_active
+
+    def checks(self, estimate: Estimate) -> list[Check]:
+        """Every check of this seed and split."""
+        found = [*self._of_model(estimate)] if estimate.state == "done" else []
+        return [*found, *(check.of_truth() for check in self._of_truth(estimate.true_prior, estimate.u))]
+
+    def _of_model(self, estimate: Estimate) -> Iterator[Check]:
+        prior, count, u = estimate.prior, _components(estimate), estimate.u
+        labels = u if count is None else estimate.clusters
+        yield u_count(prior, labels)
+        yield rank(prior, labels, self.most_condition)
+        yield overlap(
+            estimate.sample,
+            labels,
+            prior,
+            whole=self.whole_overlap,
+            least_rows=self.least_rows,
+            most_values=self.most_values,
+        )
+        told = prior is not None and not prior.hidden and len(prior.natural) > 1 and u is not None and u.ndim == 1
+        yield active(estimate.mean, estimate.sample, u if told else None, self.least_active)
+        if count is not None and estimate.clusters is not None:
+            yield components(count, estimate.clusters)
+        yield statistic(prior)
+
+    def _of_truth(self, prior: ExponentialFamily | None, u: NDArray[Any] | None) -> Iterator[Check]:
+        if prior is not None:
+            yield u_count(prior, u)
+            yield rank(prior, u)
+            yield statistic(prior)
+
+
+def _components(estimate: Estimate) -> int | None:
+    """K of a model with one mixture as its prior."""
+    if estimate.prior is not None:
+        return len(estimate.prior.natural) if estimate.prior.hidden else None
+    return None if estimate.generator is None else len(estimate.generator.weights)
