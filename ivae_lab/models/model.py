@@ -178,7 +178,7 @@ class Model(nn.Module):
 
     @property
     def prior_has_values(self) -> bool:
-        """Whether the prior is one of finitely many: at each label u, or each component; not so at columns of numbers."""
+        """Whether the prior is one of finitely many, at each label u or each component: not so at columns of numbers."""
         return self.u_is_labels or not hasattr(self.prior, "labels_only")
 
     def shown_u(self, batch: Batch) -> Tensor | None:
