@@ -108,6 +108,8 @@ class Figure(_Strict):
     draw, draw_runs
         Functions of `figures.py` to pictures: from the tables, and from the rows and the run folders, for what is too
         large for a table. The latter are drawn only where the runs are.
+    examples
+        Whether the report shows what a run makes of images: not where the runs are hardly trained.
     claims, deviations
         What is tested, and in what this differs from the paper.
     """
@@ -125,6 +127,7 @@ class Figure(_Strict):
     tables: dict[str, str] = {}
     draw: list[str] = Field(min_length=1)
     draw_runs: list[str] = []
+    examples: bool = True
     claims: list[Claim] = []
     deviations: list[str] = []
     paper: str = ""

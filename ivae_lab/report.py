@@ -236,7 +236,7 @@ def collect(figure: Figure, request: Request, folder: Path) -> Page:
             page.problems.append(f"{source}: {_one_line(error)}")
             page.about = None
             shutil.rmtree(folder, ignore_errors=True)
-    if page.about is not None:
+    if page.about is not None and figure.examples:
         try:
             page.examples = _examples(figure, request.outputs, folder)
         except OSError as error:

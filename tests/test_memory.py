@@ -142,14 +142,30 @@ def test_a_number_is_taken_as_it_is() -> None:
     assert [at_once(models, 3) for models in (1, 3, 100)] == [1, 3, 3]
 
 
-def test_few_models_are_trained_at_once_without_a_look_at_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    def look(device: torch.device) -> int:
-        raise AssertionError("expected no look at the memory")
+def test_few_small_models_are_trained_at_once_without_a_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    def trace(*arguments: object) -> int:
+        raise AssertionError("expected no trace")
 
-    monkeypatch.setattr(memory, "free_bytes", look)
-    assert [at_once(models) for models in (1, 8)] == [1, 8]
-    with pytest.raises(AssertionError, match="no look"):
+    monkeypatch.setattr(memory, "step_bytes", trace)
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 10**9)
+    assert [at_once(models) for models in (1, 2, 8)] == [1, 2, 8]
+    with pytest.raises(AssertionError, match="no trace"):
         at_once(9)
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 10 * state_bytes(module().stack))
+    assert at_once(1) == 1  # there is nothing to choose
+    with pytest.raises(AssertionError, match="no trace"):
+        at_once(2)
+
+
+@pytest.mark.parametrize(("fit", "expected"), [(0, 1), (1, 1), (3, 3), (4, 3), (6, 6)])
+def test_few_models_are_as_many_as_fit_and_a_cpus_cache_does_not_part_them(
+    fit: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models, each = 6, state_bytes(module().stack)
+    monkeypatch.setattr(memory, "_CACHED_BYTES", each)
+    monkeypatch.setattr(memory, "step_bytes", lambda *arguments: each)
+    monkeypatch.setattr(memory, "free_bytes", lambda device: int(2 * (fit + 0.5 + models) * each))
+    assert at_once(models) == expected
 
 
 @pytest.mark.parametrize(("fit", "expected"), [(0, 1), (1, 1), (4, 4), (12, 10), (50, 20)])

@@ -360,6 +360,21 @@ def test_without_examples_nothing_is_said_of_them(made: Path) -> None:
     assert list(made.rglob("examples*")) == []
 
 
+def test_a_figure_whose_runs_are_hardly_trained_has_no_examples(
+    outputs: Path, patched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiments = tmp_path / "experiments"
+    shutil.copytree(patched, experiments)
+    monkeypatch.setattr(experiment, "EXPERIMENTS", experiments)
+    with (experiments / f"{OWN}.yaml").open("a") as definition:
+        definition.write("examples: false\n")
+    (outputs / "a-run" / "examples.png").touch()
+    assert report.main([f"outputs={outputs}"]) == 0
+    assert "examples" not in _page(outputs / "report", OWN)
+    assert list((outputs / "report" / OWN).glob("examples*")) == []
+    assert "examples" in _page(outputs / "report", QUICK)
+
+
 def test_examples_that_cannot_be_copied_are_named(
     outputs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,9 +16,11 @@ from ivae_lab.engine.part import Part, new_state, update_of
 from ivae_lab.engine.stack import Stack
 from ivae_lab.engine.training import Compute, Training
 
-_SURELY_FIT = 8  # as many models are not worth a look at the memory
+_FEW = 8  # as many models stay together on a CPU whatever its cache holds
+# A step needs less than so many times the state: ten times it for a ConvNet and batches of 64, as much for an MLP.
+_STEP_PER_STATE = 50
 _SHARE = 0.5  # of the free memory: other processes are there too
-# What the models of one call may take together on a CPU, so that it stays in the processor's cache from step to step.
+# What many models of one call may take together on a CPU, so that it stays in the processor's cache from step to step.
 _CACHED_BYTES = 12_000_000
 
 
@@ -31,21 +33,23 @@ def models_at_once(
     """
     if compute.at_once != "auto":
         return min(compute.at_once, models), None
-    if models <= _SURELY_FIT:
+    few, own, room = models <= _FEW, state_bytes(stack), free_bytes(data.device) * _SHARE
+    if models == 1 or (few and own * models * _STEP_PER_STATE <= room):
         return models, None
-    own, step = state_bytes(stack), step_bytes(stack, data, training)
-    most = min(models, int((free_bytes(data.device) * _SHARE - own * models) / step))
-    if data.device.type == "cpu":
+    step = step_bytes(stack, data, training)  # by a trace, which takes seconds
+    most = min(models, int((room - own * models) / step))
+    if data.device.type == "cpu" and not few:
         most = min(most, _CACHED_BYTES // (own + step))
     # Parts of one size are one program: better somewhat smaller than two programs.
     return next((size for size in range(most, most // 2, -1) if models % size == 0), max(1, most)), own + step
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory that is free on a device."""
+    """Memory that is free on a device; where the system does not say, as macOS, all that there is."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    pages = "SC_AVPHYS_PAGES" if "SC_AVPHYS_PAGES" in os.sysconf_names else "SC_PHYS_PAGES"
+    return os.sysconf(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
 def state_bytes(stack: Stack) -> int:
