@@ -31,7 +31,7 @@ def models_at_once(
     """
     if compute.at_once != "auto":
         return min(compute.at_once, models), None
-    if models <= _SURELY_FIT:
+    if models <= _SURELY_FIT or not stack.parameters:
         return models, None
     own, step = state_bytes(stack), step_bytes(stack, data, training)
     most = min(models, int((free_bytes(data.device) * _SHARE - own * models) / step))

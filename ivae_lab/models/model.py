@@ -12,10 +12,25 @@ from ivae_lab.distributions import Distribution, NormalMixture, Posterior
 from ivae_lab.generator import Generator
 from ivae_lab.models.identifiability import Noise, Penalty
 from ivae_lab.nets import MLPDecoder
-from ivae_lab.types import Batch
+from ivae_lab.types import Batch, DataSpec
 
 # What is drawn of a model of images: components or values of u, latents that are moved, and the steps of a move.
 _MOST_DRAWN, _MOST_TRAVERSED, TRAVERSAL_STEPS = 20, 10, 9
+
+
+def latents_for(spec: DataSpec, latent_dim: int | None) -> int:
+    """How many latents: as asked for, or as many as the data have true sources.
+
+    Raises
+    ------
+    ValueError
+        If neither is known.
+    """
+    if latent_dim is not None:
+        return latent_dim
+    if spec.source_dim is None:
+        raise ValueError("expected latent_dim for data without known sources, got none")
+    return spec.source_dim
 
 
 def mixture_generator(prior: NormalMixture, decoder: nn.Module) -> Generator | None:

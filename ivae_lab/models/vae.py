@@ -13,7 +13,7 @@ from ivae_lab.generator import Generator
 from ivae_lab.models.auxiliary import Auxiliary
 from ivae_lab.models.identifiability import Noise, Penalty, natural_differences
 from ivae_lab.models.likelihoods import Likelihood
-from ivae_lab.models.model import Model, mixture_generator
+from ivae_lab.models.model import Model, latents_for, mixture_generator
 from ivae_lab.models.objectives import ELBO, Evidence, FourTerms
 from ivae_lab.models.pixels import Pixels
 from ivae_lab.nets import Decoder, Encoder
@@ -74,10 +74,7 @@ class VAE(Model):
         self.auxiliary = auxiliary(spec) if auxiliary is not None else None
         if self.auxiliary is not None:
             spec = replace(spec, u_dim=self.auxiliary.u_dim)
-        if latent_dim is None:
-            if spec.source_dim is None:
-                raise ValueError("expected latent_dim for data without known sources, got none")
-            latent_dim = spec.source_dim
+        latent_dim = latents_for(spec, latent_dim)
         self.latent_dim = self.noise_dim = latent_dim
         self.train_rows, self.u_dim, self.pretrain_steps = spec.train_rows, spec.u_dim, pretrain_steps
         self.register_buffer("beta", torch.tensor(float(beta)))  # a number of its own for each model of a stack
