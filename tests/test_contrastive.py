@@ -24,8 +24,8 @@ Compose = Callable[..., DictConfig]
 END = torch.tensor(1.0)
 # Sources of zero mean whose variances differ between segments, and one nonlinearity, which linear methods miss.
 DATA = ("data=tcl_khemakhem", "data.source_dim=2", "data.x_dim=2", "data.segments=10", "data.samples_per_segment=400")
-SMALL = (*DATA, "data.mixing_layers=2", "data.modulation_range=[.05,3]", "model.network.hidden=32")
-SHORT = ("trainer.steps=1500", "trainer.batch_size=256", "trainer.lr=.01", "seed=[0,1]")
+SMALL = (*DATA, "data.mixing_layers=2", "data.modulation_range=[.05,3]")
+SHORT = ("trainer.steps=800", "trainer.batch_size=256", "trainer.lr=.01", "seed=[0,1]")
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def log_odds(model: Contrastive, batch: Batch, u: torch.Tensor, powers: tuple[in
 
 @pytest.mark.usefixtures("in_doubles")
 def test_tcl_is_the_multinomial_logistic_regression_of_u(built: Any) -> None:
-    model, batch = built("model=tcl")
+    model, batch = built("model=tcl", "model.statistics=[absolute]")
     segments = len(model.regression.bias)
     every = [log_odds(model, batch, torch.full((64,), u), (0,)) for u in range(segments)]
     probabilities = torch.stack(every, 1).softmax(1).detach().numpy()
@@ -91,6 +91,10 @@ def test_latents_need_x_alone_and_there_is_no_elbo(built: Any, name: str) -> Non
 
 
 def trained(*overrides: str) -> Run:
+    return fitted("model.network.hidden=32", *overrides)
+
+
+def fitted(*overrides: str) -> Run:
     run = make_run(*SMALL, *overrides)
     advance(make_module(run))
     settle(run.stack, run.splits.train)
@@ -103,21 +107,13 @@ def scores_of(run: Run) -> list[float]:
     return [mean_correlation(mean, part.rows.z.numpy()) for mean in part.latents["mean"]]
 
 
-@pytest.mark.slow
 def test_they_find_what_linear_methods_miss() -> None:
-    """Both seeds of TCL are above linear ICA that knows u; principal components are far below."""
-    found = {}
-    for name in ("pca", "segment_ica", "tcl", "gcl"):
-        run = (
-            make_run(*(key for key in SMALL if "network" not in key), f"model={name}", "seed=0")
-            if name in ("pca", "segment_ica")
-            else make_run(*SMALL, f"model={name}", *SHORT)
-        )
-        advance(make_module(run))
-        settle(run.stack, run.splits.train)
-        found[name] = min(scores_of(run))
-    print(found)
-    assert found["tcl"] > found["pca"] + 0.1
+    """Principal components are far below them, and linear ICA that knows u is no better."""
+    linear = {name: min(scores_of(fitted(f"model={name}", "seed=0"))) for name in ("pca", "segment_ica")}
+    for name in ("tcl", "gcl"):
+        found = min(scores_of(trained(f"model={name}", *SHORT)))
+        assert found > linear["pca"] + 0.1
+        assert found > linear["segment_ica"] - 0.02
 
 
 @pytest.mark.parametrize("name", ["tcl", "gcl"])

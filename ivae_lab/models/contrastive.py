@@ -127,10 +127,11 @@ class TCL(Contrastive):
     .. math:: -\log p(u \mid x) = -r(x, u) + \log \sum_v \exp r(x, v)
 
     Hyvarinen and Morioka 2016 (https://arxiv.org/abs/1605.06336), Section 4, then linear ICA (Section 5). There the
-    hidden units are maxout units; here the network is that of the other models. There the last layer is the
-    absolute value, y = |h|, as here with `statistics: [absolute]`, for zero-mean sources. The paper's latents are the
-    linear ICA of y, which know a source up to its sign. Sources are compared with signed latents here, so the linear
-    ICA is that of h, before the absolute value.
+    hidden units are maxout units; here the network is that of the other models. The paper's features are y = |h|, with
+    h the last layer, for Laplace sources (`statistics: [absolute]`), and its latents, the linear ICA of y, know a
+    source up to its sign. Sources are compared with signed latents here, so the linear ICA is that of h. Nothing but
+    smoothness makes h, rather than |h|, follow a source: with statistics of another family than the sources' h bends
+    to make up for it (|h| in place of s^2), and may lose the sign.
     """
 
     def contrast(self, x: Tensor, u: Tensor, noise: Tensor) -> Tensor:
