@@ -46,6 +46,9 @@ PALETTE = {
     "ae": "#4D4D4D",
     "pca": "#999933",
     "fastica": "#AA7744",
+    "segment_ica": "#6699CC",
+    "tcl": "#994455",
+    "gcl": "#EE99AA",
     "chance": "#BBBBBB",
 }
 NAMES = {
@@ -65,6 +68,9 @@ NAMES = {
     "exact": "exact likelihood",
     "pca": "PCA on x",
     "fastica": "FastICA on x",
+    "segment_ica": "segment ICA on x",
+    "tcl": "TCL",
+    "gcl": "GCL",
 }
 SCORES = {"mcc_mean": "MCC of the posterior mean", "mcc_sample": "MCC of a posterior sample"}
 SEQUENTIAL = "viridis"

@@ -90,13 +90,12 @@ def _train(config: DictConfig, seeds: list[int]) -> Any:
     from ivae_lab.build import build
     from ivae_lab.engine.datamodule import DataModule
     from ivae_lab.engine.module import SeedsModule, Share
+    from ivae_lab.engine.run import plan_of
     from ivae_lab.engine.stack import Stack
-    from ivae_lab.engine.training import Plan
 
     cpu, splits, training = torch.device("cpu"), _splits(config), build(config.trainer, "trainer")
     stack = Stack(lambda: _model(config, splits.spec), seeds, cpu)
-    steps = training.total_steps(len(splits.train))
-    plan = Plan(stack.template.pretrain_steps, steps, training.chunk, training.history_points)
+    plan = plan_of(stack, training, len(splits.train))
     data = DataModule([splits], plan, training.batch_size, cpu)
     module = SeedsModule([Share(stack, splits, training.lr)], data, training, compiled=False)
     for number, chunk in enumerate(plan.chunks()):

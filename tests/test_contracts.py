@@ -17,12 +17,14 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ivae_lab.build import ConfigError, build, check
+from ivae_lab.engine.evaluate import settle
 from ivae_lab.engine.module import SeedsModule
 from ivae_lab.engine.stack import Stack
 from ivae_lab.engine.streams import generator
 from ivae_lab.exponential import ExponentialFamily
 from ivae_lab.generator import Generator, ReluNetwork
 from ivae_lab.metrics.estimate import CheckingMetric, Estimate, PairMetric
+from ivae_lab.models.contrastive import Contrastive
 from ivae_lab.models.model import Model
 from ivae_lab.pairs import read_pairs, write_pairs
 from ivae_lab.places import CONFIG
@@ -179,7 +181,15 @@ class TestConfiguration:
         assert default != released
 
 
-@pytest.fixture(scope="module", params=choices("model"))
+# These have no parameters, and what holds of a training does not apply.
+FITTED = [
+    name
+    for name in choices("model")
+    if OmegaConf.load(CONFIG / "model" / f"{name}.yaml").get("_target_", "").startswith("ivae_lab.models.linear.")
+]
+
+
+@pytest.fixture(scope="module", params=sorted({*choices("model")} - {*FITTED}))
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -270,11 +280,13 @@ class TestModels:
         assert model.encode(batch).mean.shape == model.posterior_mean(batch).shape == wide
         bound = model.bound(batch, noise)
         assert bound["mean"].shape == bound["sample"].shape == wide
+        assert model.loss(batch, noise, END)["loss"].shape == ()
+        if isinstance(model, Contrastive):  # it has no density of x
+            return
         assert bound["log_likelihood"].shape == (32,)
         for temperature in (1.0, 0.5):
             drawn = model.sample(32, batch.u, torch.Generator().manual_seed(0), temperature)
             assert drawn.shape == batch.x.shape
-        assert model.loss(batch, noise, END)["loss"].shape == ()
 
     def test_a_gradient_step_needs_no_randomness_of_its_own(
         self, name: str, tiny: Compose, splits_of: SplitsOf, model_of: ModelOf
@@ -284,6 +296,29 @@ class TestModels:
         losses = [model.loss(batch, noise, END)["loss"] for _ in range(2)]
         assert torch.equal(*losses)
         assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("name", FITTED)
+class TestFittedModels:
+    def test_takes_no_steps_and_is_fitted_when_they_would_be_over(self, name: str, tiny: Compose, train: Train) -> None:
+        module = train(tiny(f"model={name}", "model.latent_dim=3"), SEEDS)
+        stack, batch = module.stack, module.shares[0].splits.train
+        assert (module.data.plan.total, stack.parameters) == (0, {})
+        settle(stack, batch)
+        found = stack.map("bound", batch, torch.zeros(len(SEEDS), len(batch), 0))
+        assert found["mean"].shape == found["sample"].shape == (len(SEEDS), len(batch), 3)
+        assert all(value.isfinite().all() for value in found.values())
+        drawn = stack.model(0).sample(32, None, torch.Generator().manual_seed(0))
+        assert drawn.shape == (32, batch.x.shape[1])
+        shown = stack.map("examples", batch, torch.zeros(len(SEEDS), 8, 3))
+        assert shown["reconstruction"].shape == (len(SEEDS), *batch.x.shape)
+
+    def test_a_seed_among_others_is_the_seed_alone(self, name: str, tiny: Compose, train: Train) -> None:
+        together, alone = (train(tiny(f"model={name}"), seeds) for seeds in (SEEDS, SEEDS[1:2]))
+        for module in (together, alone):
+            settle(module.stack, module.shares[0].splits.train)
+        for key, value in together.stack.buffers.items():
+            assert torch.equal(value[1], alone.stack.buffers[key][0]), key
 
 
 class TestSeeds:

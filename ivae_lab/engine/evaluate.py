@@ -101,20 +101,19 @@ def principal_std(x: torch.Tensor) -> np.ndarray[Any, Any]:
 
 def posterior_means(stack: Stack, data: Batch, rows: torch.Tensor) -> torch.Tensor:
     """The posterior's mean of some rows, for every seed: (S, N, n)."""
-    device = next(iter(stack.parameters.values())).device
     blocks = torch.split(rows, _encode_rows(data))
-    return torch.cat([stack.map("posterior_mean", data[block].to(device)) for block in blocks], 1)
+    return torch.cat([stack.map("posterior_mean", data[block].to(stack.device)) for block in blocks], 1)
 
 
 def settle(stack: Stack, train: Batch) -> None:
     """Let the models of every seed take from the training data what they need of it after the training."""
     if not stack.template.settles:
         return
-    device, rows = next(iter(stack.parameters.values())).device, _encode_rows(train)
+    rows = _encode_rows(train)
     for position in range(len(stack.seeds)):
         model = stack.model(position)
         with torch.no_grad():
-            model.settle(train[start : start + rows].to(device) for start in range(0, len(train), rows))
+            model.settle(train[start : start + rows].to(stack.device) for start in range(0, len(train), rows))
         stack.replace(position, model)
 
 

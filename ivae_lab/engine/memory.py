@@ -34,7 +34,8 @@ def models_at_once(
     if compute.at_once != "auto":
         return min(compute.at_once, models), None
     few, own, room = models <= _FEW, state_bytes(stack), free_bytes(data.device) * _SHARE
-    if models == 1 or (few and own * models * _STEP_PER_STATE <= room):
+    fit = few and own * models * _STEP_PER_STATE <= room
+    if models == 1 or fit or not stack.parameters:
         return models, None
     step = step_bytes(stack, data, training)  # by a trace, which takes seconds
     most = min(models, int((room - own * models) / step))

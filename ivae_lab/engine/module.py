@@ -17,6 +17,8 @@ from ivae_lab.engine.stack import Stack
 from ivae_lab.engine.training import Chunk, Training
 from ivae_lab.types import Splits
 
+HISTORY = ["step", "epoch", "seed", *TERMS, "lr", "mcc", "l_rank", "l_condition"]
+
 
 @dataclass
 class Share:
@@ -34,7 +36,7 @@ class Share:
     noised
         seed -> the steps after which its prior's matrix L lacked rank and got noise (models/identifiability.py).
     history
-        One row per seed and recorded point.
+        One row per seed and recorded point, with the columns `HISTORY`.
     """
 
     stack: Stack

@@ -64,4 +64,4 @@ def _waits(settings: Settings) -> bool:
 
 def _places(run: Run, device: torch.device) -> int:
     """For how many models there is memory."""
-    return int(free_bytes(device) * _SHARE / state_bytes(run.stack))
+    return int(free_bytes(device) * _SHARE / max(1, state_bytes(run.stack)))

@@ -25,7 +25,7 @@ from ivae_lab.engine import folder as folders
 from ivae_lab.engine.callbacks import forget_checkpoints, load_checkpoint
 from ivae_lab.engine.evaluate import Encoded, encode, examples, settle
 from ivae_lab.engine.identifiable import check_device, shortfall
-from ivae_lab.engine.module import Share
+from ivae_lab.engine.module import HISTORY, Share
 from ivae_lab.engine.spec import to_plain
 from ivae_lab.engine.stack import Stack
 from ivae_lab.engine.training import Compute, Plan, Training
@@ -81,6 +81,12 @@ def build_model(config: DictConfig, spec: DataSpec) -> Model:
     return build(config.model, "model", spec=spec, prior=prior)  # type: ignore[no-any-return]
 
 
+def plan_of(stack: Stack, training: Training, train_rows: int) -> Plan:
+    """The optimiser steps of a run: none where there are no parameters, of models that only `settle`."""
+    steps = training.total_steps(train_rows) if stack.parameters else 0
+    return Plan(stack.template.pretrain_steps, steps, training.chunk, training.history_points)
+
+
 @dataclass
 class Run:
     """One run folder: what is to be trained for it, and what is written into it.
@@ -108,10 +114,8 @@ class Run:
         with _named("model.identifiability"):
             check_device(self.stack.template, device)
         with _named("trainer"):
-            steps = training.total_steps(len(self.splits.train))
+            self.plan = plan_of(self.stack, training, len(self.splits.train))
         self._try_metrics()
-        pretrain = self.stack.template.pretrain_steps
-        self.plan = Plan(pretrain, steps, training.chunk, training.history_points)
 
     def _try_metrics(self) -> None:
         """Score made-up latents of the right dimensions, so that an impossible metric is found before training."""
@@ -185,7 +189,7 @@ class Run:
         shown = examples(self.stack, encoded[-1].rows, image, device)
         _write_arrays(path / "examples.npz", {"seed": np.array(seeds), **shown})
         with atomic(path / "history.csv") as temporary:
-            pd.DataFrame(share.history).to_csv(temporary, index=False)
+            pd.DataFrame(share.history, columns=HISTORY).to_csv(temporary, index=False)
         rows, checks = self._score(encoded, share.diverged)
         write_results(path / "results.csv", rows)
         if checks:

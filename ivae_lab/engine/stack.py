@@ -33,7 +33,7 @@ class Stack:
     """
 
     def __init__(self, build_model: Callable[[], Model], seeds: list[int], device: torch.device) -> None:
-        self.seeds = seeds
+        self.seeds, self.device = seeds, device
         models = [_seeded(build_model, seed) for seed in seeds]
         parameters, buffers = stack_module_state(models)
         self.parameters: Parameters = {name: value.detach().to(device) for name, value in parameters.items()}

@@ -19,6 +19,21 @@ from ivae_lab.types import Batch, DataSpec
 _MOST_DRAWN, _MOST_TRAVERSED, TRAVERSAL_STEPS = 20, 10, 9
 
 
+def latents_for(spec: DataSpec, latent_dim: int | None) -> int:
+    """How many latents: as asked for, or as many as the data have true sources.
+
+    Raises
+    ------
+    ValueError
+        If neither is known.
+    """
+    if latent_dim is not None:
+        return latent_dim
+    if spec.source_dim is None:
+        raise ValueError("expected latent_dim for data without known sources, got none")
+    return spec.source_dim
+
+
 def mixture_generator(prior: NormalMixture, decoder: nn.Module) -> Generator | None:
     """A mixture and, where it is a ReLU network, a decoder as plain numbers; None of what is no density any more."""
     parts = (prior.log_weights.exp(), prior.mean, prior.covariance, *decoder.parameters())
@@ -178,7 +193,7 @@ class Model(nn.Module):
 
     @property
     def prior_has_values(self) -> bool:
-        """Whether the prior is one of finitely many, at each label u or each component: not so at columns of numbers."""
+        """Whether the prior is one of finitely many, at each label u or component; not so at columns of numbers."""
         return self.u_is_labels or not hasattr(self.prior, "labels_only")
 
     def shown_u(self, batch: Batch) -> Tensor | None:

@@ -14,7 +14,7 @@ from ivae_lab.generator import Generator
 from ivae_lab.models.auxiliary import Auxiliary
 from ivae_lab.models.identifiability import Noise, Penalty, natural_differences
 from ivae_lab.models.likelihoods import Likelihood
-from ivae_lab.models.model import Model, check_u, mixture_generator
+from ivae_lab.models.model import Model, check_u, latents_for, mixture_generator
 from ivae_lab.models.objectives import ELBO, Evidence, FourTerms
 from ivae_lab.models.pixels import Pixels
 from ivae_lab.nets import Decoder, Encoder
@@ -75,10 +75,7 @@ class VAE(Model):
         self.auxiliary = auxiliary(spec) if auxiliary is not None else None
         if self.auxiliary is not None:
             spec = replace(spec, u_dim=self.auxiliary.u_dim, u_kind="labels")
-        if latent_dim is None:
-            if spec.source_dim is None:
-                raise ValueError("expected latent_dim for data without known sources, got none")
-            latent_dim = spec.source_dim
+        latent_dim = latents_for(spec, latent_dim)
         self.latent_dim = self.noise_dim = latent_dim
         self.train_rows, self.u_dim, self.pretrain_steps = spec.train_rows, spec.u_dim, pretrain_steps
         self.u_is_labels = spec.u_kind == "labels"

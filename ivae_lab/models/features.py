@@ -1,0 +1,105 @@
+"""Models that have latents of x and no density of it: what is common to linear and contrastive methods."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ivae_lab.distributions import Normal
+from ivae_lab.models.model import Model, latents_for
+from ivae_lab.types import Batch, DataSpec
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Unmixing:
+    """What a linear method finds: z = W (x - m)."""
+
+    matrix: Array  # W, (n, d)
+    mean: Array  # m, (d,)
+    converged: bool = True  # whether iterations ended before they were told to
+
+
+class Affine(nn.Module):
+    """z = W (x - m), and back by the pseudo-inverse of W; the first n of d columns until it is fitted."""
+
+    def __init__(self, in_dim: int, out_dim: int) -> None:
+        super().__init__()
+        self.register_buffer("unmixing", torch.eye(out_dim, in_dim))
+        self.register_buffer("mixing", torch.eye(in_dim, out_dim))
+        self.register_buffer("mean", torch.zeros(in_dim))
+        self.register_buffer("converged", torch.tensor(torch.nan))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, d) to (B, n)."""
+        return (x - self.get_buffer("mean")) @ self.get_buffer("unmixing").mT
+
+    def inverse(self, z: Tensor) -> Tensor:
+        """(B, n) to (B, d): the x of least length from the mean that has these z."""
+        return self.get_buffer("mean") + z @ self.get_buffer("mixing").mT
+
+    def fit(self, method: Callable[[Array], Unmixing], rows: Tensor) -> None:
+        """Take what a method finds in the rows, (N, d), in double precision; of rows that are not finite: NaN."""
+        x = rows.double().cpu().numpy()
+        n, d = self.get_buffer("unmixing").shape
+        known = bool(np.isfinite(x).all())
+        found = method(x) if known else Unmixing(np.full((n, d), np.nan), np.full(d, np.nan), converged=False)
+        values = {
+            "unmixing": found.matrix,
+            "mixing": np.linalg.pinv(found.matrix) if known else found.matrix.T,
+            "mean": found.mean,
+            "converged": np.array(float(found.converged)),
+        }
+        for name, value in values.items():
+            self.get_buffer(name).copy_(torch.from_numpy(value))
+
+
+class Features(Model):
+    """z = h(x): the posterior is a point, as of an autoencoder, and there is no ELBO.
+
+    Parameters
+    ----------
+    spec
+        The data it is for.
+    prior
+        (latent_dim, u_dim) to a module of the group `prior`: the standard normal, since no other would be heeded.
+    latent_dim
+        n; None takes the number of true sources.
+
+    Raises
+    ------
+    ValueError
+        For images, for another prior, and where n is neither given nor known.
+    """
+
+    noise_dim = 0
+
+    def __init__(self, spec: DataSpec, prior: Callable[[int, int], nn.Module], latent_dim: int | None) -> None:
+        super().__init__()
+        if spec.image is not None:
+            raise ValueError("expected real-valued observations for a model without a decoder of images, got images")
+        self.latent_dim = latents_for(spec, latent_dim)
+        self.prior = prior(self.latent_dim, spec.u_dim)
+        if type(self.prior).__name__ != "StandardNormal":
+            kind = type(self.prior).__name__
+            raise ValueError(f"expected prior=normal for a model that has no density of x, got {kind}")
+
+    def features(self, x: Tensor) -> Tensor:
+        """h(x): (B, d) to (B, n)."""
+        raise NotImplementedError
+
+    def encode(self, batch: Batch) -> Normal:
+        """The features as means, of variance 0."""
+        z = self.features(batch.x)
+        return Normal(z, torch.full_like(z, -torch.inf))
+
+    def bound(self, batch: Batch, noise: Tensor) -> dict[str, Tensor]:
+        """The features, as mean and as sample."""
+        z = self.features(batch.x)
+        return {"mean": z, "sample": z}
