@@ -168,3 +168,14 @@ def test_data_without_u_are_refused(name: str, tiny: Compose, splits_of: Any, mo
     config = tiny(f"model={name}")
     with pytest.raises(ConfigError, match="expected data with an auxiliary variable u for contrastive learning"):
         model_of(config, replace(splits_of(config).spec, u_dim=0))
+
+
+def test_columns_of_numbers_are_for_gcl(tiny: Compose, splits_of: Any, model_of: Any) -> None:
+    config = tiny("model=tcl")
+    columns = replace(splits_of(config).spec, u_kind="columns", u_dim=2)
+    for name in ("tcl", "segment_ica"):
+        with pytest.raises(ConfigError, match=r"expected u as labels for a \w+, got 2 columns .* \(model=gcl"):
+            model_of(tiny(f"model={name}"), columns)
+    model, rows = model_of(tiny("model=gcl"), columns), splits_of(config).train[:16]
+    loss = model.loss(replace(rows, u=torch.randn(16, 2)), torch.randn(16, 1), END)["loss"]
+    assert loss.isfinite()

@@ -134,6 +134,8 @@ class TCL(Contrastive):
     to make up for it (|h| in place of s^2), and may lose the sign.
     """
 
+    labels_only = True
+
     def contrast(self, x: Tensor, u: Tensor, noise: Tensor) -> Tensor:
         """Cross-entropy of u."""
         return nn.functional.cross_entropy(self._logits(x), u)
@@ -155,7 +157,8 @@ class GCL(Contrastive):
 
     with :math:`R(x, u) = r(x, u) + a(x)`, whose best value is :math:`\log p(x \mid u) - \log p(x)`
     (Hyvarinen, Sasaki and Turner 2019, https://arxiv.org/abs/1805.08651: Equations 7 to 9, and Theorem 3 for a sum of
-    this form). The network gives a(x) beside the features. u* is u, permuted within the batch.
+    this form). The network gives a(x) beside the features. u* is u, permuted within the batch. Where u is columns of
+    numbers, lambda and b are linear in them.
     """
 
     extra = 1  # a(x)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ivae_lab.distributions import Normal
-from ivae_lab.models.model import Model, latents_for
+from ivae_lab.models.model import Model, check_u, latents_for
 from ivae_lab.types import Batch, DataSpec
 
 Array = NDArray[np.float64]
@@ -84,6 +84,8 @@ class Features(Model):
         super().__init__()
         if spec.image is not None:
             raise ValueError("expected real-valued observations for a model without a decoder of images, got images")
+        check_u(self, spec)
+        self.u_dim, self.u_is_labels = spec.u_dim, spec.u_kind == "labels"
         self.latent_dim = latents_for(spec, latent_dim)
         self.prior = prior(self.latent_dim, spec.u_dim)
         if type(self.prior).__name__ != "StandardNormal":

@@ -146,8 +146,10 @@ class SegmentComponents(Linear):
     Raises
     ------
     ValueError
-        As `Linear`, and for data without u.
+        As `Linear`, for data without u, and where u is columns of numbers.
     """
+
+    labels_only = True
 
     def __init__(
         self,

@@ -44,13 +44,12 @@ def mixture_generator(prior: NormalMixture, decoder: nn.Module) -> Generator | N
     return Generator(weights / weights.sum(), means, covariances, network)
 
 
-def check_u(prior: nn.Module, spec: DataSpec) -> None:
-    """Refuse a prior that has parameters for each value of u where u is columns of numbers."""
-    if spec.u_kind == "columns" and getattr(prior, "labels_only", False):
-        raise ValueError(
-            f"expected u as labels for a {type(prior).__name__}, got {spec.u_dim} columns of numbers "
-            "(prior=conditional takes them; data.u_kind=labels makes one label of each value)"
-        )
+def check_u(module: nn.Module, spec: DataSpec) -> None:
+    """Refuse a prior or a model that has parameters for each value of u where u is columns of numbers."""
+    if spec.u_kind == "columns" and getattr(module, "labels_only", False):
+        hint = "model=gcl takes them" if isinstance(module, Model) else "prior=conditional takes them"
+        kind = type(module).__name__
+        raise ValueError(f"expected u as labels for a {kind}, got {spec.u_dim} columns of numbers ({hint})")
 
 
 class Model(nn.Module):
