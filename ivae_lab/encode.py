@@ -6,7 +6,9 @@ run        a run folder, finished
 data.path  rows as the run's data were before any preprocessing, which is done here as it was fitted there: an .npz
            with x (N, d), an x.npy, a .parquet or a .csv with a column for each of the d. Where the encoder sees u, its
            labels are the array u (beside an x.npy: u.npy) or the column u. Row ids are the array or column index, else
-           the rows' numbers. All but .npz are read block by block: they may be larger than memory
+           the rows' numbers. All but .npz are read block by block: they may be larger than memory. Of a run of
+           data=file columns have the names that they had there; of one with data.window=w, rows are taken as one
+           stretch of time, whose first and last w are left out
 out        a .parquet (default: <name of the data>-latents.parquet here), written block by block; or an .npz, for what
            fits in memory, which `python -m ivae_lab.score` reads too
 seed       which model of a run with several
@@ -21,9 +23,11 @@ Exit codes: 0 encoded, 2 bad input, 130 interrupted.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from ivae_lab.arguments import done, pairs, whole, wrong_input
 from ivae_lab.blocks import Table, numbers, open_table
@@ -34,6 +38,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from ivae_lab.engine.trained import Trained
+    from ivae_lab.recipe import Floats, Recipe
 
 KEYS = ("run", "data.path", "out", "seed")
 
@@ -51,28 +56,62 @@ def encoded(trained: Trained, table: Table, rows: int | None = None) -> Iterator
     ValueError
         For columns, values or labels that the model can't take: one line.
     """
-    columns = trained.recipe.columns(table.names)
-    if len(columns) != trained.spec.x_dim or set(columns) - set(table.names):
-        expected = trained.recipe.x_columns or "as in training"
-        raise ValueError(
-            f"expected {trained.spec.x_dim} columns of x in {table.path}, {expected}, "
-            f"got {len(columns)}: {listed(columns)}"
-        )
-    beside = ["u"] if trained.model.encoder_sees_u else []
-    if beside and "u" not in table.names:
-        raise ValueError(f"expected u in {table.path}, which this model's encoder sees, got {listed(table.names)}")
-    beside += [name for name in ("index",) if name in table.names and name not in columns]
+    columns, of_u = trained.recipe.columns(table.names), _u_columns(trained)
+    _check_columns(trained, table, columns, of_u)
+    beside = [*of_u, *(name for name in ("index",) if name in table.names and name not in columns)]
     size = rows or block_rows(len(columns))
-    for number, frame in enumerate(table.blocks([*columns, *beside], size)):
-        yield _latents(trained, frame, columns, number)
+    blocks = table.blocks([*dict.fromkeys([*columns, *beside])], size)
+    for number, frame in enumerate(_overlapping(blocks, trained.recipe.window)):
+        yield _latents(trained, frame, columns, of_u, number)
 
 
-def _latents(trained: Trained, frame: pd.DataFrame, columns: list[str], number: int) -> Block:
-    u = frame["u"].to_numpy() if trained.model.encoder_sees_u else None
-    found = trained.encode(trained.batch(numbers(frame[columns]), u), number)
+def _u_columns(trained: Trained) -> list[str]:
+    """Those of u, where the encoder sees it."""
+    return (trained.recipe.u_columns or ["u"]) if trained.model.encoder_sees_u else []
+
+
+def _check_columns(trained: Trained, table: Table, columns: list[str], of_u: list[str]) -> None:
+    known = trained.recipe.x_columns
+    if set(columns) - set(table.names) or (known is None and len(columns) != trained.spec.x_dim):
+        expected = f"the columns {listed(known)}" if known else f"{trained.spec.x_dim} columns of x, as in training,"
+        raise ValueError(f"expected {expected} in {table.path}, got {len(columns)}: {listed(table.names)}")
+    if absent := [name for name in of_u if name not in table.names]:
+        raise ValueError(
+            f"expected {absent[0]} in {table.path}, which this model's encoder sees, got {listed(table.names)}"
+        )
+
+
+def _overlapping(frames: Iterable[pd.DataFrame], window: int) -> Iterator[pd.DataFrame]:
+    """Blocks that begin with the last 2 w rows of the one before, so that each row of theirs has its neighbours."""
+    if not window:
+        yield from frames
+        return
+    import pandas as pd
+
+    before: list[pd.DataFrame] = []
+    for frame in frames:
+        joined = pd.concat([*before, frame])
+        if len(joined) > 2 * window:
+            yield joined
+        before = [joined.iloc[-2 * window :]]
+
+
+def _latents(trained: Trained, frame: pd.DataFrame, columns: list[str], of_u: list[str], number: int) -> Block:
+    recipe, middle = trained.recipe, slice(trained.recipe.window, len(frame) - trained.recipe.window)
+    table = numbers(frame[columns]) if recipe.fill is None and recipe.codes is None else _fitted(recipe, frame[columns])
+    x = recipe.windows(table, np.arange(len(frame))[middle])
+    u = frame[of_u].to_numpy()[middle] if of_u else None
+    found = trained.encode(trained.batch(x, u[:, 0] if u is not None and len(of_u) == 1 else u), number)
     index = frame["index"] if "index" in frame and "index" not in columns else frame.index
     named = {"p" if name == "probabilities" else name: values for name, values in found.items()}
-    return {"index": index.to_numpy(), **named}
+    return {"index": index.to_numpy()[middle], **named}
+
+
+def _fitted(recipe: Recipe, frame: pd.DataFrame) -> Floats:
+    """Codes as one-hot columns, or numbers with what stands for missing ones."""
+    import pandas as pd
+
+    return numbers(pd.DataFrame(recipe.numbers([frame[name].to_numpy() for name in frame]), index=frame.index))
 
 
 def _run(arguments: Sequence[str]) -> None:

@@ -4,8 +4,9 @@
 
 run         a run folder, finished
 rows        how many: z from the prior, then x from p(x given z)
-u           the label of all rows, for a model whose prior is one given u; without it all labels in turn. A prior that
-            is told no u, such as a mixture, is drawn from as it is
+u           the label of all rows, for a model whose prior is one given u; without it all labels in turn. Where u is
+            columns of numbers a value for each, such as u=0.3 or u=0.3,day. A prior that is told no u, such as a
+            mixture, is drawn from as it is
 draw        another number draws other rows
 traversals  in place of draws: each latent moves by up to 2.5 standard deviations of the prior to either side of its
             mean while the others stay at theirs, and x is what is expected there. At the label u=, of a mixture at its
@@ -29,12 +30,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ivae_lab.arguments import BadInputError, done, one_of, pairs, whole, wrong_input
-from ivae_lab.columns import listed
+from ivae_lab.columns import Number, OneHot, listed
 from ivae_lab.streamed import Block, block_rows, out_path, stream
 
 if TYPE_CHECKING:
     from ivae_lab.engine.trained import Trained
 
+Array = np.ndarray[Any, Any]
 KEYS = ("run", "rows", "u", "draw", "traversals", "seed", "out")
 REACH = 2.5  # standard deviations that a traversal reaches to either side
 
@@ -52,12 +54,12 @@ def sampled(trained: Trained, rows: int, u: Any = None, draw: int = 0) -> Iterat
     ValueError
         If u is none of the training's labels, or the prior is told no u.
     """
-    codes = _codes(trained, u)
+    codes, named = _codes(trained, u)
     size = block_rows(trained.spec.x_dim)
     for number, start in enumerate(range(0, rows, size)):
         places = np.arange(start, min(start + size, rows))
         of_rows = None if codes is None else codes[places % len(codes)]
-        block = {} if of_rows is None else {"u": np.array(trained.labels)[of_rows]}
+        block = {name: values[places % len(values)] for name, values in named.items()}
         yield block | {"x": trained.sample(len(places), of_rows, (draw, number))}
 
 
@@ -71,7 +73,7 @@ def traversed(trained: Trained, u: Any = None) -> Block:
     """
     from ivae_lab.models.model import TRAVERSAL_STEPS
 
-    codes = _codes(trained, u)
+    codes, _ = _codes(trained, u)
     if codes is not None and len(codes) > 1:
         raise ValueError(f"expected u= for traversals, one of {listed(trained.labels)}, got none")
     mean, std = trained.prior_at(codes)  # (n,)
@@ -83,13 +85,37 @@ def traversed(trained: Trained, u: Any = None) -> Block:
     return {"latent": np.repeat(np.arange(len(mean)), TRAVERSAL_STEPS), "z": z, "x": trained.decode(z)}
 
 
-def _codes(trained: Trained, u: Any) -> np.ndarray[Any, Any] | None:
-    """The places of the labels that rows take in turn; None where the prior is told none."""
+def _codes(trained: Trained, u: Any) -> tuple[Array | None, Block]:
+    """The u that rows take in turn, as the model takes it and as it is called; None where the prior is told none."""
     if not trained.prior_needs_u:
         if u is not None:
             raise ValueError(f"expected no u=, as this model's prior is told none, got {u}")
-        return None
-    return np.arange(trained.u_dim) if u is None else trained.codes([_label(trained.labels, u)]).numpy()
+        return None, {}
+    if trained.spec.u_kind == "columns":
+        values = _values(trained, u)
+        return trained.u([[*values.values()]]).numpy(), {name: np.array([value]) for name, value in values.items()}
+    codes = np.arange(trained.u_dim) if u is None else trained.codes([_label(trained.labels, u)]).numpy()
+    return codes, {"u": np.array(trained.labels)[codes]}
+
+
+def _values(trained: Trained, u: Any) -> dict[str, Any]:
+    """The value of each column of u, as they are written on a command line, with a comma between."""
+    recipe = trained.recipe
+    names = recipe.u_columns or [f"u_{i}" for i in range(trained.spec.u_dim)]
+    given = [] if u is None else str(u).split(",")
+    if len(given) != len(names):
+        raise ValueError(f"expected u= with a value for each of {listed(names)}, got {u or 'none'}")
+    kinds = recipe.u if isinstance(recipe.u, list) else [None] * len(names)
+    return {name: _value(kind, text) for name, kind, text in zip(names, kinds, given, strict=True)}
+
+
+def _value(kind: Number | OneHot | None, text: str) -> Any:
+    if isinstance(kind, OneHot):
+        return _label(kind.labels.values, text)
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"expected a number in u=, got {text}") from None
 
 
 def _label(labels: list[Any], u: Any) -> Any:

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ivae_lab.blocks import one_line
 from ivae_lab.build import ConfigError
-from ivae_lab.columns import listed
+from ivae_lab.columns import Labels, listed
 from ivae_lab.distributions import Facets, NormalMixture
 from ivae_lab.engine.callbacks import load_checkpoint
 from ivae_lab.engine.run import SETTLED, build_model
@@ -84,6 +84,8 @@ class Trained:
         ValueError
             For one that is none of the training's.
         """
+        if isinstance(self.recipe.u, Labels) and self.recipe.u.other:
+            return torch.from_numpy(self.recipe.u(np.asarray(u)))
         codes = pd.Index(self.labels).get_indexer(pd.Index(u))
         if (codes < 0).any():
             unknown = np.asarray(u)[codes < 0][0]
@@ -91,7 +93,7 @@ class Trained:
         return torch.from_numpy(codes.astype(np.int64))
 
     def batch(self, x: Array, u: Sequence[Any] | Array | None = None) -> Batch:
-        """Rows (N, d) and labels (N,), as the model takes them.
+        """Rows (N, d), of codes their one-hot columns, and u, (N,) or (N, k), as the model takes them.
 
         Raises
         ------
@@ -101,7 +103,24 @@ class Trained:
         if x.shape[1] != self.spec.x_dim:
             raise ValueError(f"expected {self.spec.x_dim} columns of x, as in training, got {x.shape[1]}")
         seen = _bytes(x) if self.spec.image is not None else torch.from_numpy(self.recipe.apply(x)).to(self.dtype)
-        return Batch(seen, None if u is None else self.codes(u), None, torch.arange(len(x)))
+        return Batch(seen, None if u is None else self.u(u), None, torch.arange(len(x)))
+
+    def u(self, u: Sequence[Any] | Array) -> Tensor:
+        """Labels (N,) to their places, or columns (N,) or (N, k) of a table to numbers (N, k').
+
+        Raises
+        ------
+        ValueError
+            For a value that is none of the training's.
+        """
+        if self.spec.u_kind == "labels":
+            return self.codes(u)
+        columns = np.asarray(u, dtype=object).reshape(len(u), -1)
+        if columns.shape[1] != len(self.recipe.u_columns or [*range(self.spec.u_dim)]):
+            expected = listed(self.recipe.u_columns or [f"{self.spec.u_dim} columns"])
+            raise ValueError(f"expected u of the columns {expected}, got {columns.shape[1]}")
+        found = columns if self.recipe.u is None else self.recipe.apply_u([*columns.T])
+        return torch.from_numpy(np.asarray(found, np.float32)).to(self.dtype)
 
     @property
     def dtype(self) -> torch.dtype:
