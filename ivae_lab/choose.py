@@ -39,7 +39,7 @@ from ivae_lab.aggregate import AGREEMENT, LEADING, collect, run_folders, table
 from ivae_lab.arguments import BadInputError, done, written
 from ivae_lab.columns import listed
 from ivae_lab.plots import STYLE, save
-from ivae_lab.recipe import Recipe
+from ivae_lab.scores import log_volume
 from ivae_lab.tables import show
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ def _run(arguments: Sequence[str]) -> None:
             f"expected runs that differ in {key} and seeds only, got {listed(others)} too: {others[0]}= takes those of "
             f"one value, of {values}"
         )
-    volumes = {name: _volume(base / name) for name in rows["folder"].unique()}
+    volumes = {name: log_volume(base / name) for name in rows["folder"].unique()}
     choice = choose(rows.assign(volume=rows["folder"].map(volumes).astype(float)), pairs, key)
     _write(choice, out)
     _say(choice, out)
@@ -193,14 +193,6 @@ def _check_key(rows: pd.DataFrame, key: str) -> None:
         raise BadInputError(
             f"{key}: expected key=, outputs=, out= or a key of the runs' configuration, got another{hint}"
         )
-
-
-def _volume(folder: Path) -> float:
-    """What the log-density of a row lacks to that of the row as it came, in nats."""
-    try:
-        return Recipe.from_json((folder / "recipe.json").read_text()).log_volume
-    except FileNotFoundError:  # of an earlier version
-        return 0.0
 
 
 def _write(choice: Choice, out: Path) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from ivae_lab.recipe import Recipe
 from ivae_lab.results import FINISHED, read_results
 
 # Name of a score -> what picks its rows; results.csv has every other variant.
@@ -52,6 +54,25 @@ def per_seed(folder: Path) -> pd.DataFrame:
     chance = chosen["mcc_mean"].set_index("seed")["chance"] if "mcc_mean" in chosen else float("nan")
     points = rows.groupby("seed")["points"].max()
     return table.assign(chance=chance, split=split, points=points, state=states)
+
+
+def held_out_elbo(folder: Path) -> float:
+    """The ELBO of a run's validation rows, of the test rows where there are none, in nats per row as it came.
+
+    The mean over seeds with a finite one; NaN where there is none.
+    """
+    rows = _pick(read_results(folder), HEADLINES["elbo"])
+    split = next((name for name in ("valid", "test") if (rows["split"] == name).any()), None)
+    values = rows.loc[(rows["split"] == split) & np.isfinite(rows["value"]), "value"]
+    return float(values.mean()) + log_volume(folder)
+
+
+def log_volume(folder: Path) -> float:
+    """What the log-density of a row, as a run's model sees it, lacks to that of the row as it came, in nats."""
+    try:
+        return Recipe.from_json((folder / "recipe.json").read_text()).log_volume
+    except FileNotFoundError:  # of an earlier version
+        return 0.0
 
 
 def _pick(rows: pd.DataFrame, where: dict[str, Any]) -> pd.DataFrame:

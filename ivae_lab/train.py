@@ -21,16 +21,17 @@ _INTERRUPTED = "ivae_lab.train: interrupted before the run began"
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIG), config_name="config")
-def main(config: DictConfig) -> None:
-    """Do one run of the composed configuration."""
+def main(config: DictConfig) -> float | None:
+    """Do one run of the composed configuration; its held-out ELBO, for a sweeper that searches for the best."""
     before = signal.signal(signal.SIGINT, _leave)
-    from ivae_lab.engine.job import do
+    from ivae_lab.engine.job import do, objective
 
     signal.signal(signal.SIGINT, before)
     code = do(config)
     sweep.exit_codes.append(code)
     if code > 128:  # told to stop: a sweep does not go on either
         sys.exit(code)
+    return objective(config)
 
 
 def _leave(number: int, frame: FrameType | None) -> None:

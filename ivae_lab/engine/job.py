@@ -26,6 +26,7 @@ from ivae_lab.engine.planner import together
 from ivae_lab.engine.run import Run, Settings, prepare
 from ivae_lab.identity import NUMBERS, run_digest
 from ivae_lab.results import is_finished, read_status
+from ivae_lab.scores import held_out_elbo
 
 OK, FAILED, BAD_INPUT = 0, 1, 2
 _SETTINGS = ("seed", "outputs", "force", "logger", "show", "compute")
@@ -54,6 +55,21 @@ def do(config: DictConfig) -> int:
         # Not foreseen, so the traceback is what helps; the run folder's status.json says `failed`.
         traceback.print_exc()
         return FAILED
+
+
+def objective(config: DictConfig) -> float | None:
+    """What Optuna's sweeper is told of a run: its ELBO of validation (or test) rows, mean over seeds.
+
+    In nats per row of the data as they came, so that runs whose preprocessing differs compare. None for other
+    sweepers, NaN, which Optuna takes for a trial that failed, where there is none.
+    """
+    if "optuna" not in HydraConfig.get().sweeper.get("_target_", ""):
+        return None
+    try:
+        folder = read_settings(config, dict(HydraConfig.get().runtime.choices)).folder
+        return held_out_elbo(folder) if is_finished(folder) else float("nan")
+    except (ConfigError, OmegaConfBaseException):  # said already
+        return float("nan")
 
 
 def _do(config: DictConfig, console: Console) -> int:

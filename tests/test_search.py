@@ -1,0 +1,38 @@
+"""Optuna's sweeper through the real command: what it is told, and that the same command continues."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ivae_lab.results import read_results
+from ivae_lab.scores import held_out_elbo
+from tests.commands import command
+from tests.own import own_file
+
+SEARCH = ("-m", "hydra/sweeper=search", "model.latent_dim=range(1,4)", "trainer.lr=tag(log,interval(.001,.1))")
+OWN = ("data=file", f"data.path={own_file()}", "model=vae", "trainer.steps=20", "trainer.batch_size=16", "show=false")
+SMALL = ("seed=[0,1]", "data.block_rows=8", "compute.threads=1")
+
+
+@pytest.mark.slow
+def test_a_search_maximises_the_held_out_elbo_and_goes_on(tmp_path: Path) -> None:
+    first = command(*SEARCH, *OWN, *SMALL, "hydra.sweeper.n_trials=2", cwd=tmp_path)
+    assert first.code == 0, first.err
+    longer = command(*SEARCH, *OWN, *SMALL, "hydra.sweeper.n_trials=3", cwd=tmp_path)
+    assert longer.code == 0, longer.err
+    assert longer.out.count("already finished") == 2
+    folders = [path.parent for path in (tmp_path / "outputs").glob("*/results.csv")]
+    assert len(folders) == 3
+    found = yaml.safe_load((tmp_path / "outputs" / "optimization_results.yaml").read_text())
+    assert found["best_value"] == pytest.approx(max(map(held_out_elbo, folders)))
+    best = max(folders, key=held_out_elbo)
+    assert (
+        yaml.safe_load((best / "config.yaml").read_text())["model"]["latent_dim"]
+        == found["best_params"]["model.latent_dim"]
+    )
+    rows = read_results(best)
+    held_out = rows[(rows["metric"] == "elbo") & (rows["split"] == "valid")]["value"]
+    assert held_out_elbo(best) == pytest.approx(held_out.mean())  # nothing was preprocessed
