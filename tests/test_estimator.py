@@ -1,4 +1,4 @@
-"""`from ivae_lab import fit`: scikit-learn's own checks, pipelines, labels of any kind, and the training of the command."""
+"""`from ivae_lab import fit`: scikit-learn's own checks, pipelines, labels of any kind, the training of the command."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class TestLabels:
 def test_wrong_configurations_are_one_line() -> None:
     with pytest.raises(ValueError, match=r"expected a configuration of model=nonsense.*[^\n]+"):
         IVAE(model="nonsense").fit(X, U)
-    with pytest.raises(ValueError, match="expected a configuration of .*no_such"):
+    with pytest.raises(ValueError, match=r"expected a configuration of .*no_such"):
         IVAE(overrides=["model.no_such=1"]).fit(X, U)
 
 
