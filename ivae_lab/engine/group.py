@@ -18,6 +18,7 @@ from rich.console import Console
 from ivae_lab.engine import folder as folders
 from ivae_lab.engine.callbacks import Checkpoints, History, ProgressBar, StopOnSignal
 from ivae_lab.engine.datamodule import DataModule
+from ivae_lab.engine.evaluate import settle
 from ivae_lab.engine.memory import models_at_once
 from ivae_lab.engine.module import SeedsModule, Share
 from ivae_lab.engine.run import Run, State
@@ -122,6 +123,15 @@ def prepared(runs: list[Run], compiled: bool) -> SeedsModule:
     models = sum(len(share.stack.seeds) for share in shares)
     at_once, bytes_each = models_at_once(first.stack, data, training, models, compute)
     return SeedsModule(shares, data, training, compiled, at_once, bytes_each)
+
+
+def train_here(run: Run) -> Share:
+    """Train one run to its end without a folder, loggers and signals: nothing is left but its models."""
+    module = prepared([run], run.settings.compute.compiles(run.plan.total, run.stack.weights))
+    for number, chunk in enumerate(module.data.plan.chunks()):
+        module.training_step(chunk, number)
+    settle(run.stack, run.splits.train)
+    return module.shares[0]
 
 
 def _fit(runs: list[Run], module: SeedsModule, checkpoints: Checkpoints, console: Console) -> None:

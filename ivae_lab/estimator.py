@@ -1,0 +1,268 @@
+"""Models as scikit-learn estimators: `from ivae_lab import fit`, or `IVAE(...)` in a pipeline.
+
+>>> from ivae_lab import fit
+>>> ivae = fit(x, u, latent_dim=2)  # doctest: +SKIP
+>>> z = ivae.transform(x)  # doctest: +SKIP
+
+The configuration is composed of the groups of `conf/` and trained by `engine/`, as the command does it, in this process
+and without a run folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from numpy.typing import ArrayLike, NDArray
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils import Tags
+from sklearn.utils.validation import check_array, check_is_fitted, validate_data
+
+from ivae_lab.blocks import one_line
+from ivae_lab.build import build
+from ivae_lab.data.tcl import fit_preprocess
+from ivae_lab.engine.group import train_here
+from ivae_lab.engine.job import read_settings
+from ivae_lab.engine.run import Run
+from ivae_lab.engine.trained import Trained, evaluated
+from ivae_lab.identity import digest
+from ivae_lab.places import CONFIG
+from ivae_lab.recipe import Recipe
+from ivae_lab.sample import sampled
+from ivae_lab.types import Batch, DataSpec, Splits
+
+Floats = NDArray[np.floating[Any]]
+_DTYPES = ["float64", "float32"]
+
+
+def fit(x: ArrayLike, u: ArrayLike | None = None, model: str = "ivae", **options: Any) -> IVAE:
+    """Train one model on rows x (N, d), with labels u (N,) where its prior or its encoder is told them.
+
+    Parameters
+    ----------
+    x, u
+        Numbers, and labels of one kind.
+    model
+        A choice of the group `model` that is not for images, such as `ivae`, `vade`, `vae` or `gin`.
+    options
+        Of `IVAE`.
+    """
+    return IVAE(model=model, **options).fit(x, u)
+
+
+class IVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """A model of x, one seed of it: `fit` with x and u, `transform` to the posterior's means and back.
+
+    scikit-learn calls u the target y. u is needed where the prior is one given u (`model=ivae`), and not where it is a
+    mixture (`vade`) or normal (`vae`). Its labels may be numbers or text, counted in sorted order. What is inferred
+    after the training is computed in double precision.
+
+    Parameters
+    ----------
+    latent_dim
+        n; None: as many as x has columns.
+    model
+        A choice of the group `model`; it brings its prior, trainer and preprocessing.
+    steps
+        Of the optimiser; None: the trainer's.
+    seed
+        Of initial weights, shuffling and noise.
+    overrides
+        Further ones, as on the command line: ["prior=normal", "trainer.lr=0.01"].
+
+    Attributes
+    ----------
+    trained_
+        The model with its preprocessing.
+    labels_
+        Those of u, in sorted order; empty without u.
+    latent_dim_
+        n.
+    """
+
+    def __init__(
+        self,
+        latent_dim: int | None = None,
+        *,
+        model: str = "ivae",
+        steps: int | None = None,
+        seed: int = 0,
+        overrides: Sequence[str] = (),
+    ) -> None:
+        self.latent_dim, self.model, self.steps = latent_dim, model, steps
+        self.seed, self.overrides = seed, overrides
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = _needs_u(self.model, tuple(self.overrides))
+        tags.transformer_tags.preserves_dtype = _DTYPES
+        return tags
+
+    def fit(self, X: ArrayLike, y: ArrayLike | None = None) -> IVAE:  # noqa: N803
+        """Train on rows X (N, d), with labels y (N,), which are u.
+
+        Raises
+        ------
+        ValueError
+            For wrong rows or labels, or a configuration that cannot be built.
+        RuntimeError
+            If the training diverged.
+        """
+        x = validate_data(self, X, dtype=_DTYPES, ensure_min_samples=2)
+        codes = self._read_labels(X, y)
+        config = self._config(*x.shape)
+        splits = _splits(x, codes, config, self.labels_)
+        settings = read_settings(config, {"data": "rows", "model": self.model})
+        with _deterministic():
+            run = Run(settings, Console(quiet=True), {digest(settings.plain()["data"]): splits})
+            diverged = train_here(run).diverged
+        if diverged:
+            raise RuntimeError(f"expected a training that converges, got one not finite by step {diverged[self.seed]}")
+        model = evaluated(run.stack.model(0)).double()
+        self.trained_ = Trained(model, splits.spec, splits.recipe, self.seed)
+        self.latent_dim_ = model.latent_dim
+        return self
+
+    def _read_labels(self, X: ArrayLike, y: ArrayLike | None) -> NDArray[np.int64] | None:  # noqa: N803
+        """Places of the labels among all, (N,); notes which there are."""
+        if y is None and not _needs_u(self.model, tuple(self.overrides)):
+            self.labels_: NDArray[Any] = np.array([])
+            return None
+        _, labels = validate_data(self, X, y, reset=False, dtype=_DTYPES)
+        self.labels_, codes = np.unique(labels, return_inverse=True)
+        return codes.astype(np.int64)
+
+    def _config(self, rows: int, columns: int) -> DictConfig:
+        given = [f"model={self.model}", f"seed={self.seed}", *self.overrides]
+        if self.latent_dim is not None:
+            given.append(f"model.latent_dim={self.latent_dim}")
+        if self.steps is not None:
+            given += [f"trainer.steps={self.steps}", "trainer.epochs=null"]
+        config = _composed(tuple(given))
+        if config.model.get("latent_dim", columns) is None:
+            config.model.latent_dim = columns
+        config.trainer.batch_size = min(config.trainer.batch_size, rows)
+        preprocess = config.data.get("preprocess", "none")
+        config.data, config.metric = {"seed": 0, "preprocess": preprocess}, {}
+        return config
+
+    def transform(self, X: ArrayLike, u: ArrayLike | None = None) -> Floats:  # noqa: N803
+        """The posterior's means, (N, n); u is read where the encoder sees it.
+
+        Raises
+        ------
+        ValueError
+            For wrong rows, a label that was not there in the training, or no u where the encoder sees it.
+        """
+        check_is_fitted(self)
+        x = validate_data(self, X, reset=False, dtype=_DTYPES)
+        sees_u = self.trained_.model.encoder_sees_u
+        if sees_u and u is None:
+            raise ValueError(f"expected u for the encoder of model={self.model}, which sees it, got none")
+        mean = self.trained_.encode(self.trained_.batch(x, np.asarray(u) if sees_u else None))["mean"]
+        return mean.astype(x.dtype)
+
+    def fit_transform(self, X: ArrayLike, y: ArrayLike | None = None) -> Floats:  # noqa: N803
+        """`fit`, then `transform`, of the same rows and labels."""
+        return self.fit(X, y).transform(X, y)
+
+    def inverse_transform(self, X: ArrayLike) -> Floats:  # noqa: N803
+        """The x expected given latents: (N, n) to (N, d)."""
+        check_is_fitted(self)
+        z = check_array(X, dtype=_DTYPES)
+        if z.shape[1] != self.latent_dim_:
+            raise ValueError(f"expected {self.latent_dim_} latents, got {z.shape[1]}")
+        return self.trained_.decode(z).astype(z.dtype)
+
+    def sample(self, rows: int = 1, u: Any = None, draw: int = 0) -> NDArray[np.float64]:
+        """New x (rows, d): at the label u; without one at all labels in turn, or from a prior that is told none.
+
+        Another number `draw` draws other rows.
+        """
+        check_is_fitted(self)
+        blocks = sampled(self.trained_, rows, u, draw)
+        return np.concatenate([block["x"] for block in blocks]).astype(np.float64)
+
+    def score(self, X: ArrayLike, y: ArrayLike | None = None) -> float:  # noqa: N803
+        """The ELBO of rows, held out or not: nats per row, mean, a bound of the log-density of X as it is given.
+
+        One posterior sample per row, the same in every call. The labels y are u, and read where the model needs them.
+        """
+        check_is_fitted(self)
+        x, trained = validate_data(self, X, reset=False, dtype=_DTYPES), self.trained_
+        needs_u = trained.model.encoder_sees_u or trained.prior_needs_u
+        if needs_u and y is None:
+            raise ValueError(f"expected u for model={self.model}, got none")
+        said = trained.bound(trained.batch(x, np.asarray(y) if needs_u else None))
+        return float(said["elbo"].mean()) + trained.recipe.log_volume
+
+    @property
+    def _n_features_out(self) -> int:
+        return self.latent_dim_
+
+
+def _splits(x: Floats, codes: NDArray[np.int64] | None, config: DictConfig, labels: NDArray[Any]) -> Splits:
+    """All rows for training, preprocessed as the configuration says."""
+    rows, columns = x.shape
+    leading = min(columns, config.model.get("latent_dim", columns))
+    fitted = fit_preprocess(x.astype(np.float32), config.data.preprocess, leading)
+    recipe = Recipe(shift=fitted.shift, scale=fitted.scale, u_labels=labels.tolist() or None)
+    u = None if codes is None else torch.from_numpy(codes)
+    train = Batch(torch.from_numpy(recipe.apply(x)), u, None, torch.arange(rows))
+    spec = DataSpec(columns, len(labels), None, rows, binary=False)
+    return Splits(train, train[:0], train[:0], spec, recipe=recipe)
+
+
+def _composed(overrides: tuple[str, ...]) -> DictConfig:
+    """The composed configuration, without Hydra's own part.
+
+    Raises
+    ------
+    ValueError
+        If there is no such choice or key.
+    """
+    try:
+        with initialize_config_dir(config_dir=str(CONFIG), version_base="1.3"):
+            config = compose("config", list(overrides))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ValueError(f"expected a configuration of {' '.join(overrides)}, got: {one_line(error)}") from None
+    OmegaConf.set_struct(config, False)
+    return config
+
+
+@lru_cache
+def _needs_u(model: str, overrides: tuple[str, ...]) -> bool:
+    """Whether the model is told the data's u; of what can't be composed no."""
+    try:
+        config = _composed((f"model={model}", *overrides))
+    except ValueError:
+        return False
+    if config.model.get("auxiliary") is not None:
+        return False
+    if config.model.get("encoder", {}).get("sees_u", False):
+        return True
+    try:
+        build(config.prior, "prior")(2, 0)  # for data without u
+    except ValueError:
+        return True
+    return False
+
+
+@contextmanager
+def _deterministic() -> Iterator[None]:
+    """Sums in one order, as in a run; what the caller has chosen comes back."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
