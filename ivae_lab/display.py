@@ -38,7 +38,7 @@ def show(folder: Path, console: Console) -> None:
         console.print("chance: the same number with the sources' rows shuffled. All variants are in results.csv.")
     _show_pairs(folder, console)
     _show_checks(folder, console)
-    for name in ("recovered.png", "examples.png", "results.csv", FILE, CHECKS):
+    for name in ("recovered.png", "latents.png", "examples.png", "results.csv", FILE, CHECKS):
         if (folder / name).exists():
             console.print(f"{name:14} {folder / name}", soft_wrap=True, highlight=False)
 

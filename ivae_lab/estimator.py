@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from ivae_lab.blocks import one_line
 from ivae_lab.build import build
+from ivae_lab.columns import Column, Labels, columns_of
 from ivae_lab.data.tcl import fit_preprocess
 from ivae_lab.engine.group import train_here
 from ivae_lab.engine.job import read_settings
@@ -50,7 +51,8 @@ def fit(x: ArrayLike, u: ArrayLike | None = None, model: str = "ivae", **options
     Parameters
     ----------
     x, u
-        Numbers, and labels of one kind.
+        Numbers, and labels of one kind, or numbers (N,) or (N, k) that are not all whole (`model="ivae_counts"`, or
+        another with `prior=conditional`).
     model
         A choice of the group `model` that is not for images, such as `ivae`, `vade`, `vae` or `gin`.
     options
@@ -76,6 +78,8 @@ class IVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  #
         Of the optimiser; None: the trainer's.
     seed
         Of initial weights, shuffling and noise.
+    observation
+        What x are: `real`, `binary` (0 and 1) or `counts` (0, 1, 2, ...), for a likelihood of these.
     overrides
         Further ones, as on the command line: ["prior=normal", "trainer.lr=0.01"].
 
@@ -84,7 +88,7 @@ class IVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  #
     trained_
         The model with its preprocessing.
     labels_
-        Those of u, in sorted order; empty without u.
+        Those of u, in sorted order; empty without u, and where u is numbers.
     latent_dim_
         n.
     """
@@ -96,10 +100,11 @@ class IVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  #
         model: str = "ivae",
         steps: int | None = None,
         seed: int = 0,
+        observation: Literal["real", "binary", "counts"] = "real",
         overrides: Sequence[str] = (),
     ) -> None:
         self.latent_dim, self.model, self.steps = latent_dim, model, steps
-        self.seed, self.overrides = seed, overrides
+        self.seed, self.observation, self.overrides = seed, observation, overrides
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -118,9 +123,9 @@ class IVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  #
             If the training diverged.
         """
         x = validate_data(self, X, dtype=_DTYPES, ensure_min_samples=2)
-        codes = self._read_labels(X, y)
+        self.labels_, own = self._read_u(X, y)
         config = self._config(*x.shape)
-        splits = _splits(x, codes, config, self.labels_)
+        splits = _splits(x, own, config, self.labels_)
         settings = read_settings(config, {"data": "rows", "model": self.model})
         with _deterministic():
             run = Run(settings, Console(quiet=True), {digest(settings.plain()["data"]): splits})
@@ -132,14 +137,14 @@ class IVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  #
         self.latent_dim_ = model.latent_dim
         return self
 
-    def _read_labels(self, X: ArrayLike, y: ArrayLike | None) -> NDArray[np.int64] | None:  # noqa: N803
-        """Places of the labels among all, (N,); notes which there are."""
+    def _read_u(self, X: ArrayLike, y: ArrayLike | None) -> tuple[NDArray[Any], list[Column]]:  # noqa: N803
+        """The labels, if u is labels, and the columns of u, (N,) each; none without u."""
         if y is None and not _needs_u(self.model, tuple(self.overrides)):
-            self.labels_: NDArray[Any] = np.array([])
-            return None
-        _, labels = validate_data(self, X, y, reset=False, dtype=_DTYPES)
-        self.labels_, codes = np.unique(labels, return_inverse=True)
-        return codes.astype(np.int64)
+            return np.array([]), []
+        _, u = validate_data(self, X, y, reset=False, dtype=_DTYPES, multi_output=np.ndim(y) > 1)  # type: ignore[arg-type]
+        if u.ndim == 1 and (u.dtype.kind != "f" or (u == np.round(u)).all()):
+            return np.unique(u), [u]
+        return np.array([]), [*u.reshape(len(u), -1).T]
 
     def _config(self, rows: int, columns: int) -> DictConfig:
         given = [f"model={self.model}", f"seed={self.seed}", *self.overrides]
@@ -152,7 +157,8 @@ class IVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  #
             config.model.latent_dim = columns
         config.trainer.batch_size = min(config.trainer.batch_size, rows)
         preprocess = config.data.get("preprocess", "none")
-        config.data, config.metric = {"seed": 0, "preprocess": preprocess}, {}
+        config.data = {"seed": 0, "preprocess": preprocess, "observation": self.observation}
+        config.metric = {}
         return config
 
     def transform(self, X: ArrayLike, u: ArrayLike | None = None) -> Floats:  # noqa: N803
@@ -210,15 +216,26 @@ class IVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  #
         return self.latent_dim_
 
 
-def _splits(x: Floats, codes: NDArray[np.int64] | None, config: DictConfig, labels: NDArray[Any]) -> Splits:
-    """All rows for training, preprocessed as the configuration says."""
+def _splits(x: Floats, own: list[Column], config: DictConfig, labels: NDArray[Any]) -> Splits:
+    """All rows for training, preprocessed as the configuration says, with the columns of u."""
     rows, columns = x.shape
     leading = min(columns, config.model.get("latent_dim", columns))
     fitted = fit_preprocess(x.astype(np.float32), config.data.preprocess, leading)
-    recipe = Recipe(shift=fitted.shift, scale=fitted.scale, u_labels=labels.tolist() or None)
-    u = None if codes is None else torch.from_numpy(codes)
-    train = Batch(torch.from_numpy(recipe.apply(x)), u, None, torch.arange(rows))
-    spec = DataSpec(columns, len(labels), None, rows, binary=False)
+    kinds = Labels(labels.tolist()) if len(labels) else columns_of(own) if own else None
+    names = [f"u_{i}" for i in range(len(own))] if isinstance(kinds, list) else None
+    recipe = Recipe(shift=fitted.shift, scale=fitted.scale, u_columns=names, u=kinds)
+    u = recipe.apply_u(own)
+    told = None if u is None else torch.from_numpy(u)
+    train = Batch(torch.from_numpy(recipe.apply(x)), told, None, torch.arange(rows))
+    spec = DataSpec(
+        columns,
+        len(labels) or len(own),
+        None,
+        rows,
+        binary=config.data.observation == "binary",
+        u_kind="columns" if isinstance(kinds, list) else "labels",
+        counts=config.data.observation == "counts",
+    )
     return Splits(train, train[:0], train[:0], spec, recipe=recipe)
 
 

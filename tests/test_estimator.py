@@ -108,3 +108,27 @@ def test_it_learns() -> None:
     rebuilt = vae.inverse_transform(vae.transform(X[90:]))
     assert ((rebuilt - X[90:]) ** 2).sum() < 0.5 * ((X[90:] - X[90:].mean(0)) ** 2).sum()
     assert vae.score(X[90:]) > tiny("vae", overrides=(*SMALL, "data.preprocess=whiten")).fit(X[:90]).score(X[90:])
+
+
+class TestNumbersAsU:
+    POSITION = np.random.default_rng(3).uniform(-1, 1, 120)
+    SPIKES = np.random.default_rng(4).poisson(np.exp(1 + POSITION[:, None] * [2.0, -2.0, 1.0])).astype(float)
+
+    def fitted(self, **options: Any) -> IVAE:
+        small = ("trainer.batch_size=16", "model.encoder.hidden=8", "model.decoder.hidden=8")
+        given = {"latent_dim": 1, "steps": 300, "observation": "counts", "overrides": small, **options}
+        return fit(self.SPIKES, self.POSITION, model="ivae_counts", **given)
+
+    def test_a_position_is_found_in_counts_alone(self) -> None:
+        model = self.fitted()
+        assert model.labels_.size == 0
+        z = model.transform(self.SPIKES)[:, 0]
+        assert abs(np.corrcoef(z, self.POSITION)[0, 1]) > 0.8
+        low, high = (model.sample(300, u=at).mean(0) for at in (-0.9, 0.9))
+        assert low[0] < high[0]
+        assert low[1] > high[1]
+        assert np.isfinite(model.score(self.SPIKES, self.POSITION))
+
+    def test_real_values_are_no_counts(self) -> None:
+        with pytest.raises(ValueError, match="expected counts as observations"):
+            self.fitted(observation="real")

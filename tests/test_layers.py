@@ -47,8 +47,8 @@ LAYERS = (
     _layer(1, "metrics", light=True),
     _layer(
         2,
-        "arguments results pairs scores score tables experiment cells claims present joined plots gallery display "
-        "queue aggregate about report streamed sweep",
+        "arguments results pairs scores score tables experiment cells claims present joined plots gallery latent_plots "
+        "display queue aggregate about choose report streamed sweep",
         light=True,
     ),
     _layer(3, "engine"),

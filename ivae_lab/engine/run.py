@@ -201,6 +201,10 @@ class Run:
             from ivae_lab.plots import recovered
 
             recovered(path, path / "recovered", self.settings.title)
+        elif self.splits.train.u is not None and image is None:
+            from ivae_lab.latent_plots import latents_by_u
+
+            latents_by_u(path, path / "latents", self.settings.title)
         if image is not None:
             from ivae_lab.gallery import image_examples
 
