@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+import yaml
 from omegaconf import OmegaConf
 from sklearn.datasets import load_digits
 
@@ -26,9 +28,9 @@ from ivae_lab.places import CONFIG
 
 def spikes() -> pd.DataFrame:
     """Counts and positions, in time."""
-    config = OmegaConf.load(CONFIG / "data" / "spikes.yaml")
-    seed = config.pop("seed")
-    parts = [part for _, part in build(config, "data")(seed).items()]
+    described: dict[str, Any] = yaml.safe_load((CONFIG / "data" / "spikes.yaml").read_text())
+    seed = described.pop("seed")
+    parts = [part for _, part in build(OmegaConf.create(described), "data")(seed).items()]
     order = torch.argsort(torch.cat([part.index for part in parts]))
     x, position = (torch.cat([getattr(part, name) for part in parts])[order].numpy() for name in ("x", "z"))
     counts = {f"neuron_{i}": column for i, column in enumerate(x.astype(np.int64).T)}
