@@ -23,7 +23,7 @@ from ivae_lab.present import recorded, summary
 from ivae_lab.tables import brief, markdown
 
 ROOT = Path(__file__).resolve().parents[1]
-FILES = (ROOT / "README.md", *sorted(ROOT.glob("experiments/*/README.md")))
+FILES = (ROOT / "README.md", *(path.with_name("README.md") for path in sorted(ROOT.glob("experiments/*/reported.csv"))))
 BLOCK = re.compile(r"(<!-- table: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 ICONS = {"reproduced": "✓", "partly": "~", "not reproduced": "✗", "not run": "·"}
 

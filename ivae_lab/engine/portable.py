@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -90,22 +90,32 @@ def portable(trained: Trained) -> list[Portable]:
     numbers = torch.Generator().manual_seed(0)
     spec, model = trained.spec, trained.model
     z = torch.randn(_CHECKED_ROWS, model.latent_dim * model.positions, generator=numbers)
-    if spec.image is None:
-        x = torch.from_numpy(trained.recipe.invert(torch.randn(_CHECKED_ROWS, spec.x_dim, generator=numbers).numpy()))
-    else:
-        x = torch.randint(256, (_CHECKED_ROWS, spec.x_dim), generator=numbers)
-    x = (x > 0).float() if spec.binary and spec.image is None else x.float()
-    codes = torch.randint(max(trained.u_dim, 1), (_CHECKED_ROWS,), generator=numbers)
-    labels = [trained.labels[code] for code in codes.tolist()] if model.encoder_sees_u else None
-    said = trained.encode(trained.batch(x.numpy(), labels))
+    x, u = _rows(trained, numbers), _u(trained, numbers)
+    said = trained.encode(replace(trained.batch(x.numpy()), u=u))
     encoder = Portable(
         "encoder",
         PortableEncoder(trained).eval(),
-        (x, codes) if model.encoder_sees_u else (x,),
+        (x, u) if model.encoder_sees_u else (x,),
         (torch.from_numpy(said["mean"]), torch.from_numpy(said["sd"])),
     )
     decoded = torch.from_numpy(trained.decode(z.numpy())).float()
     return [encoder, Portable("decoder", PortableDecoder(trained).eval(), (z,), (decoded,))]
+
+
+def _rows(trained: Trained, numbers: torch.Generator) -> Tensor:
+    """Rows such as the data's, before preprocessing: (rows, d)."""
+    spec, shape = trained.spec, (_CHECKED_ROWS, trained.spec.x_dim)
+    if spec.image is not None or spec.counts:
+        return torch.randint(256 if spec.image is not None else 9, shape, generator=numbers).float()
+    x = torch.from_numpy(trained.recipe.invert(torch.randn(shape, generator=numbers).numpy()))
+    return (x > 0).float() if spec.binary else x.float()
+
+
+def _u(trained: Trained, numbers: torch.Generator) -> Tensor:
+    """Places of labels, (rows,), or numbers as the model takes them, (rows, k)."""
+    if trained.spec.u_kind == "columns":
+        return torch.randn(_CHECKED_ROWS, trained.spec.u_dim, generator=numbers)
+    return torch.randint(max(trained.u_dim, 1), (_CHECKED_ROWS,), generator=numbers)
 
 
 def _torchscript(part: Portable, path: Path) -> Run:
