@@ -17,7 +17,7 @@ from rich.console import Console
 from ivae_lab import encode, export, sample, score
 from ivae_lab.blocks import open_table
 from ivae_lab.engine.group import execute
-from ivae_lab.engine.run import Run, draw_data
+from ivae_lab.engine.run import Run, draw_data, prepare
 from ivae_lab.engine.spec import from_plain, to_plain
 from ivae_lab.engine.trained import Trained, load
 from ivae_lab.results import read_latents
@@ -33,11 +33,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     runs = {
         "ivae": ("model=ivae", "model.encoder.sees_u=true", "seed=[0,3]", *STEPS),
         "vade": ("model=vade", "prior.components=3", "seed=1", *STEPS),
-        "gin": ("model=gin", "seed=1", "trainer.steps=20", "metric=[elbo]"),
+        "gin": ("model=gin", "seed=1", "trainer.steps=20", "trainer.epochs=null", "metric=[elbo]"),
     }
     found = {}
     for name, overrides in runs.items():
         run = Run(settings(*SMALL, f"outputs={folder}", *overrides), Console(quiet=True))
+        prepare(run.settings.compute)
         execute([run], Console(quiet=True))
         found[name] = run.settings.folder
     rows = draw_data(settings(*SMALL, "model=ivae", "data.preprocess=none").config).train
@@ -173,14 +174,14 @@ class TestSample:
         """X = A z + b + e with z of N(m(u), diag s(u)^2): with the decoder made linear."""
         trained = load(made["ivae"], 0)
         matrix = torch.randn(5, 5, generator=torch.Generator().manual_seed(0))
-        trained.model.decoder = torch.nn.Linear(5, 5).requires_grad_(False)  # type: ignore[assignment]
-        trained.model.decoder.weight.copy_(matrix)  # type: ignore[operator,union-attr]
+        trained.model.decoder = torch.nn.Linear(5, 5).requires_grad_(False)
+        trained.model.decoder.weight.copy_(matrix)
         trained = replace(trained, recipe=replace(trained.recipe, shift=[1.0] * 5, scale=(2 * np.eye(5)).tolist()))
         x = np.concatenate([block["x"] for block in sample.sampled(trained, 40_000, u="3")])
         prior = trained.model.prior(torch.tensor([3]))
-        noise = torch.exp(trained.model.likelihood.log_variance)  # type: ignore[operator,union-attr,arg-type]
+        noise = torch.exp(trained.model.likelihood.log_variance)
         covariance = (matrix * prior.std[0] ** 2) @ matrix.T + noise * torch.eye(5)
-        mean = (matrix @ prior.mean[0] + trained.model.decoder.bias) / 2 + 1  # type: ignore[operator,union-attr]
+        mean = (matrix @ prior.mean[0] + trained.model.decoder.bias) / 2 + 1
         spread = np.sqrt(np.diag(covariance.numpy())) / 2
         np.testing.assert_allclose(x.mean(0), mean.numpy(), atol=5 * spread.max() / 200)
         np.testing.assert_allclose(np.cov(x.T), covariance.numpy() / 4, atol=0.05 * spread.max() ** 2)
