@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -152,7 +153,7 @@ class IVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  #
             given.append(f"model.latent_dim={self.latent_dim}")
         if self.steps is not None:
             given += [f"trainer.steps={self.steps}", "trainer.epochs=null"]
-        config = _composed(tuple(given))
+        config = deepcopy(_composed(tuple(given)))
         if config.model.get("latent_dim", columns) is None:
             config.model.latent_dim = columns
         config.trainer.batch_size = min(config.trainer.batch_size, rows)
@@ -239,6 +240,7 @@ def _splits(x: Floats, own: list[Column], config: DictConfig, labels: NDArray[An
     return Splits(train, train[:0], train[:0], spec, recipe=recipe)
 
 
+@lru_cache
 def _composed(overrides: tuple[str, ...]) -> DictConfig:
     """The composed configuration, without Hydra's own part.
 

@@ -17,7 +17,7 @@ from rich.console import Console
 from ivae_lab import encode, export, sample, score
 from ivae_lab.blocks import open_table
 from ivae_lab.engine.group import execute
-from ivae_lab.engine.run import Run, draw_data
+from ivae_lab.engine.run import Run, draw_data, prepare
 from ivae_lab.engine.spec import from_plain, to_plain
 from ivae_lab.engine.trained import Trained, load
 from ivae_lab.results import read_latents
@@ -33,11 +33,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     runs = {
         "ivae": ("model=ivae", "model.encoder.sees_u=true", "seed=[0,3]", *STEPS),
         "vade": ("model=vade", "prior.components=3", "seed=1", *STEPS),
-        "gin": ("model=gin", "seed=1", "trainer.steps=20", "metric=[elbo]"),
+        "gin": ("model=gin", "seed=1", "trainer.steps=20", "trainer.epochs=null", "metric=[elbo]"),
     }
     found = {}
     for name, overrides in runs.items():
         run = Run(settings(*SMALL, f"outputs={folder}", *overrides), Console(quiet=True))
+        prepare(run.settings.compute)
         execute([run], Console(quiet=True))
         found[name] = run.settings.folder
     rows = draw_data(settings(*SMALL, "model=ivae", "data.preprocess=none").config).train

@@ -88,7 +88,7 @@ class Portable:
 def portable(trained: Trained) -> list[Portable]:
     """Encoder and decoder, with rows of random numbers and what the model says of them."""
     numbers = torch.Generator().manual_seed(0)
-    spec, model = trained.spec, trained.model
+    model = trained.model
     z = torch.randn(_CHECKED_ROWS, model.latent_dim * model.positions, generator=numbers)
     x, u = _rows(trained, numbers), _u(trained, numbers)
     said = trained.encode(replace(trained.batch(x.numpy()), u=u))
