@@ -129,9 +129,8 @@ class TCL(Contrastive):
     Hyvarinen and Morioka 2016 (https://arxiv.org/abs/1605.06336), Section 4, then linear ICA (Section 5). There the
     hidden units are maxout units; here the network is that of the other models. The paper's features are y = |h|, with
     h the last layer, for Laplace sources (`statistics: [absolute]`), and its latents, the linear ICA of y, know a
-    source up to its sign. Sources are compared with signed latents here, so the linear ICA is that of h. Nothing but
-    smoothness makes h, rather than |h|, follow a source: with statistics of another family than the sources' h bends
-    to make up for it (|h| in place of s^2), and may lose the sign.
+    source up to its sign. Sources are compared with signed latents here, so the linear ICA is that of h. Where means
+    do not depend on u, the loss is the same if a feature follows |s|: an MCC with s then says less than was found.
     """
 
     labels_only = True
