@@ -10,7 +10,8 @@ out     NAME (default: <run folder>-seed<S> here)
 
 The encoder takes x (B, d) as the run's data were before whitening (of data=file: after windows were made, codes were
 one-hot), float32, and where it sees u the places of the labels, int64 (B,), or the standardised columns, float32
-(B, k); it gives the posterior's mean and standard deviation, (B, n) each. The decoder takes z (B, n), and gives the x that is expected there, likewise before preprocessing; of images in [0, 1]. B may be any number.
+(B, k); it gives the posterior's mean and standard deviation, (B, n) each. The decoder takes z (B, n), and gives the x
+that is expected there, likewise before preprocessing; of images in [0, 1]. B may be any number.
 Both are held against the model on random rows, to 1e-5 of the numbers' size, before the files get their names.
 
 Exit codes: 0 exported, 2 bad input, or what was exported differs from the model.
