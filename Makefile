@@ -5,8 +5,9 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.installed
 
-# One thread per worker: the workers share the cores. Warnings are errors (pyproject.toml).
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
+# One thread per worker: the workers share the cores. In the order of files, so that the cluster, which takes longest, is
+# not last. Warnings are errors (pyproject.toml).
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help install run report test test-fast lint format benchmark wheel clean
