@@ -20,13 +20,23 @@ TITLES = {
     "linear_r2": "linear R2\nmean, out",
     "elbo": "ELBO\nnats",
 }
+CHECKS = "checks.json"
+# Metrics with one number for each seed, shown where they were asked for, under their names in results.csv.
+FURTHER = (
+    *("informative", "mcc_informative", "cluster_accuracy", "cluster_purity", "nmi", "gap"),
+    *("prior_affine", "decoder_affine", "prior_scaled", "decoder_scaled", "F2", "F3", "P2", "P3"),
+)
 
 
 def show(folder: Path, console: Console) -> None:
     """Print the table of a finished run folder."""
     rows, status = read_results(folder), read_status(folder)
     chosen, split = headlines(rows)
-    console.print(_table({TITLES[name]: part for name, part in chosen.items()}, split))
+    further = {name: rows[(rows["split"] == split) & (rows["metric"] == name)] for name in FURTHER}
+    columns = {TITLES[name]: part for name, part in chosen.items()}
+    columns |= {name.replace("_", "\n"): part for name, part in further.items() if len(part)}
+    if columns:
+        console.print(_table(columns, split))
     if status["state"] == "diverged":
         console.print(f"diverged: {status['error']}; not in the means", style="bold red", soft_wrap=True)
     if any(name.startswith("mcc") for name in chosen):
@@ -34,8 +44,10 @@ def show(folder: Path, console: Console) -> None:
             "MCC: Pearson, matched by assignment; strong unless it says weak (CCA on one half, scored on the other)."
         )
         console.print("chance: the same number with the sources' rows shuffled. All variants are in results.csv.")
+    if (folder / CHECKS).exists():
+        console.print(f"F2, F3, P2, P3: 1 holds, 0 does not, - not decided; what was looked at is in {CHECKS}.")
     _show_pairs(folder, console)
-    for name in ("recovered.png", "examples.png", "results.csv", FILE):
+    for name in ("recovered.png", "examples.png", "results.csv", FILE, CHECKS):
         if (folder / name).exists():
             console.print(f"{name:14} {folder / name}", soft_wrap=True, highlight=False)
 
@@ -69,11 +81,11 @@ def _table(columns: dict[str, pd.DataFrame], split: str) -> Table:
     table.add_column("seed", justify="right")
     for name in columns:
         table.add_column(name, justify="right")
-    seeds = next(iter(columns.values()))["seed"].tolist() if columns else []
-    for seed in seeds:
-        table.add_row(
-            str(seed), *(_number(part.loc[part["seed"] == seed, "value"].iloc[0]) for part in columns.values())
-        )
+    values = pd.DataFrame(
+        {name: part.drop_duplicates("seed").set_index("seed")["value"] for name, part in columns.items()}
+    )
+    for seed, row in values.iterrows():
+        table.add_row(str(seed), *map(_number, row))
     table.add_section()
     table.add_row("mean", *(_number(_mean(part["value"])) for part in columns.values()), style="bold")
     table.add_row("95% interval", *(_interval(part["value"]) for part in columns.values()))
