@@ -15,7 +15,7 @@ from typing import Any, get_type_hints
 from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 
 class ConfigError(ValueError):
@@ -82,7 +82,7 @@ def _configurable(target: Any, factory: bool, given: frozenset[str]) -> dict[str
 
 def check_value(value: Any, annotation: Any, path: str) -> None:
     """Raise ConfigError unless `value` fits the annotation (no conversion: '5' is not a number)."""
-    adapter: TypeAdapter[Any] = TypeAdapter(annotation)
+    adapter: TypeAdapter[Any] = _adapter(annotation)
     try:
         adapter.validate_python(value, strict=True)
     except ValidationError as error:
@@ -95,6 +95,11 @@ def check_value(value: Any, annotation: Any, path: str) -> None:
             choices.append("null")
         expected = " or ".join(dict.fromkeys(choices))
         raise ConfigError(f"{path}{where}: expected {expected}, got {wrong!r} ({type(wrong).__name__})") from None
+
+
+def _adapter(annotation: Any) -> TypeAdapter[Any]:
+    """Of a class of ours, which comes from a `_target_` only, nothing but an instance is right."""
+    return TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True))
 
 
 def _accepts_null(adapter: TypeAdapter[Any]) -> bool:

@@ -22,13 +22,22 @@ TITLES = {
     "elbo": "ELBO\nnats",
 }
 _VERDICTS = {True: ("pass", "green"), False: ("fail", "red"), None: ("undecided", "yellow")}
+# Metrics with one number for each seed, shown where they were asked for, under their names in results.csv.
+FURTHER = (
+    *("informative", "mcc_informative", "cluster_accuracy", "cluster_purity", "nmi", "gap"),
+    *("prior_affine", "decoder_affine", "prior_scaled", "decoder_scaled"),
+)
 
 
 def show(folder: Path, console: Console) -> None:
     """Print the table of a finished run folder."""
     rows, status = read_results(folder), read_status(folder)
     chosen, split = headlines(rows)
-    console.print(_table({TITLES[name]: part for name, part in chosen.items()}, split))
+    further = {name: rows[(rows["split"] == split) & (rows["metric"] == name)] for name in FURTHER}
+    columns = {TITLES[name]: part for name, part in chosen.items()}
+    columns |= {name.replace("_", "\n"): part for name, part in further.items() if len(part)}
+    if columns:
+        console.print(_table(columns, split))
     if status["state"] == "diverged":
         console.print(f"diverged: {status['error']}; not in the means", style="bold red", soft_wrap=True)
     if any(name.startswith("mcc") for name in chosen):
@@ -89,11 +98,11 @@ def _table(columns: dict[str, pd.DataFrame], split: str) -> Table:
     table.add_column("seed", justify="right")
     for name in columns:
         table.add_column(name, justify="right")
-    seeds = next(iter(columns.values()))["seed"].tolist() if columns else []
-    for seed in seeds:
-        table.add_row(
-            str(seed), *(_number(part.loc[part["seed"] == seed, "value"].iloc[0]) for part in columns.values())
-        )
+    values = pd.DataFrame(
+        {name: part.drop_duplicates("seed").set_index("seed")["value"] for name, part in columns.items()}
+    )
+    for seed, row in values.iterrows():
+        table.add_row(str(seed), *map(_number, row))
     table.add_section()
     table.add_row("mean", *(_number(_mean(part["value"])) for part in columns.values()), style="bold")
     table.add_row("95% interval", *(_interval(part["value"]) for part in columns.values()))

@@ -1,0 +1,49 @@
+"""What a finished run says on the terminal."""
+
+from __future__ import annotations
+
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from ivae_lab.display import show
+from ivae_lab.metrics.estimate import Estimate
+from ivae_lab.results import write_results, write_status
+
+ESTIMATE = Estimate(
+    mean=np.zeros((10, 2)), sample=np.zeros((10, 2)), sources=None, u=None, index=np.arange(10), terms={}
+)
+
+
+def said(folder: Path, *numbers: tuple[int, str, float]) -> list[str]:
+    """The lines of a run with these metrics of seeds."""
+    more: dict[str, Any] = {"data_seed": 1, "split": "test"}
+    rows = [{**ESTIMATE.row(metric, value, scored="all"), "seed": seed, **more} for seed, metric, value in numbers]
+    write_results(folder / "results.csv", rows)
+    write_status(folder, {"state": "done"})
+    stream = StringIO()
+    show(folder, Console(file=stream, width=120))
+    return [" ".join(line.replace("│", " ").replace("┃", " ").split()) for line in stream.getvalue().splitlines()]
+
+
+def test_metrics_without_latents_are_shown_where_they_were_asked_for(tmp_path: Path) -> None:
+    lines = said(
+        tmp_path,
+        (0, "gap", 0.25),
+        (1, "gap", 0.75),
+        (0, "decoder_affine", 0.1),
+        (1, "decoder_affine", 0.3),
+        (0, "F2", 1),
+    )
+    assert "seed affine gap F2" in lines or "seed gap affine F2" in lines
+    assert "0 0.250 0.100 1.000" in lines
+    assert "1 0.750 0.300 -" in lines  # a check that a seed lacks
+    assert "mean 0.500 0.200 1.000" in lines
+    assert not any("elbo" in line.lower() for line in lines)
+
+
+def test_a_run_without_numbers_of_seeds_has_no_table_of_them(tmp_path: Path) -> None:
+    assert not any("scores on" in line for line in said(tmp_path))
