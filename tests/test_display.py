@@ -30,18 +30,11 @@ def said(folder: Path, *numbers: tuple[int, str, float]) -> list[str]:
 
 
 def test_metrics_without_latents_are_shown_where_they_were_asked_for(tmp_path: Path) -> None:
-    lines = said(
-        tmp_path,
-        (0, "gap", 0.25),
-        (1, "gap", 0.75),
-        (0, "decoder_affine", 0.1),
-        (1, "decoder_affine", 0.3),
-        (0, "F2", 1),
-    )
-    assert "seed affine gap F2" in lines or "seed gap affine F2" in lines
-    assert "0 0.250 0.100 1.000" in lines
-    assert "1 0.750 0.300 -" in lines  # a check that a seed lacks
-    assert "mean 0.500 0.200 1.000" in lines
+    lines = said(tmp_path, (0, "gap", 0.25), (1, "gap", 0.75), (0, "decoder_affine", 0.1))
+    assert "seed affine gap" in lines or "seed gap affine" in lines
+    assert "0 0.250 0.100" in lines
+    assert "1 0.750 -" in lines  # a number that a seed lacks
+    assert "mean 0.500 0.100" in lines
     assert not any("elbo" in line.lower() for line in lines)
 
 
