@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from ivae_lab.pairs import FILE, read_pairs
 from ivae_lab.results import FINISHED, read_results
 
 # Name of a score -> what picks its rows; results.csv has every other variant.
@@ -32,6 +33,8 @@ def headlines(rows: pd.DataFrame) -> tuple[dict[str, pd.DataFrame], str]:
 def per_seed(folder: Path) -> pd.DataFrame:
     """One row per seed of a run folder, by seed: its scores, the chance floor of `mcc_mean`, points and state.
 
+    Of a run that was scored by pairs of seeds alone the scores are missing.
+
     Raises
     ------
     FileNotFoundError
@@ -40,6 +43,8 @@ def per_seed(folder: Path) -> pd.DataFrame:
         If it is not whole: other columns, another state, or seeds that differ in their number of rows.
     """
     rows = read_results(folder)
+    if rows.empty and (folder / FILE).exists():
+        rows = _seeds_of(read_pairs(folder))
     if odd := sorted(set(rows["state"]) - set(FINISHED)):
         raise ValueError(f"results.csv: expected states {' and '.join(FINISHED)}, got {odd[0]!r}")
     diverged = rows.loc[rows["state"] == "diverged", "seed"]
@@ -47,11 +52,19 @@ def per_seed(folder: Path) -> pd.DataFrame:
         raise ValueError("results.csv: expected as many rows for each seed, got other numbers or none")
     chosen, split = headlines(rows)
     table = pd.DataFrame({name: part.set_index("seed")["value"] for name, part in chosen.items()})
-    table = table.reindex(columns=[*HEADLINES])
     states = rows.groupby("seed")["state"].agg(lambda each: "diverged" if (each == "diverged").any() else "done")
+    table = table.reindex(index=states.index, columns=[*HEADLINES])
     chance = chosen["mcc_mean"].set_index("seed")["chance"] if "mcc_mean" in chosen else float("nan")
     points = rows.groupby("seed")["points"].max()
     return table.assign(chance=chance, split=split, points=points, state=states)
+
+
+def _seeds_of(pairs: pd.DataFrame) -> pd.DataFrame:
+    """A row for each seed that was compared, without a metric; a seed none of whose pairs is done has diverged."""
+    both = pd.concat([pairs.assign(seed=pairs[end]) for end in ("seed_a", "seed_b")])
+    return (
+        both.sort_values("state", key=lambda each: each != "done").drop_duplicates(["seed", "split"]).assign(metric="")
+    )
 
 
 def _pick(rows: pd.DataFrame, where: dict[str, Any]) -> pd.DataFrame:
