@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ivae_lab.pairs import FILE, read_pairs
 from ivae_lab.recipe import Recipe
 from ivae_lab.results import FINISHED, read_results
 
@@ -34,6 +35,8 @@ def headlines(rows: pd.DataFrame) -> tuple[dict[str, pd.DataFrame], str]:
 def per_seed(folder: Path) -> pd.DataFrame:
     """One row per seed of a run folder, by seed: its scores, the chance floor of `mcc_mean`, points and state.
 
+    Of a run that was scored by pairs of seeds alone the scores are missing.
+
     Raises
     ------
     FileNotFoundError
@@ -42,6 +45,8 @@ def per_seed(folder: Path) -> pd.DataFrame:
         If it is not whole: other columns, another state, or seeds that differ in their number of rows.
     """
     rows = read_results(folder)
+    if rows.empty and (folder / FILE).exists():
+        rows = _seeds_of(read_pairs(folder))
     if odd := sorted(set(rows["state"]) - set(FINISHED)):
         raise ValueError(f"results.csv: expected states {' and '.join(FINISHED)}, got {odd[0]!r}")
     diverged = rows.loc[rows["state"] == "diverged", "seed"]
@@ -49,8 +54,8 @@ def per_seed(folder: Path) -> pd.DataFrame:
         raise ValueError("results.csv: expected as many rows for each seed, got other numbers or none")
     chosen, split = headlines(rows)
     table = pd.DataFrame({name: part.set_index("seed")["value"] for name, part in chosen.items()})
-    table = table.reindex(columns=[*HEADLINES])
     states = rows.groupby("seed")["state"].agg(lambda each: "diverged" if (each == "diverged").any() else "done")
+    table = table.reindex(index=states.index, columns=[*HEADLINES])
     chance = chosen["mcc_mean"].set_index("seed")["chance"] if "mcc_mean" in chosen else float("nan")
     points = rows.groupby("seed")["points"].max()
     return table.assign(chance=chance, split=split, points=points, state=states)
@@ -73,6 +78,14 @@ def log_volume(folder: Path) -> float:
         return Recipe.from_json((folder / "recipe.json").read_text()).log_volume
     except FileNotFoundError:  # of an earlier version
         return 0.0
+
+
+def _seeds_of(pairs: pd.DataFrame) -> pd.DataFrame:
+    """A row for each seed that was compared, without a metric; a seed none of whose pairs is done has diverged."""
+    both = pd.concat([pairs.assign(seed=pairs[end]) for end in ("seed_a", "seed_b")])
+    return (
+        both.sort_values("state", key=lambda each: each != "done").drop_duplicates(["seed", "split"]).assign(metric="")
+    )
 
 
 def _pick(rows: pd.DataFrame, where: dict[str, Any]) -> pd.DataFrame:

@@ -34,7 +34,8 @@ from ivae_lab.pairs import (
     summarise_pairs,
     write_pairs,
 )
-from ivae_lab.results import is_finished, lack, read_latents, read_results, read_status, write_status
+from ivae_lab.results import is_finished, lack, read_latents, read_results, read_status, write_results, write_status
+from ivae_lab.scores import per_seed
 from tests.commands import make_run
 
 ROWS, N = 400, 5
@@ -178,6 +179,19 @@ class TestManySeeds:
             summarise_pairs(pd.concat([table, table]))
         with pytest.raises(ValueError, match=r"expected the columns seed_a, .* got .*colour"):
             write_pairs(tmp_path / "agreement.csv", [{**rows[0], "colour": "red"}])
+
+    def test_seeds_without_a_score_of_their_own_are_known_by_their_pairs(self, tmp_path: Path) -> None:
+        estimates = {**alike(3), 2: estimate(np.full((ROWS, N), np.nan))}
+        rows = [{**row, "data_seed": 1, "split": "test"} for row in agreement().pairs(estimates)]
+        write_pairs(tmp_path / "agreement.csv", rows)
+        write_results(tmp_path / "results.csv", [])
+        table = per_seed(tmp_path)
+        assert table["state"].to_dict() == {0: "done", 1: "done", 2: "diverged"}
+        assert table[["mcc_mean", "elbo", "chance"]].isna().all(axis=None)
+        assert (table["split"] == "test").all()
+        (tmp_path / "agreement.csv").unlink()
+        with pytest.raises(ValueError, match="expected as many rows for each seed, got other numbers or none"):
+            per_seed(tmp_path)
 
 
 def pairs_with_effects(seeds: int, rng: np.random.Generator, own: float = 0.1, shared: float = 0.02) -> pd.DataFrame:

@@ -27,7 +27,12 @@ high,pair,Figure 1,iVAE reaches an MCC of .4,.4,.6
 """
 FIGURES = """from matplotlib.figure import Figure
 
+from ivae_lab.pairs import read_pairs
 from ivae_lab.plots import Picture
+
+
+def agreement(rows, paths):
+    return rows.assign(agreed=[read_pairs(paths[run])["value"].mean() for run in rows["run"]])
 
 
 def dots(tables):
@@ -61,6 +66,15 @@ def figure(*lines: list[str], seeds: int = 2, draw: str = "dots") -> str:
 PAPERS = {
     "tiny2020/pair": figure(IVAE, VADE),
     "tiny2020/single": figure(IVAE),
+    "pairs2020/agree": json.dumps(
+        {
+            **json.loads(figure([*VADE, "metric=[agreement]"])),
+            "score": "agreed",
+            "scored": "agreed",
+            "tables": {"agreed": "agreement"},
+            "claims": [],
+        }
+    ),
     "odd2020/breaks": "title: [",
     "odd2020/fails": figure(IVAE, [*IVAE, "trainer.lr=1e30,-1"]),
     "odd2020/raises": figure(IVAE, draw="wrong"),
@@ -421,6 +435,19 @@ def test_signals_stop_it_and_the_same_command_continues_to_the_same_rows(tree: P
     )
     assert len(one) == 1
     pd.testing.assert_frame_equal(one, other)
+
+
+@pytest.mark.slow
+def test_seeds_that_are_scored_in_pairs_alone_suffice(tree: Path, tmp_path: Path) -> None:
+    outcome = real("pairs2020/agree", "compute.threads=1", cwd=tmp_path)
+    assert outcome.code == 0, outcome.err + outcome.out
+    assert "scores on the" not in outcome.out
+    folder = tmp_path / "outputs" / "figures" / "pairs2020" / "agree" / "quick"
+    rows = pd.read_csv(folder / "rows.csv")
+    assert rows["seed"].tolist() == [0, 1]
+    assert (rows["state"] == "done").all()
+    assert rows[["mcc_mean", "elbo"]].isna().all(axis=None)
+    assert 0 < pd.read_csv(folder / "summary.csv")["mean"].item() < 1
 
 
 @pytest.mark.parametrize(
