@@ -21,6 +21,8 @@ from ivae_lab.distributions import NormalMixture
 from ivae_lab.generator import Generator, ReluNetwork
 
 _REACH = 7.5  # standard deviations beyond which a Gaussian is nothing: 6e-14 of it
+_BEYOND = 40.0  # standard deviations of a component up to which the outermost pieces reach
+_LEVEL = 1e-12  # squared slope of a piece along which nothing changes
 _FLAT = 1e-9  # a unit that hardly depends on a latent switches far away
 _POINTS = 8  # Gauss-Legendre points on a panel
 _STEP = 0.8  # of a trapezoidal rule, in standard deviations of the noise; its error falls as exp(-2 (pi / step)^2)
@@ -301,7 +303,8 @@ def _one_latent(
 
     log_weights, mean and variance are (..., K). Between two switches f(z) = a z + e, so the integrand is a Gaussian of
     precision 1 / s_k^2 + a a / v times N(x; a m_k + e, v I + s_k^2 a a^T), and its integral a difference of the normal
-    distribution function.
+    distribution function. The second factor is taken along a and across it by themselves, so that nothing cancels where
+    a component is as good as a point.
     """
     w = _away_from_zero(w)
     switches = torch.sort(-b / w).values  # (..., H)
@@ -314,9 +317,14 @@ def _one_latent(
     mean, variance, log_weights = (part.unsqueeze(-2) for part in (mean, variance, log_weights))  # (..., 1, K)
     precision = 1 / variance + (a * a).sum(-1, keepdim=True) / v  # (..., R, K)
     centre = (mean / variance + (a * rest).sum(-1, keepdim=True) / v) / precision
-    square = (rest * rest).sum(-1, keepdim=True) / v + mean**2 / variance - centre**2 * precision
-    volume = x.shape[-1] * (_LOG_2PI + torch.log(v)) + torch.log(variance * precision)
-    far = torch.full_like(switches[..., :1], 1e6)
+    size = (a * a).sum(-1, keepdim=True)  # (..., R, 1)
+    along = (a * rest).sum(-1, keepdim=True) - size * mean  # (..., R, K): a times x - a m_k - e
+    divisor = torch.where(size > _LEVEL, size, torch.ones_like(size))
+    across = rest - a * ((a * rest).sum(-1, keepdim=True) / divisor)  # (..., R, d)
+    square = (across * across).sum(-1, keepdim=True) / v + along**2 / (divisor * (v + variance * size))
+    volume = x.shape[-1] * (_LOG_2PI + torch.log(v)) + torch.log1p(variance * size / v)
+    widest = (mean.abs() + _BEYOND * variance.sqrt()).amax((-2, -1)).unsqueeze(-1)
+    far = (2 * switches.abs().amax(-1, keepdim=True) + widest + 1).detach()
     low, high = torch.cat([-far, switches], -1).unsqueeze(-1), torch.cat([switches, far], -1).unsqueeze(-1)
     inside_piece = _log_between((low - centre) * precision.sqrt(), (high - centre) * precision.sqrt())
     return torch.logsumexp((log_weights - 0.5 * (square + volume) + inside_piece).flatten(-2), -1)

@@ -79,6 +79,31 @@ class TestOneLatent:
         assert value.isfinite().all()
         assert (value < -100).all()
 
+    @settings(max_examples=60, deadline=None)
+    @given(SEEDS, st.integers(1, 2), st.sampled_from([0.0, 0.2]))
+    def test_it_is_never_above_the_density_of_the_noise(self, seed: int, x_dim: int, slope: float) -> None:
+        """However extreme the parameters, as far as a search goes: p(x) is a mean of N(x; f(z), v I)."""
+        rng = np.random.default_rng(seed)
+        truth, reach = model(seed, x_dim=x_dim, slope=slope), rng.choice([1.0, 50.0])
+        parts = (truth.prior.mean, truth.prior.log_var, truth.weight, truth.bias, truth.out_weight, truth.out_bias)
+        mean, log_var, weight, bias, out_weight, out_bias = (
+            torch.from_numpy(rng.uniform(-reach, reach, part.shape)) for part in parts
+        )
+        prior = replace(truth.prior, mean=mean, log_var=log_var)
+        extreme = replace(truth, prior=prior, weight=weight, bias=bias, out_weight=out_weight, out_bias=out_bias)
+        x = torch.cat([drawn(truth, 20), extreme.decode(mean)])
+        most = -0.5 * x_dim * torch.log(2 * torch.pi * truth.variance)
+        found = extreme.log_prob(x)
+        assert not found.isnan().any()
+        assert (found <= most + 1e-6).all()
+
+    def test_a_component_may_be_a_point(self) -> None:
+        truth = model(4, x_dim=2, components=1)
+        point = replace(truth, prior=replace(truth.prior, log_var=torch.full((1, 1), -50.0, dtype=torch.float64)))
+        x = drawn(truth, 20)
+        expected = multivariate_normal(point.decode(point.prior.mean)[0].numpy(), float(truth.variance) * np.eye(2))
+        np.testing.assert_allclose(point.log_prob(x), expected.logpdf(x.numpy()), rtol=1e-9)
+
     def test_of_a_network_without_kinks_in_reach_it_is_a_mixture_of_gaussians(self) -> None:
         truth = model(1, x_dim=2)
         truth = replace(truth, bias=torch.full_like(truth.bias, 1e3))  # all units on
