@@ -12,7 +12,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: the t
 
 import pytest
 from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from ivae_lab.places import CONFIG
 from tests.images import SHARED
@@ -64,7 +64,19 @@ def _is_for_images(config: DictConfig) -> bool:
     return any(part.endswith(("of_images", "VaryingPixels", "ImageCouplings")) for part in parts)
 
 
+_DRAWN: dict[tuple[Any, ...], Any] = {}  # data sets that were drawn already, by configuration and dtype
+
+
 def _splits(config: DictConfig) -> Any:
+    import torch
+
+    key = OmegaConf.to_yaml(config.data, resolve=True), torch.get_default_dtype()
+    if key not in _DRAWN:
+        _DRAWN[key] = _fresh_splits(config)
+    return _DRAWN[key]
+
+
+def _fresh_splits(config: DictConfig) -> Any:
     from ivae_lab.build import ConfigError
     from ivae_lab.data.catalogue import MissingDataError
     from ivae_lab.engine.run import draw_data
@@ -117,8 +129,14 @@ def tiny() -> Callable[..., DictConfig]:
 
 @pytest.fixture(scope="session")
 def splits_of() -> Callable[[DictConfig], Any]:
-    """A configuration to its data set (`Splits`); the test is skipped where its files are not there."""
+    """A configuration to its data set (`Splits`), drawn once; the test is skipped where its files are not there."""
     return _splits
+
+
+@pytest.fixture(scope="session")
+def fresh_splits() -> Callable[[DictConfig], Any]:
+    """As `splits_of`, drawn anew at each call."""
+    return _fresh_splits
 
 
 @pytest.fixture(scope="session")

@@ -58,11 +58,12 @@ def selection(group: str, name: str) -> list[str]:
 EVERYTHING = [(group, name) for group in (*GROUPS, *PARTS) for name in choices(group)]
 
 
-def with_fitting_data(config: DictConfig, splits_of: SplitsOf, model_of: ModelOf) -> Splits:
-    """Real-valued data; where the model refuses these, `config` is changed to binary data, to counts or to codes."""
+def fitting_model(config: DictConfig, splits_of: SplitsOf, model_of: ModelOf, seed: int) -> tuple[Model, Splits]:
+    """A model of real-valued data; where it refuses these, `config` is changed to binary data, counts or codes."""
     splits = splits_of(config)
+    torch.manual_seed(seed)
     try:
-        model_of(config, splits.spec)
+        return model_of(config, splits.spec), splits
     except ConfigError as error:
         kind = re.search(r"expected (\w+) (?:as )?observations", str(error))[1]  # type: ignore[index]
         if kind == "binary":
@@ -70,7 +71,8 @@ def with_fitting_data(config: DictConfig, splits_of: SplitsOf, model_of: ModelOf
         else:
             config.data = own_data(kind)
         splits = splits_of(config)
-    return splits
+        torch.manual_seed(seed)
+        return model_of(config, splits.spec), splits
 
 
 def own_data(kind: str) -> DictConfig:
@@ -84,9 +86,8 @@ def own_data(kind: str) -> DictConfig:
 def model_and_batch(
     config: DictConfig, splits_of: SplitsOf, model_of: ModelOf, seed: int = 0
 ) -> tuple[Model, Batch, torch.Tensor]:
-    splits = with_fitting_data(config, splits_of, model_of)
-    torch.manual_seed(seed)
-    model, batch = model_of(config, splits.spec), splits.train[:32]
+    model, splits = fitting_model(config, splits_of, model_of, seed)
+    batch = splits.train[:32]
     with torch.no_grad():
         for parameter in model.parameters():  # what starts at zero hides what stands before it
             if not parameter.any():
@@ -147,14 +148,13 @@ class TestConfiguration:
     def test_a_prior_on_the_command_line_wins_over_the_models_own(self, composed: Compose, name: str) -> None:
         own = composed(f"model={name}").prior
         others = [prior for prior in choices("prior") if composed(f"prior={prior}").prior != own]
-        other = others[0]
-        for overrides in ([f"model={name}", f"prior={other}"], [f"prior={other}", f"model={name}"]):
-            assert composed(*overrides).prior == composed(f"prior={other}").prior
+        assert composed(f"prior={others[0]}", f"model={name}").prior == composed(f"prior={others[0]}").prior
 
     def test_vade_picks_its_mixture_and_gives_way(self, composed: Compose) -> None:
         mixture, normal = "ivae_lab.priors.mixture.GaussianMixture", "ivae_lab.priors.standard.StandardNormal"
         assert composed("model=vade").prior["_target_"] == mixture
-        assert composed("model=vade", "prior=normal").prior["_target_"] == normal
+        for overrides in (["model=vade", "prior=normal"], ["prior=normal", "model=vade"]):
+            assert composed(*overrides).prior["_target_"] == normal
         assert composed("model=vae").prior["_target_"] == normal
 
     def test_images_pick_their_metrics_and_give_way(self, composed: Compose) -> None:
@@ -221,7 +221,7 @@ class TestModels:
             assert moved.all(), key
 
     @pytest.mark.usefixtures("in_doubles")
-    @pytest.mark.parametrize("position", range(len(SEEDS)))
+    @pytest.mark.parametrize("position", [0, len(SEEDS) - 1])
     def test_a_seed_among_others_is_the_seed_alone(
         self, together: SeedsModule, name: str, position: int, tiny: Compose, train: Train
     ) -> None:
@@ -322,31 +322,38 @@ class TestFittedModels:
 
 
 class TestSeeds:
-    @pytest.fixture
-    def stack_of(self, name: str, tiny: Compose, splits_of: SplitsOf, model_of: ModelOf) -> Callable[..., Stack]:
+    @pytest.fixture(scope="class")
+    @staticmethod
+    def stack_of(name: str, tiny: Compose, splits_of: SplitsOf, model_of: ModelOf) -> Callable[..., Stack]:
         config = tiny(f"model={name}")
         spec = splits_of(config).spec
         return lambda *seeds: Stack(lambda: model_of(config, spec), list(seeds), CPU)
 
-    def test_two_seeds_differ_in_every_weight_matrix(self, stack_of: Callable[..., Stack]) -> None:
-        weights = {key: value for key, value in stack_of(0, 1).parameters.items() if value.dim() >= 3}
+    @pytest.fixture(scope="class")
+    @staticmethod
+    def stack(stack_of: Callable[..., Stack]) -> Stack:
+        torch.manual_seed(1)
+        return stack_of(0, 6)  # seed 0 is a seed
+
+    def test_two_seeds_differ_in_every_weight_matrix(self, stack: Stack) -> None:
+        weights = {key: value for key, value in stack.parameters.items() if value.dim() >= 3}
         matrices = {key: each for key, each in weights.items() if each.max() > each.min()}  # some start at one number
         assert matrices
         for key, (zero, one) in matrices.items():
             assert (zero != one).all(), key
 
-    def test_a_seeds_weights_are_its_own_whatever_stands_beside_it(self, stack_of: Callable[..., Stack]) -> None:
-        torch.manual_seed(1)
-        alone = stack_of(0)  # seed 0 is a seed
+    def test_a_seeds_weights_are_its_own_whatever_stands_beside_it(
+        self, stack: Stack, stack_of: Callable[..., Stack]
+    ) -> None:
         torch.manual_seed(2)
         state = torch.get_rng_state()
-        beside = stack_of(7, 0, 3)
+        beside = stack_of(7, 0)
         assert torch.equal(torch.get_rng_state(), state)
-        for key, value in alone.parameters.items():
+        for key, value in stack.parameters.items():
             assert torch.equal(value[0], beside.parameters[key][1]), key
 
-    def test_a_model_taken_out_of_the_stack_is_that_seeds(self, stack_of: Callable[..., Stack]) -> None:
-        stack, alone = stack_of(5, 6), stack_of(6)
+    def test_a_model_taken_out_of_the_stack_is_that_seeds(self, stack: Stack, stack_of: Callable[..., Stack]) -> None:
+        alone = stack_of(6)
         for key, value in stack.model(1).named_parameters():
             assert torch.equal(value, alone.parameters[key][0]), key
 
@@ -363,8 +370,13 @@ def test_streams_of_different_seeds_names_and_counters_differ(seeds: tuple[int, 
         assert start != generator(other, "weights", counter).initial_seed()
 
 
-@pytest.mark.parametrize("name", choices("prior"))
+@pytest.mark.parametrize("name", choices("prior"), scope="class")
 class TestPriors:
+    @pytest.fixture(scope="class")
+    @staticmethod
+    def trained(name: str, tiny: Compose, train: Train) -> SeedsModule:
+        return train(tiny("model=vae", f"prior={name}"), SEEDS)
+
     def test_gives_a_density_in_a_vae(self, name: str, tiny: Compose, splits_of: SplitsOf, model_of: ModelOf) -> None:
         model, batch, noise = model_and_batch(tiny("model=vae", f"prior={name}"), splits_of, model_of)
         prior: Any = model.prior
@@ -382,18 +394,16 @@ class TestPriors:
             assert parameter.grad is not None, key
             assert parameter.grad.any(), key
 
-    def test_trains_stacked_as_alone(self, name: str, tiny: Compose, train: Train) -> None:
-        config = tiny("model=vae", f"prior={name}")
-        together, alone = train(config, [0, 1]), train(config, [1])
-        stacked = {key: value[1] for key, value in together.stack.parameters.items()}
+    def test_trains_stacked_as_alone(self, trained: SeedsModule, name: str, tiny: Compose, train: Train) -> None:
+        alone = train(tiny("model=vae", f"prior={name}"), [1])
+        stacked = {key: value[1] for key, value in trained.stack.parameters.items()}
         expected = {key: value[0] for key, value in alone.stack.parameters.items()}
         torch.testing.assert_close(stacked, expected, atol=1e-5, rtol=1e-5)
 
     def test_jumps_to_the_data_at_the_start_only_where_it_says_so(
-        self, name: str, tiny: Compose, train: Train, model_of: ModelOf
+        self, trained: SeedsModule, name: str, tiny: Compose, model_of: ModelOf
     ) -> None:
-        config = tiny("model=vae", f"prior={name}")
-        module = train(config, SEEDS)
+        config, module = tiny("model=vae", f"prior={name}"), trained
         fresh = Stack(lambda: model_of(config, module.shares[0].splits.spec), SEEDS, CPU)
         for position in range(len(SEEDS)):
             moves = [
@@ -452,14 +462,14 @@ class TestData:
         everything = torch.cat([part.index for part in parts.values()])
         assert len(set(everything.tolist())) == len(everything)
 
-    def test_the_data_seed_decides(self, name: str, tiny: Compose, splits_of: SplitsOf) -> None:
+    def test_the_data_seed_decides(self, name: str, tiny: Compose, splits_of: SplitsOf, fresh_splits: SplitsOf) -> None:
         config = tiny(f"data={name}")
         torch.manual_seed(0)
         first = splits_of(config).train
         torch.manual_seed(1)
-        assert torch.equal(splits_of(config).train.x, first.x)
+        assert torch.equal(fresh_splits(config).train.x, first.x)
         config.data.seed = 0
-        assert not torch.equal(splits_of(config).train.x, first.x)
+        assert not torch.equal(fresh_splits(config).train.x, first.x)
 
     def test_a_vae_trains_on_it(self, name: str, tiny: Compose, splits_of: SplitsOf, train: Train) -> None:
         spec = splits_of(tiny(f"data={name}")).spec

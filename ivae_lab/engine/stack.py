@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from copy import copy
+from copy import copy, deepcopy
 from typing import Any
 
 import torch
@@ -38,8 +38,8 @@ class Stack:
         parameters, buffers = stack_module_state(models)
         self.parameters: Parameters = {name: value.detach().to(device) for name, value in parameters.items()}
         self.buffers: Parameters = {name: value.detach().to(device) for name, value in buffers.items()}
+        self.template = deepcopy(models[0]).to("meta")  # the computation, without numbers
         self._one = models[0].to(device)
-        self.template = _seeded(build_model, seeds[0]).to("meta")  # the computation, without numbers
 
     @classmethod
     def joined(cls, stacks: list[Stack]) -> Stack:
