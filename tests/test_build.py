@@ -236,8 +236,3 @@ def test_number_types_take_what_they_say(annotation: Any, good: list[Any], bad: 
     for value in bad:
         with pytest.raises(ConfigError, match=r"^key: expected .*, got "):
             check_value(value, annotation, "key")
-
-
-def test_a_part_without_its_target_is_one_line(composed: Compose) -> None:
-    config = composed("model=exact", "data=gmm_relu", "+model.search.hops=-1")
-    assert error_of(config, "model") == "model.search: expected an instance of Search or null, got {'hops': -1} (dict)"

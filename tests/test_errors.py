@@ -113,6 +113,35 @@ def test_a_wrong_value_is_one_line_and_leaves_nothing(attempt: Attempt, wrong: s
 @pytest.mark.parametrize(
     ("wrong", "expected"),
     [
+        (["data=gmm_relu", "data.components=0"], "data.components: expected greater than 0, got 0 (int)"),
+        (["data=gmm_relu", "data.slope=-1"], "data.slope: expected greater than or equal to 0, got -1 (int)"),
+        (["data=gmm_relu", "data.latent_dim=3"], "data.latent_dim: expected less than or equal to 2, got 3 (int)"),
+        (["model=exact", "data=tcl"], "model: expected latent_dim of 1 or 2 for an exact likelihood, got 5"),
+        (
+            ["model=exact", "data=gmm_relu", "model/search=rows", "model.search.hops=-1"],
+            "model.search.hops: expected greater than or equal to 0, got -1",
+        ),
+        (
+            ["model=exact", "data=gmm_relu", "model/search=rows", "+model.search.foo=1"],
+            "model.search.foo: expected one of evaluations, hops, of",
+        ),
+        (
+            ["model=exact", "data=gmm_relu", "+model.search.hops=-1"],
+            "model.search: expected an instance of Search or null, got {'hops': -1} (dict)",
+        ),
+    ],
+)
+def test_a_wrong_value_of_an_exact_likelihood_or_its_data(attempt: Attempt, wrong: list[str], expected: str) -> None:
+    outcome = attempt(*wrong)
+    assert outcome.code == 2, outcome.err
+    (line,) = outcome.err.splitlines()
+    assert line.startswith(f"ivae_lab.train: {expected}")
+    assert attempt.left() == []
+
+
+@pytest.mark.parametrize(
+    ("wrong", "expected"),
+    [
         ("data.segmnts=3", ["segmnts"]),
         ("model=ivea", ["ivea", "vade_pretrained"]),
         ("nosuchgroup=1", ["nosuchgroup"]),
