@@ -144,11 +144,13 @@ def doubles() -> Iterator[None]:
 
 
 def in_default_dtype(splits: Splits) -> Splits:
-    """The same data, with real observations of the dtype that new tensors have."""
+    """The same data, with real observations, and u where it is numbers, of the dtype that new tensors have."""
     parts = {name: getattr(splits, name) for name in ("train", "valid", "test")}
-    dtype = torch.get_default_dtype()
-    real = {name: replace(part, x=part.x.to(dtype)) for name, part in parts.items() if part.x.is_floating_point()}
-    return replace(splits, **real)
+    return replace(splits, **{name: replace(part, x=_real(part.x), u=_real(part.u)) for name, part in parts.items()})
+
+
+def _real(values: torch.Tensor | None) -> torch.Tensor | None:
+    return values.to(torch.get_default_dtype()) if values is not None and values.is_floating_point() else values
 
 
 def make_module(*runs: Run, compiled: bool = False) -> SeedsModule:

@@ -44,6 +44,8 @@ def _tiny(*overrides: str) -> DictConfig:
     config, data_is_chosen = _composed(*overrides), any(each.startswith("data=") for each in overrides)
     if config.model["_target_"].endswith("Exact") and not data_is_chosen:
         config = _composed("data=gmm_relu", *overrides)
+    if "model=ivae_counts" in overrides and not data_is_chosen:
+        config = _composed("data=spikes", *overrides)
     if _is_for_images(config) and not data_is_chosen:
         latent_dim = ["model.latent_dim=2"] * ("latent_dim" in config.model)
         grey = ["data.binarisation=none", "data.test_binarisation=none"] * ("transform" in config.model)  # of flows
