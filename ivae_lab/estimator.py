@@ -142,7 +142,8 @@ class IVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  #
         """The labels, if u is labels, and the columns of u, (N,) each; none without u."""
         if y is None and not _needs_u(self.model, tuple(self.overrides)):
             return np.array([]), []
-        _, u = validate_data(self, X, y, reset=False, dtype=_DTYPES, multi_output=np.ndim(y) > 1)  # type: ignore[arg-type]
+        several = y is not None and np.asarray(y).ndim > 1
+        _, u = validate_data(self, X, y, reset=False, dtype=_DTYPES, multi_output=several)
         if u.ndim == 1 and (u.dtype.kind != "f" or (u == np.round(u)).all()):
             return np.unique(u), [u]
         return np.array([]), [*u.reshape(len(u), -1).T]

@@ -104,5 +104,5 @@ class TestCodes:
     ],
 )
 def test_data_of_another_kind_is_refused(made: object, expected: str) -> None:
-    with pytest.raises(ValueError, match="expected " + expected + r"\(model/likelihood="):
+    with pytest.raises(ValueError, match=expected + r"\(model/likelihood="):
         made()  # type: ignore[operator]
