@@ -247,6 +247,14 @@ class TestExport:
         np.testing.assert_allclose(sd, said["sd"], atol=1e-5)
         np.testing.assert_allclose(x, trained.decode(said["mean"]), atol=1e-4)
 
+    @pytest.mark.slow
+    def test_pt2_takes_any_number_of_rows(self, made: dict[str, Path], tmp_path: Path) -> None:
+        assert export.main([f"run={made['ivae']}", "seed=3", "format=pt2", f"out={tmp_path / 'm'}"]) == 0
+        decoder, z = torch.export.load(tmp_path / "m.decoder.pt2").module(), np.ones((2, 5), np.float32)
+        for rows in (1, 2):
+            found = decoder(torch.from_numpy(z[:rows]))[0]
+            np.testing.assert_allclose(found, load(made["ivae"], 3).decode(z[:rows]), atol=1e-4)
+
     def test_what_differs_gets_no_name(
         self, made: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
