@@ -174,14 +174,14 @@ class TestSample:
         """X = A z + b + e with z of N(m(u), diag s(u)^2): with the decoder made linear."""
         trained = load(made["ivae"], 0)
         matrix = torch.randn(5, 5, generator=torch.Generator().manual_seed(0))
-        trained.model.decoder = torch.nn.Linear(5, 5).requires_grad_(False)
-        trained.model.decoder.weight.copy_(matrix)
+        trained.model.decoder = linear = torch.nn.Linear(5, 5).requires_grad_(False)
+        linear.weight.copy_(matrix)
         trained = replace(trained, recipe=replace(trained.recipe, shift=[1.0] * 5, scale=(2 * np.eye(5)).tolist()))
         x = np.concatenate([block["x"] for block in sample.sampled(trained, 40_000, u="3")])
         prior = trained.model.prior(torch.tensor([3]))
-        noise = torch.exp(trained.model.likelihood.log_variance)
+        noise = torch.exp(dict(trained.model.named_parameters())["likelihood.log_variance"])
         covariance = (matrix * prior.std[0] ** 2) @ matrix.T + noise * torch.eye(5)
-        mean = (matrix @ (prior.mean + 0 * prior.std)[0] + trained.model.decoder.bias) / 2 + 1
+        mean = (matrix @ (prior.mean + 0 * prior.std)[0] + linear.bias) / 2 + 1
         spread = np.sqrt(np.diag(covariance.numpy())) / 2
         np.testing.assert_allclose(x.mean(0), mean.numpy(), atol=5 * spread.max() / 200)
         np.testing.assert_allclose(np.cov(x.T), covariance.numpy() / 4, atol=0.05 * spread.max() ** 2)
