@@ -174,14 +174,14 @@ class TestSample:
         """X = A z + b + e with z of N(m(u), diag s(u)^2): with the decoder made linear."""
         trained = load(made["ivae"], 0)
         matrix = torch.randn(5, 5, generator=torch.Generator().manual_seed(0))
-        trained.model.decoder = torch.nn.Linear(5, 5).requires_grad_(False)
-        trained.model.decoder.weight.copy_(matrix)
+        trained.model.decoder = linear = torch.nn.Linear(5, 5).requires_grad_(False)
+        linear.weight.copy_(matrix)
         trained = replace(trained, recipe=replace(trained.recipe, shift=[1.0] * 5, scale=(2 * np.eye(5)).tolist()))
         x = np.concatenate([block["x"] for block in sample.sampled(trained, 40_000, u="3")])
         prior = trained.model.prior(torch.tensor([3]))
-        noise = torch.exp(trained.model.likelihood.log_variance)  # type: ignore[union-attr, arg-type]
+        noise = torch.exp(dict(trained.model.named_parameters())["likelihood.log_variance"])
         covariance = (matrix * prior.std[0] ** 2) @ matrix.T + noise * torch.eye(5)
-        mean = (matrix @ (prior.mean + 0 * prior.std)[0] + trained.model.decoder.bias) / 2 + 1  # type: ignore[union-attr]
+        mean = (matrix @ (prior.mean + 0 * prior.std)[0] + linear.bias) / 2 + 1
         spread = np.sqrt(np.diag(covariance.numpy())) / 2
         np.testing.assert_allclose(x.mean(0), mean.numpy(), atol=5 * spread.max() / 200)
         np.testing.assert_allclose(np.cov(x.T), covariance.numpy() / 4, atol=0.05 * spread.max() ** 2)
@@ -246,6 +246,14 @@ class TestExport:
         np.testing.assert_allclose(mean, said["mean"], atol=1e-5)
         np.testing.assert_allclose(sd, said["sd"], atol=1e-5)
         np.testing.assert_allclose(x, trained.decode(said["mean"]), atol=1e-4)
+
+    @pytest.mark.slow
+    def test_pt2_takes_any_number_of_rows(self, made: dict[str, Path], tmp_path: Path) -> None:
+        assert export.main([f"run={made['ivae']}", "seed=3", "format=pt2", f"out={tmp_path / 'm'}"]) == 0
+        decoder, z = torch.export.load(tmp_path / "m.decoder.pt2").module(), np.ones((2, 5), np.float32)
+        for rows in (1, 2):
+            found = decoder(torch.from_numpy(z[:rows]))[0]
+            np.testing.assert_allclose(found, load(made["ivae"], 3).decode(z[:rows]), atol=1e-4)
 
     def test_what_differs_gets_no_name(
         self, made: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -45,7 +45,8 @@ class PortableDecoder(nn.Module):
         recipe = trained.recipe
         self.model, self.prepared = trained.model, recipe.shift is not None
         self.register_buffer("shift", torch.tensor(recipe.shift or [0.0], dtype=torch.float64))
-        self.register_buffer("unscale", torch.linalg.inv(torch.tensor(recipe.scale or [[1.0]], dtype=torch.float64)))
+        scale = torch.tensor(recipe.scale or [[1.0]], dtype=torch.float64)
+        self.register_buffer("unscale", torch.linalg.inv(scale))
 
     def forward(self, z: Tensor) -> tuple[Tensor]:
         """(B, n) to (B, d)."""
@@ -129,7 +130,10 @@ def _torchscript(part: Portable, path: Path) -> Run:
 def _pt2(part: Portable, path: Path) -> Run:
     rows = torch.export.Dim("rows", min=1)
     shapes = tuple({0: rows} for _ in part.inputs)
-    with torch.no_grad():
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.filterwarnings(
+            "ignore", "No complete tensor found", UserWarning
+        )  # of transposed ones; these are whole
         torch.export.save(torch.export.export(part.module, part.traced, dynamic_shapes=shapes), path)
     return torch.export.load(path).module()
 
