@@ -71,10 +71,12 @@ def _u_columns(trained: Trained) -> list[str]:
 
 
 def _check_columns(trained: Trained, table: Table, columns: list[str], of_u: list[str]) -> None:
-    known = trained.recipe.x_columns
-    if set(columns) - set(table.names) or (known is None and len(columns) != trained.spec.x_dim):
-        expected = f"the columns {listed(known)}" if known else f"{trained.spec.x_dim} columns of x, as in training,"
-        raise ValueError(f"expected {expected} in {table.path}, got {len(columns)}: {listed(table.names)}")
+    known, expected = trained.recipe.x_columns, trained.spec.x_dim
+    if known is not None and set(known) - set(table.names):
+        raise ValueError(f"expected the columns {listed(known)} in {table.path}, got {listed(table.names)}")
+    if known is None and len(columns) != expected:
+        got = f"{len(columns)}: {listed(columns)}"
+        raise ValueError(f"expected {expected} columns of x in {table.path}, as in training, got {got}")
     if absent := [name for name in of_u if name not in table.names]:
         raise ValueError(
             f"expected {absent[0]} in {table.path}, which this model's encoder sees, got {listed(table.names)}"
