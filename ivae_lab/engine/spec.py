@@ -29,7 +29,7 @@ def to_plain(value: Any) -> Any:
         return {"kind": kind} | {each.name: to_plain(getattr(value, each.name)) for each in fields(value)}
     if isinstance(value, torch.Tensor):
         return {"kind": "Tensor", "dtype": str(value.dtype).removeprefix("torch."), "values": value.tolist()}
-    return value
+    return [*value] if isinstance(value, tuple) else value
 
 
 def from_plain(plain: Any) -> Any:
