@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ivae_lab.columns import listed
+from ivae_lab.wording import listed, one_line
 
 SUFFIXES = (".npz", ".npy", ".parquet", ".csv")
 UNREADABLE = (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)  # what damaged files raise
@@ -115,11 +115,6 @@ def has_header(path: Path) -> bool:
     """Whether a CSV's first line names columns: by a word, or by 0, 1, 2, ... as pandas does without names."""
     first = pd.read_csv(path, header=None, nrows=1, dtype=str).iloc[0].dropna()
     return bool(pd.to_numeric(first, errors="coerce").isna().any()) or [*first] == [str(i) for i in range(len(first))]
-
-
-def one_line(error: BaseException) -> str:
-    """What an error says, on one line."""
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _of_npz(path: Path) -> tuple[list[str], int, Read]:

@@ -7,7 +7,6 @@ path on the command line. Types are the annotations of the constructor, checked 
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Mapping
 from typing import Any, get_type_hints
@@ -16,6 +15,8 @@ from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from ivae_lab.wording import did_you_mean
 
 
 class ConfigError(ValueError):
@@ -112,7 +113,5 @@ def _accepts_null(adapter: TypeAdapter[Any]) -> bool:
 
 def unknown_key(key: str, known: list[str]) -> str:
     """What was expected in place of a key that nothing reads, with the nearest known ones."""
-    near = difflib.get_close_matches(key, known, n=3)
-    hint = f" (did you mean {', '.join(near)}?)" if near else ""
     expected = f"one of {', '.join(sorted(known))}" if known else "no keys"
-    return f"expected {expected}; got an unknown key{hint}"
+    return f"expected {expected}; got an unknown key{did_you_mean(key, known)}"

@@ -24,7 +24,6 @@ Exit codes: 0 chosen, 2 bad input.
 
 from __future__ import annotations
 
-import difflib
 import os
 import sys
 from collections.abc import Sequence
@@ -37,10 +36,10 @@ import pandas as pd
 
 from ivae_lab.aggregate import AGREEMENT, LEADING, collect, run_folders, table
 from ivae_lab.arguments import BadInputError, done, written
-from ivae_lab.columns import listed
 from ivae_lab.plots import STYLE, save
-from ivae_lab.scores import log_volume
+from ivae_lab.scores import held_out, log_volume
 from ivae_lab.tables import show
+from ivae_lab.wording import did_you_mean, listed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -94,7 +93,7 @@ def choose(rows: pd.DataFrame, pairs: pd.DataFrame, key: str) -> Choice:
     BadInputError
         If there are no ELBOs of held-out rows, or fewer than two values with a finite one.
     """
-    split = next((name for name in ("valid", "test") if (rows["split"] == name).any()), None)
+    split = held_out(rows)
     elbo = rows[(rows["metric"] == "elbo") & (rows["split"] == split)]
     if split is None or elbo.empty:
         raise BadInputError("expected ELBOs of validation or test rows (data.split, metric=[elbo,agreement]), got none")
@@ -188,11 +187,8 @@ def _matching(rows: pd.DataFrame, given: dict[str, str]) -> pd.DataFrame:
 
 def _check_key(rows: pd.DataFrame, key: str) -> None:
     if key not in rows.columns or key in LEADING:
-        near = difflib.get_close_matches(key, [*rows.columns], n=3)
-        hint = f" (did you mean {', '.join(near)}?)" if near else ""
-        raise BadInputError(
-            f"{key}: expected key=, outputs=, out= or a key of the runs' configuration, got another{hint}"
-        )
+        expected = "expected key=, outputs=, out= or a key of the runs' configuration, got another"
+        raise BadInputError(f"{key}: {expected}{did_you_mean(key, [*rows.columns])}")
 
 
 def _write(choice: Choice, out: Path) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ivae_lab.wording import listed
 
 Column = NDArray[Any]  # (N,)
 Floats = NDArray[np.float32]
@@ -37,13 +38,20 @@ class Labels:
         ValueError
             If a value is none of those known.
         """
-        places = {value: place for place, value in enumerate(self.values)}
-        fallback = len(self.values) - 1 if self.other else -1
-        labels = np.array([places.get(value, fallback) for value in column.tolist()], np.int64)
+        labels = self.places(column)
         if (labels < 0).any():
             unknown = column[labels < 0][0]
             raise ValueError(f"expected one of {listed(self.values)}, got {unknown}")
         return labels
+
+    def places(self, column: Column) -> NDArray[np.int64]:
+        """As labels, (N,), with -1 for a value that is none of those known."""
+        import pandas as pd  # takes a while, and only rows of files need it
+
+        places = {value: place for place, value in enumerate(self.values)}
+        fallback = len(self.values) - 1 if self.other else -1
+        of_row, values = pd.factorize(column, use_na_sentinel=False)  # fewer to look up than rows
+        return np.array([places.get(value, fallback) for value in values.tolist()], np.int64)[of_row]
 
 
 @dataclass(frozen=True)
@@ -101,9 +109,3 @@ def is_label(column: Column) -> bool:
 def rare(column: Column, least: int) -> list[Any]:
     """Values of fewer than `least` rows."""
     return sorted(value for value, rows in Counter(column.tolist()).items() if rows < least)
-
-
-def listed(names: Sequence[object], most: int = 8) -> str:
-    """The first names, and how many there are where these are not all."""
-    shown = ", ".join(map(str, names[:most])) or "none"
-    return shown if len(names) <= most else f"{shown}, ... ({len(names)})"

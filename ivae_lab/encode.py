@@ -31,8 +31,8 @@ import numpy as np
 
 from ivae_lab.arguments import done, pairs, whole, wrong_input
 from ivae_lab.blocks import Table, numbers, open_table
-from ivae_lab.columns import listed
 from ivae_lab.streamed import Block, block_rows, out_path, stream
+from ivae_lab.wording import listed
 
 if TYPE_CHECKING:
     import pandas as pd

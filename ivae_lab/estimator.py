@@ -28,7 +28,6 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
-from ivae_lab.blocks import one_line
 from ivae_lab.build import build
 from ivae_lab.columns import Column, Labels, columns_of
 from ivae_lab.data.tcl import fit_preprocess
@@ -41,6 +40,7 @@ from ivae_lab.places import CONFIG
 from ivae_lab.recipe import Recipe
 from ivae_lab.sample import sampled
 from ivae_lab.types import Batch, DataSpec, Splits
+from ivae_lab.wording import one_line
 
 Floats = NDArray[np.floating[Any]]
 _DTYPES = ["float64", "float32"]

@@ -32,6 +32,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from ivae_lab.data.catalogue import CATALOGUE, Download, Entry, File, candidates, data_root, is_valid
 from ivae_lab.results import atomic
+from ivae_lab.wording import one_line
 
 OK, FAILED, BAD_INPUT, STOPPED = 0, 1, 2, 130
 _BLOCK = 1 << 18
@@ -134,7 +135,7 @@ def _download(download: Download, path: Path, progress: Progress) -> None:
             try:
                 _from_mirror(url, download, part, handle, progress)
             except (FetchError, *_UNREACHABLE) as error:
-                problems.append(f"{url}: {_one_line(error)}")
+                problems.append(f"{url}: {one_line(error)}")
             else:
                 os.fsync(handle.fileno())
                 part.replace(path)
@@ -232,7 +233,7 @@ def _unpack(entry: Entry, download: Download, root: Path) -> None:
                 with _member(root / download.path, member) as source, temporary.open("wb") as copy:
                     shutil.copyfileobj(source, copy)
             except (KeyError, tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
-                raise FetchError(f"expected {member} in {download.path}, got: {_one_line(error)}") from None
+                raise FetchError(f"expected {member} in {download.path}, got: {one_line(error)}") from None
             if not is_valid(temporary, file.checksum):
                 raise FetchError(f"expected {member} in {download.path} with {file.checksum}, got other content")
 
@@ -254,10 +255,6 @@ def _member(archive: Path, member: str) -> Iterator[IO[bytes]]:
 def _progress() -> Progress:
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     return Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True)
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _say(problem: object, code: int) -> int:

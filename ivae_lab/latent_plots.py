@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ivae_lab.plots import POINTS, SEQUENTIAL, STYLE, Arrays, empty, save
+from ivae_lab.plots import POINTS, SEQUENTIAL, STYLE, Arrays, coloured_by, empty, save
 from ivae_lab.results import read_latents
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def latents_by_u(folder: Path, target: Path, title: str) -> None:
         axes = figure.subplots(seeds, columns, squeeze=False)
         for row, own in enumerate(axes):
             _seed(own, arrays, row, labels)
-        shown = ScalarMappable(*_colouring(labels, _u(arrays)))
+        shown = ScalarMappable(*_colouring(labels, coloured_by(arrays)))
         ticks = MaxNLocator(integer=labels)
         figure.colorbar(shown, ax=axes, label="u" if labels else "u, first column", pad=0.02, ticks=ticks)
         figure.suptitle(f"{title}: posterior means", fontsize=STYLE["axes.titlesize"])
@@ -56,7 +56,7 @@ def latents_by_u(folder: Path, target: Path, title: str) -> None:
 
 
 def _seed(axes: NDArray[Any], arrays: Arrays, row: int, labels: bool) -> None:
-    z, u = arrays["mean"][row], _u(arrays)  # (N, n), (N,)
+    z, u = arrays["mean"][row], coloured_by(arrays)  # (N, n), (N,)
     axes[0].annotate(f"seed {arrays['seed'][row]}", (0, 1.04), xycoords="axes fraction", fontsize=7)
     if not np.isfinite(z).all():
         for axis in axes:
@@ -79,10 +79,6 @@ def _scatter(
     axis.scatter(across, z[:, order[above]], c=u, norm=norm, cmap=cmap, s=4, alpha=0.7, linewidths=0, rasterized=True)
     axis.set_xlabel("u" if x is None else f"latent {order[x] + 1}")
     axis.set_ylabel(f"latent {order[above] + 1}")
-
-
-def _u(arrays: Arrays) -> NDArray[Any]:
-    return arrays["u"] if arrays["u"].ndim == 1 else arrays["u"][:, 0]
 
 
 def _colouring(labels: bool, u: NDArray[Any]) -> tuple[Normalize, Colormap]:

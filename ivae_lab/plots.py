@@ -316,7 +316,7 @@ def _panels(arrays: Arrays, kind: str) -> Figure:
         axes[-1, column].set_xlabel(f"true source {column + 1}")
     figure.supylabel("matched latent", fontsize=STYLE["axes.labelsize"])
     if "u" in arrays:
-        u = _colour(arrays)
+        u = coloured_by(arrays)
         colours = ScalarMappable(Normalize(u.min(), u.max()), SEQUENTIAL)
         ticks = MaxNLocator(integer=u.dtype.kind == "i")  # a label
         label = "u" if arrays["u"].ndim == 1 else "u, first column"
@@ -347,7 +347,7 @@ def _scatter(
     latent = _standardised(latents[:, matching.columns[column]]) * (-1 if correlation < 0 else 1)  # (N,)
     colour: dict[str, Any] = {"color": PALETTE["ivae"]}
     if "u" in arrays:
-        u = _colour(arrays)
+        u = coloured_by(arrays)
         colour = {"c": u[drawn], "cmap": SEQUENTIAL, "vmin": u.min(), "vmax": u.max()}
     panel.scatter(
         arrays["sources"][drawn, column], latent[drawn], s=5, alpha=0.6, linewidths=0, rasterized=True, **colour
@@ -355,7 +355,7 @@ def _scatter(
     panel.set_title(f"|r| = {abs(correlation):.2f}")
 
 
-def _colour(arrays: Arrays) -> NDArray[Any]:
+def coloured_by(arrays: Arrays) -> NDArray[Any]:
     """What points are coloured by: the labels u, or the first of its columns, (N,)."""
     return arrays["u"] if arrays["u"].ndim == 1 else arrays["u"][:, 0]
 

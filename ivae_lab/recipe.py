@@ -45,11 +45,6 @@ class Recipe:
     u_columns: list[str] | None = None
     u: Labels | list[Number | OneHot] | None = None
 
-    @property
-    def u_labels(self) -> list[Any] | None:
-        """The M labels of u, in order; None: u is its place, 0 .. M - 1, or numbers."""
-        return self.u.values if isinstance(self.u, Labels) else None
-
     def numbers(self, columns: Sequence[Column]) -> Floats:
         """Columns as the file has them, (N,) each, as numbers, (N, d'): missing values filled, codes one-hot.
 

@@ -39,6 +39,7 @@ from ivae_lab.claims import Judgement, judge
 from ivae_lab.experiment import SCALES, ExperimentError, Figure, load, names
 from ivae_lab.present import Evidence, present, recorded, write_table
 from ivae_lab.tables import brief, text
+from ivae_lab.wording import one_line
 
 OK, INCOMPLETE, BAD_INPUT = 0, 1, 2
 TEMPLATES = Path(__file__).resolve().parent / "report_pages"
@@ -422,7 +423,7 @@ def _replaceable(folder: Path) -> bool:
 def _one_line(error: Exception) -> str:
     if isinstance(error, KeyError):
         return f"expected {error}, got none"
-    return " ".join(str(error).split()) or type(error).__name__
+    return one_line(error)
 
 
 def _say(message: object, code: int) -> int:

@@ -30,8 +30,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ivae_lab.arguments import BadInputError, done, one_of, pairs, whole, wrong_input
-from ivae_lab.columns import Number, OneHot, listed
+from ivae_lab.columns import Number, OneHot
 from ivae_lab.streamed import Block, block_rows, out_path, stream
+from ivae_lab.wording import listed
 
 if TYPE_CHECKING:
     from ivae_lab.engine.trained import Trained

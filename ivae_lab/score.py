@@ -38,12 +38,13 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from ivae_lab.arguments import BadInputError, done, whole, written
-from ivae_lab.blocks import UNREADABLE, has_header, one_line
+from ivae_lab.blocks import UNREADABLE, has_header
 from ivae_lab.metrics.agreement import Agreement
 from ivae_lab.metrics.estimate import Estimate
 from ivae_lab.metrics.mcc import Coefficient
 from ivae_lab.results import Row, read_latents
 from ivae_lab.tables import show
+from ivae_lab.wording import one_line
 
 KEYS = ("seed", "split", "draws", "csv")
 COEFFICIENTS: list[Coefficient] = ["pearson", "spearman"]

@@ -67,9 +67,13 @@ def held_out_elbo(folder: Path) -> float:
     The mean over seeds with a finite one; NaN where there is none.
     """
     rows = _pick(read_results(folder), HEADLINES["elbo"])
-    split = next((name for name in ("valid", "test") if (rows["split"] == name).any()), None)
-    values = rows.loc[(rows["split"] == split) & np.isfinite(rows["value"]), "value"]
+    values = rows.loc[(rows["split"] == held_out(rows)) & np.isfinite(rows["value"]), "value"]
     return float(values.mean()) + log_volume(folder)
+
+
+def held_out(rows: pd.DataFrame) -> str | None:
+    """The split that a choice is made on: the validation rows, or the test rows; None where nothing was held out."""
+    return next((name for name in ("valid", "test") if (rows["split"] == name).any()), None)
 
 
 def log_volume(folder: Path) -> float:

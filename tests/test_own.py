@@ -92,6 +92,12 @@ def test_codes_and_labels(run: Any, tmp_path: Path) -> None:
     same_latents(folder, path)
 
 
+def test_a_model_that_is_fitted_and_has_no_parameters(run: Any, tmp_path: Path) -> None:
+    path = table(tmp_path)
+    folder = run("model=pca", "data=file", "data.path=own.parquet", "data.x=[a,b,c]", "data.index=index")
+    same_latents(folder, path)
+
+
 def test_missing_values_are_filled_as_in_training(run: Any, tmp_path: Path) -> None:
     frame = pd.read_parquet(table(tmp_path))[["place", "a", "cond", "index"]].astype({"a": float})
     frame.loc[[3, 77], "place"] = np.nan

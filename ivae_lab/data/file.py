@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,11 +16,12 @@ from annotated_types import Ge
 from numpy.typing import NDArray
 
 from ivae_lab.blocks import Table, open_table
-from ivae_lab.columns import Column, Labels, columns_of, is_label, is_numeric, labels_of, listed, rare
-from ivae_lab.data.parts import Rows, SplitBy, middles, parts_of
+from ivae_lab.columns import Column, Labels, columns_of, is_label, is_numeric, labels_of, rare
+from ivae_lab.data.parts import Rows, SplitBy, middles, parts_of, starts_of
 from ivae_lab.data.tcl import Preprocess, check_split, fit_preprocess
 from ivae_lab.recipe import Recipe
 from ivae_lab.types import Batch, Count, DataSpec, Fraction, PositiveInt, Splits
+from ivae_lab.wording import did_you_mean, listed
 
 Names = str | list[str] | None
 Chosen = dict[str, Column]  # columns by name, (N,) each
@@ -136,8 +138,11 @@ class File:
         check_split(self.split, len(rows))
         together = (raw.group if self.split_by == "groups" else runs)[rows]
         parts = parts_of(together, self.split, self.split_by, self.block_rows, self.gap, seed)
-        recipe, kept = self._recipe(raw, rows[parts[0]], said)
-        whole = _batch(raw, kept, rows, recipe)
+        recipe, kept = self._columns(raw, rows[parts[0]], said)
+        with _of_training():
+            x = recipe.windows(recipe.numbers([*kept.values()]), rows)
+        recipe = self._preprocessed(recipe, x[parts[0]])
+        whole = _batch(raw, recipe.apply(x), rows, recipe)
         train, valid, test = (whole[torch.from_numpy(part)] for part in parts)
         spec = self._spec(whole, recipe, len(train))
         said += [*self._schema(spec, whole), *self._shared_out(whole, [len(part) for part in parts])]
@@ -239,8 +244,8 @@ class File:
             raise ValueError(f"expected one column of whole numbers or words for u_kind=labels, got {got}")
         return labels and self.u_kind != "columns"
 
-    def _recipe(self, raw: Raw, train: Rows, said: list[str]) -> tuple[Recipe, Chosen]:
-        """What is fitted on the training rows, and the columns of x that vary there."""
+    def _columns(self, raw: Raw, train: Rows, said: list[str]) -> tuple[Recipe, Chosen]:
+        """What of columns is fitted on the training rows, and the columns of x that vary there."""
         kept = {name: column for name, column in raw.x.items() if _varies(column[train])}
         if not kept:
             raise ValueError(f"expected columns of x that vary, got {len(raw.x)} constant ones")
@@ -258,11 +263,13 @@ class File:
             merge = self.rare == "merge"
             u = labels_of(columns[0], self.least_per_u, merge) if self._labels(raw) else columns_of(columns)
             recipe = replace(recipe, u=u)
-        if self.preprocess == "none":
-            return recipe, kept
-        x = recipe.windows(recipe.numbers([*kept.values()]), train)
-        fitted = fit_preprocess(x, self.preprocess, min(self.leading or x.shape[1], x.shape[1]))
-        return replace(recipe, shift=fitted.shift, scale=fitted.scale), kept
+        return recipe, kept
+
+    def _preprocessed(self, recipe: Recipe, x: NDArray[Any]) -> Recipe:
+        """With what is fitted to the training part's x, (N, d)."""
+        columns = x.shape[1]
+        fitted = fit_preprocess(x, self.preprocess, min(self.leading or columns, columns))
+        return replace(recipe, shift=fitted.shift, scale=fitted.scale)
 
     def _spec(self, whole: Batch, recipe: Recipe, train_rows: int) -> DataSpec:
         labels = isinstance(recipe.u, Labels)
@@ -301,13 +308,19 @@ class File:
         return said
 
 
-def _batch(raw: Raw, kept: Chosen, rows: Rows, recipe: Recipe) -> Batch:
-    """All rows as a model sees them."""
+@contextmanager
+def _of_training() -> Iterator[None]:
+    """Say of a value that is none of those known which these are."""
     try:
-        x = recipe.apply(recipe.windows(recipe.numbers([*kept.values()]), rows))
-        u = recipe.apply_u([column[rows] for column in raw.u.values()])
+        yield
     except ValueError as error:
         raise ValueError(f"{error}: the training part has no other (split_by, block_rows)") from None
+
+
+def _batch(raw: Raw, x: NDArray[np.float32], rows: Rows, recipe: Recipe) -> Batch:
+    """All rows as a model sees them."""
+    with _of_training():
+        u = recipe.apply_u([column[rows] for column in raw.u.values()])
     z = np.column_stack([*raw.sources.values()]).astype(np.float32)[rows] if raw.sources else None
     return Batch(*(None if part is None else torch.from_numpy(part) for part in (x, u, z, raw.index[rows])))  # type: ignore[arg-type]
 
@@ -316,8 +329,7 @@ def _columns_named(table: Table, key: str, name: str) -> list[str]:
     """The column of that name, or those of the array of that name."""
     if columns := _of_array(table, name):
         return columns
-    near = difflib.get_close_matches(name, table.names, n=3)
-    hint = f" (did you mean {', '.join(near)}?)" if near else ""
+    hint = did_you_mean(name, table.names)
     raise ValueError(f"expected {key} among the columns of {table.path}, {listed(table.names)}; got {name}{hint}")
 
 
@@ -332,7 +344,8 @@ def _rows(columns: Chosen, rows: Rows) -> Chosen:
 
 def _runs(raw: Raw) -> NDArray[np.int64]:
     """The number of each row's run: rows of one group with none left out between them, (N,)."""
-    return np.cumsum([True, *((raw.group[1:] != raw.group[:-1]) | (np.diff(raw.place) > 1))]) - 1
+    left_out = np.diff(raw.place, prepend=raw.place[:1]) > 1
+    return np.cumsum(starts_of(raw.group) | left_out) - 1
 
 
 def _missing(column: Column) -> NDArray[np.bool_]:

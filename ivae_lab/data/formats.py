@@ -20,6 +20,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ivae_lab.wording import one_line
+
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
 
@@ -202,8 +204,7 @@ def _unpickle(path: Path, content: bytes) -> object:
     try:
         found: object = _Unpickler(stream, encoding="bytes").load()  # Python 2 wrote the originals
     except Exception as error:  # a damaged pickle may raise anything
-        told = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"{path}: expected a pickle of arrays and plain containers, got: {told}") from None
+        raise ValueError(f"{path}: expected a pickle of arrays and plain containers, got: {one_line(error)}") from None
     if stream.read(1):
         raise ValueError(f"{path}: expected nothing after the pickle, got {len(content) - stream.tell() + 1} bytes")
     return found
@@ -223,8 +224,7 @@ def read_svhn(path: Path) -> tuple[Images, Labels]:
     try:
         content = loadmat(stream, variable_names=("X", "y"))
     except Exception as error:  # a damaged file may raise anything
-        told = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"{path}: expected a MATLAB v5 file, got: {told}") from None
+        raise ValueError(f"{path}: expected a MATLAB v5 file, got: {one_line(error)}") from None
     x, y = content.get("X"), content.get("y")
     if x is None or x.dtype != np.uint8 or x.ndim != 4 or x.shape[:3] != (32, 32, 3):
         raise ValueError(f"{path}: expected X of uint8 and the shape (32, 32, 3, N), got {_told(x)}")
@@ -247,8 +247,7 @@ def read_dsprites(path: Path) -> Sprites:
         with np.load(stream, allow_pickle=False) as archive:
             images, classes, values = (archive[name] for name in names)
     except Exception as error:  # a damaged archive may raise anything
-        told = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"{path}: expected a .npz with {', '.join(names)}, got: {told}") from None
+        raise ValueError(f"{path}: expected a .npz with {', '.join(names)}, got: {one_line(error)}") from None
     if images.dtype != np.uint8 or images.ndim != 3 or images.shape[1:] != (64, 64) or images.max(initial=0) > 1:
         raise ValueError(f"{path}: expected imgs of 0 and 1, uint8, (N, 64, 64), got {_told(images)}")
     if classes.dtype.kind not in "iu" or classes.ndim != 2 or len(classes) != len(images):

@@ -9,20 +9,19 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
-from ivae_lab.blocks import one_line
 from ivae_lab.build import ConfigError
-from ivae_lab.columns import Labels, listed
+from ivae_lab.columns import Labels
 from ivae_lab.distributions import Facets, NormalMixture
 from ivae_lab.engine.callbacks import load_checkpoint
 from ivae_lab.engine.run import SETTLED, build_model
@@ -34,6 +33,7 @@ from ivae_lab.models.model import Model
 from ivae_lab.recipe import Recipe
 from ivae_lab.results import check_seal, lack, read_status
 from ivae_lab.types import Batch, DataSpec
+from ivae_lab.wording import listed, one_line
 
 Array = NDArray[Any]
 _LARGEST_BYTE = 255
@@ -59,8 +59,13 @@ class Trained:
     @property
     def labels(self) -> list[Any]:
         """The M labels of u, in the order in which the model counts them; none where it has no u."""
-        made = getattr(self.model, "auxiliary", None) is not None
-        return [*range(self.u_dim)] if made or self.recipe.u_labels is None else self.recipe.u_labels
+        return self._labels.values
+
+    @property
+    def _labels(self) -> Labels:
+        """Those of the training data; places are labels where u is made of x, or was given by its places."""
+        known, made = self.recipe.u, getattr(self.model, "auxiliary", None) is not None
+        return known if isinstance(known, Labels) and not made else Labels([*range(self.u_dim)])
 
     @property
     def u_dim(self) -> int:
@@ -84,13 +89,11 @@ class Trained:
         ValueError
             For one that is none of the training's.
         """
-        if isinstance(self.recipe.u, Labels) and self.recipe.u.other:
-            return torch.from_numpy(self.recipe.u(np.asarray(u)))
-        codes = pd.Index(self.labels).get_indexer(pd.Index(u))
+        codes = self._labels.places(np.asarray(u))
         if (codes < 0).any():
             unknown = np.asarray(u)[codes < 0][0]
             raise ValueError(f"expected u one of {listed(self.labels)}, got {unknown}")
-        return torch.from_numpy(codes.astype(np.int64))
+        return torch.from_numpy(codes)
 
     def batch(self, x: Array, u: Sequence[Any] | Array | None = None) -> Batch:
         """Rows (N, d), of codes their one-hot columns, and u, (N,) or (N, k), as the model takes them.
@@ -125,7 +128,7 @@ class Trained:
     @property
     def dtype(self) -> torch.dtype:
         """Of the model's numbers."""
-        return next(self.model.parameters()).dtype
+        return next(chain(self.model.parameters(), self.model.buffers())).dtype  # what is fitted has buffers only
 
     def encode(self, rows: Batch, number: int = 0) -> dict[str, Array]:
         """The posterior of each row: `mean` and `sd` (N, n), a `sample`, and `probabilities` (N, ...) of components.
