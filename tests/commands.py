@@ -29,6 +29,10 @@ from ivae_lab.types import Splits
 SMALL = ("data.segments=8", "data.samples_per_segment=100", "trainer.batch_size=64", "trainer.chunk=20")
 # Least work for a run of which only the folder matters.
 TINY = (*SMALL, "trainer.steps=40", "model.encoder.hidden=8", "compute.threads=1")
+# Models that are fitted and have no parameters: what holds of a training does not apply.
+FITTED = sorted(
+    path.stem for path in (CONFIG / "model").glob("*.yaml") if "_target_: ivae_lab.models.linear." in path.read_text()
+)
 _PATIENCE = 180.0  # seconds for what a test waits for
 _TRACKING = "WANDB_"  # variables of the developer's own that would change where a run logs
 

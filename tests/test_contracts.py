@@ -30,7 +30,7 @@ from ivae_lab.pairs import read_pairs, write_pairs
 from ivae_lab.places import CONFIG
 from ivae_lab.results import COLUMNS, read_results, write_results
 from ivae_lab.types import Batch, DataSpec, Splits
-from tests.commands import doubles
+from tests.commands import FITTED, doubles
 from tests.own import own_file
 
 Compose = Callable[..., DictConfig]
@@ -179,14 +179,6 @@ class TestConfiguration:
         default = composed("model=ivae_released", "trainer=default").trainer
         assert default == composed("model=vae").trainer
         assert default != released
-
-
-# These have no parameters, and what holds of a training does not apply.
-FITTED = [
-    name
-    for name in choices("model")
-    if "_target_: ivae_lab.models.linear." in (CONFIG / "model" / f"{name}.yaml").read_text()
-]
 
 
 @pytest.fixture(scope="module", params=sorted({*choices("model")} - {*FITTED}))
