@@ -10,12 +10,13 @@ Runs under the outputs may differ in `key` and in their seeds. Where they differ
 trainer.steps, OTHER.KEY=VALUE takes those with that value.
 
 The ELBO is that of the validation rows, of the test rows where there are none, in nats per row of the data as they came
-(what preprocessing does to a density is undone). Its mean is over model seeds, then over data seeds; its standard error
-over data seeds, or where there is one only, over model seeds. By the one-standard-error rule (Breiman et al. 1984) the
-smallest value is chosen whose ELBO is within one standard error of the best. Agreement is the mean MCC between seeds
-(strong, Pearson, posterior means): near 1 where every restart finds the same latents, which is what can be known where
-there are no true sources. A seed that diverged counts as no number and is named. Restarts: the seed of best ELBO at the
-chosen value.
+(what preprocessing does to a density is undone). Model seeds are restarts: a value's ELBO is that of the best restart,
+in the mean over data seeds, since a restart in a poor optimum says nothing of the value; all restarts' mean is shown
+beside it. The standard error is over data seeds, or where there is one only, over model seeds. By the rule of one
+standard error (Breiman et al. 1984) the smallest value is chosen whose ELBO is within one standard error of the best.
+Agreement is the mean MCC between seeds (strong, Pearson, posterior means): near 1 where every restart finds the same
+latents, which is what can be known where there are no true sources. A seed that diverged counts as no number and is
+named. At the chosen value, the restart of best ELBO is named.
 
 Writes choice.csv, and choice.png and choice.pdf, into the first of the outputs, or where `out` says.
 
@@ -55,8 +56,8 @@ class Choice:
     Attributes
     ----------
     summary
-        A row for each value of the key: `elbo`, its standard error `se`, `over` (what this is over, and how many),
-        `agreement`, `seeds`, `diverged`.
+        A row for each value of the key: `elbo` of the best restarts, its standard error `se`, `over` (what this is
+        over, and how many), `restarts` (the mean ELBO of all), `seeds`, `diverged`, `agreement`.
     value
         That of the one-standard-error rule.
     best
@@ -114,15 +115,16 @@ def choose(rows: pd.DataFrame, pairs: pd.DataFrame, key: str) -> Choice:
 
 
 def _of_value(rows: pd.DataFrame) -> dict[str, Any]:
-    """Mean and standard error of the ELBOs of one value."""
+    """The best restarts' mean ELBO of one value, and its standard error."""
     finite = rows[np.isfinite(rows["elbo"])]
-    by_data = finite.groupby("data_seed")["elbo"].mean()
-    units, over = (by_data, "data seeds") if len(by_data) > 1 else (finite["elbo"], "model seeds")
+    best = finite.groupby("data_seed")["elbo"].max()
+    units, over = (best, "data seeds") if len(best) > 1 else (finite["elbo"], "model seeds")
     se = float(units.std() / np.sqrt(len(units))) if len(units) > 1 else float("nan")
     return {
-        "elbo": float(by_data.mean()) if len(by_data) else float("nan"),
+        "elbo": float(best.mean()),
         "se": se,
         "over": f"{len(units)} {over}",
+        "restarts": float(finite["elbo"].mean()),
         "seeds": len(rows),
         "diverged": len(rows) - len(finite),
     }

@@ -46,8 +46,9 @@ class TestRule:
         choice = choose(results(), pairs(), KEY)
         assert (choice.best, choice.value, choice.split) == (3, 2, "valid")
         row = choice.summary.set_index(KEY).loc[3]
-        assert row["elbo"] == pytest.approx(-5.45)
-        assert row["se"] == pytest.approx(0.5)  # of -5.95 and -4.95, the means over seeds
+        assert row["elbo"] == pytest.approx(-5.4)  # of seed 1 of both
+        assert row["restarts"] == pytest.approx(-5.45)
+        assert row["se"] == pytest.approx(0.5)  # of -5.9 and -4.9
         assert row["over"] == "2 data seeds"
         assert row["agreement"] == pytest.approx(1 / 3)
         assert choice.restart == ("run-2-2", 1)
@@ -60,6 +61,13 @@ class TestRule:
         summary = choose(results({1: (-9.0,), 2: (-6.0,)}), pairs(), KEY).summary
         assert summary["over"].tolist() == ["2 model seeds"] * 2
         np.testing.assert_allclose(summary["se"], 0.05)
+
+    def test_a_restart_in_a_poor_optimum_does_not_count_against_its_value(self) -> None:
+        rows = results({1: (-9.0, -8.0), 2: (-6.0, -5.9)})
+        rows.loc[(rows[KEY] == "2") & (rows["seed"] == 0), "value"] = -50.0
+        choice = choose(rows, pairs(), KEY)
+        assert choice.value == 2
+        assert choice.summary["restarts"].iloc[-1] < -25
 
     def test_what_preprocessing_did_to_densities_is_undone(self) -> None:
         rows = results()
@@ -74,7 +82,7 @@ class TestRule:
         rows.loc[(rows["folder"] == "run-3-2") & (rows["seed"] == 1), "value"] = np.nan
         row = choose(rows, pairs(), KEY).summary.set_index(KEY).loc[3]
         assert (row["seeds"], row["diverged"]) == (4, 1)
-        assert row["elbo"] == pytest.approx((-5.95 - 5.0) / 2)
+        assert row["elbo"] == pytest.approx((-5.9 - 5.0) / 2)
 
     @pytest.mark.parametrize(
         ("rows", "expected"),
