@@ -3,8 +3,8 @@
     python scripts/readme_tables.py           rewrite what stands between the markers
     python scripts/readme_tables.py --check   exit 1 where a table is not that of the committed rows
 
-Markers are `<!-- table: NAME -->` and `<!-- end -->`. NAME is `verdicts`, `verdicts PAPER`, or `summary FIGURE`. No row
-is changed and nothing is trained: `python -m ivae_lab.reproduce FIGURE scale=paper record=true` makes the rows. What is
+Markers are `<!-- table: NAME -->` and `<!-- end -->`. NAME is `verdicts`, `verdicts PAPER`, `summary FIGURE`, or `pairs
+FIGURE`. No row is changed and nothing is trained: `python -m ivae_lab.reproduce FIGURE scale=paper record=true` makes the rows. What is
 of the quick scale is marked, and gets no verdict: it says what little training does.
 """
 
@@ -25,6 +25,13 @@ from ivae_lab.tables import brief, markdown
 ROOT = Path(__file__).resolve().parents[1]
 FILES = (ROOT / "README.md", *(path.with_name("README.md") for path in sorted(ROOT.glob("experiments/*/reported.csv"))))
 BLOCK = re.compile(r"(<!-- table: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
+ALIGNED = {
+    "mcc_in_20": "rank 20, in",
+    "mcc_out_20": "rank 20, out",
+    "mcc_in": "full rank, in",
+    "mcc_out": "full rank, out",
+    "mcc_strong": "no CCA",
+}
 ICONS = {"reproduced": "✓", "partly": "~", "not reproduced": "✗", "not run": "·"}
 
 
@@ -63,10 +70,24 @@ def summaries(name: str) -> str:
     return markdown(brief(summary(figure, kept.chosen[figure.scored]))) + done
 
 
+def pair_means(name: str) -> str:
+    """MCC between seeds of a figure of pairs, in and out of sample: means over pairs, and their chance floors."""
+    kept = recorded(load(name))
+    if kept is None:
+        return "not run yet\n"
+    pairs = kept.chosen["pairs"]
+    cells = pairs.groupby(["variant", "label", "data", "model.latent_dim", "score"], sort=False)[["value", "chance"]]
+    shown = cells.mean().apply(lambda row: f"{row['value']:.3f} ({row['chance']:.3f})", axis=1).unstack("score")
+    table = shown[[*ALIGNED]].rename(columns=ALIGNED).reindex(cells.mean().index.droplevel("score").unique())
+    return markdown(table.reset_index().rename(columns={"model.latent_dim": "latent dim"}))
+
+
 def table(name: str) -> str:
     """The table of a marker."""
     kind, _, rest = name.partition(" ")
-    return summaries(rest) if kind == "summary" else verdicts(rest or None)
+    if kind == "verdicts":
+        return verdicts(rest or None)
+    return {"summary": summaries, "pairs": pair_means}[kind](rest)
 
 
 def filled(text: str) -> str:
