@@ -4,8 +4,8 @@
     python scripts/readme_tables.py --check   exit 1 where a table is not that of the committed rows
 
 Markers are `<!-- table: NAME -->` and `<!-- end -->`. NAME is `verdicts`, `verdicts PAPER`, `summary FIGURE`, or `pairs
-FIGURE`. No row is changed and nothing is trained: `python -m ivae_lab.reproduce FIGURE scale=paper record=true` makes the rows. What is
-of the quick scale is marked, and gets no verdict: it says what little training does.
+FIGURE`. No row is changed and nothing is trained: `python -m ivae_lab.reproduce FIGURE scale=paper record=true` makes the
+rows. What is of the quick scale is marked, and gets no verdict: it says what little training does.
 """
 
 from __future__ import annotations

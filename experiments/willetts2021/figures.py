@@ -45,9 +45,10 @@ def boxes_by_size(tables: Tables) -> Picture:
     figure, axes = panels(rows["variant"].unique(), width=5.2, height=3, columns=2, sharey=True)
     for variant, axis in axes.items():
         own = rows[(rows["variant"] == variant) & ~linear]
+        lines = rows[(rows["variant"] == variant) & linear].groupby(["method", "label"], sort=False)
         boxes(axis, own, SIZE, "mcc_mean")
         sizes = sorted(own[SIZE].unique())
-        for (method, label), part in rows[(rows["variant"] == variant) & linear].groupby(["method", "label"], sort=False):
+        for (method, label), part in lines:
             means = part.groupby(SIZE)["mcc_mean"].mean().reindex(sizes)
             axis.plot(range(len(sizes)), means, "--", color=PALETTE[str(method)], linewidth=0.8, label=label)
         axis.set(title=f"{variant} setting", xlabel="samples per segment", ylabel="MCC of the posterior mean")
