@@ -4,8 +4,8 @@
     python scripts/readme_tables.py --check   exit 1 where a table is not that of the committed rows
 
 Markers are `<!-- table: NAME -->` and `<!-- end -->`. NAME is `verdicts`, `verdicts PAPER`, `summary FIGURE`, or `pairs
-FIGURE`. No row is changed and nothing is trained: `python -m ivae_lab.reproduce FIGURE scale=paper record=true` makes the
-rows. What is of the quick scale is marked, and gets no verdict: it says what little training does.
+FIGURE`. No row is changed and nothing is trained: `python -m ivae_lab.reproduce FIGURE scale=paper record=true` makes
+the rows. What is of the quick scale is marked, and gets no verdict: it says what little training does.
 """
 
 from __future__ import annotations
@@ -75,11 +75,11 @@ def pair_means(name: str) -> str:
     kept = recorded(load(name))
     if kept is None:
         return "not run yet\n"
-    pairs = kept.chosen["pairs"]
-    cells = pairs.groupby(["variant", "label", "data", "model.latent_dim", "score"], sort=False)[["value", "chance"]]
-    shown = cells.mean().apply(lambda row: f"{row['value']:.3f} ({row['chance']:.3f})", axis=1).unstack("score")
-    table = shown[[*ALIGNED]].rename(columns=ALIGNED).reindex(cells.mean().index.droplevel("score").unique())
-    return markdown(table.reset_index().rename(columns={"model.latent_dim": "latent dim"}))
+    pairs, cell = kept.chosen["pairs"], ["variant", "label", "data", "model.latent_dim"]
+    means = pairs.groupby([*cell, "score"])[["value", "chance"]].mean()
+    said = means.apply(lambda row: f"{row['value']:.3f} ({row['chance']:.3f})", axis=1).unstack("score")
+    table = pairs[cell].drop_duplicates().merge(said[[*ALIGNED]].reset_index(), on=cell)
+    return markdown(table.rename(columns={**ALIGNED, "model.latent_dim": "latent dim"}))
 
 
 def table(name: str) -> str:
