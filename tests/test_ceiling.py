@@ -17,7 +17,7 @@ from ivae_lab.metrics.mcc import mean_correlation
 from ivae_lab.places import CONFIG
 
 ROOT = Path(__file__).parents[1]
-LINEAR = ("data=tcl_2d", "data.mixing_layers=1", "data.samples_per_segment=200")
+LINEAR = ("data=tcl_2d", "data.mixing_layers=1", "data.samples_per_segment=60")
 
 
 def printed(*overrides: str) -> list[float]:
