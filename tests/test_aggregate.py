@@ -109,7 +109,7 @@ def unreadable(outputs: Path) -> dict[str, str]:
 
 
 def places_to_end(whole: bytes) -> list[int]:
-    """Where a file may be cut: in the last line everywhere but before its line feed, elsewhere at every seventh byte."""
+    """Where to cut a file: anywhere in its last line but before the line feed, elsewhere at every seventh byte."""
     last = whole.rindex(b"\n", 0, -1)
     return [*range(0, last, 7), *range(last, len(whole) - 1)]
 

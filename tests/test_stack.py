@@ -249,19 +249,19 @@ def family(model: str) -> tuple[str, ...]:
 @pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 def test_every_model_is_the_same_stacked_and_alone(model: str) -> None:
-    """Parameters within 1e-5 and metrics within 1e-4 after 200 steps, seeds 0 to 4 together against each alone.
+    """Parameters within 1e-5 and metrics within 1e-4 after 200 steps, seeds 0 to 4 together against two of them alone.
 
     Deep networks of images in doubles, the others as they are trained.
     """
     with doubles() if set(IMAGES) <= set(family(model)) else nullcontext():
-        compare_with_each_alone(model)
+        compare_with_alone(model)
 
 
-def compare_with_each_alone(model: str) -> None:
+def compare_with_alone(model: str) -> None:
     together = make_run(*family(model), "seed=[0,1,2,3,4]")
     many = advance(make_module(together))
     values = scores(together)
-    for seed in range(5):
+    for seed in (1, 4):  # inside and last
         alone = make_run(*family(model), f"seed={seed}")
         one = advance(make_module(alone))
         assert difference(of_seed(many, seed), of_seed(one, seed)) <= 1e-5
