@@ -36,7 +36,8 @@ def join(evidence: Evidence, kept: Evidence, cells: Sequence[Cell]) -> int:
     elsewhere = [column for column in kept.figure.columns if column not in evidence.figure.columns]
     from_records = old.loc[[known[key] for key in taken]].drop(columns=elsewhere)
     order = {key: place for place, key in enumerate(_asked(evidence, cells, names))}
-    whole = pd.concat([new, from_records], ignore_index=True)
+    # As objects: True beside a number that is missing would be 1.0.
+    whole = pd.concat([new.astype(object), from_records.astype(object)], ignore_index=True).infer_objects()
     whole["place"] = [order[key] for key in _keys(whole, names)]
     evidence.tables["rows"] = whole.sort_values("place", kind="stable").drop(columns="place").reset_index(drop=True)
     for name, maker in evidence.figure.tables.items():
