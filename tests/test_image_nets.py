@@ -128,17 +128,28 @@ class TestTables:
         assert count(decoder) == dense(n, 512) + sum(block(*each) for each in pairwise(widths[::-1])) + dense(16, c)
 
     @pytest.mark.parametrize(
-        ("name", "sizes"),
-        [("convnet", [28, 28, 28, 14, 14, 14, 7, 1]), ("resnet", [28, 32, 32, 16, 8, 4, 2, 1])],
+        ("name", "image", "sizes"),
+        [
+            ("convnet", DIGITS, [28, 28, 28, 14, 14, 14, 7, 1]),
+            ("convnet", COLOURS, [32, 32, 32, 16, 16, 16, 8, 1]),
+            ("resnet", DIGITS, [28, 32, 32, 16, 8, 4, 2, 1]),
+            ("resnet", COLOURS, [32, 32, 32, 16, 8, 4, 2, 1]),
+        ],
     )
-    def test_an_encoders_images_have_the_tables_sizes(self, name: str, sizes: list[int]) -> None:
-        assert sizes_in(pair(name, DIGITS)[0].layers, torch.randn(2, 784)) == sizes
+    def test_an_encoders_images_have_the_tables_sizes(self, name: str, image: Image, sizes: list[int]) -> None:
+        assert sizes_in(pair(name, image)[0].layers, torch.randn(2, spec_of(image).x_dim)) == sizes
 
     @pytest.mark.parametrize(
-        ("name", "sizes"), [("convnet", [1, 7, 14, 14, 28, 28]), ("resnet", [1, 2, 4, 8, 16, 32, 32, 28])]
+        ("name", "image", "sizes"),
+        [
+            ("convnet", DIGITS, [1, 7, 14, 14, 28, 28]),
+            ("convnet", COLOURS, [1, 8, 16, 16, 32, 32]),
+            ("resnet", DIGITS, [1, 2, 4, 8, 16, 32, 32, 28]),
+            ("resnet", COLOURS, [1, 2, 4, 8, 16, 32, 32, 32]),
+        ],
     )
-    def test_a_decoders_images_have_the_tables_sizes(self, name: str, sizes: list[int]) -> None:
-        assert sizes_in(pair(name, DIGITS)[1].layers, torch.randn(2, 5)) == sizes
+    def test_a_decoders_images_have_the_tables_sizes(self, name: str, image: Image, sizes: list[int]) -> None:
+        assert sizes_in(pair(name, image)[1].layers, torch.randn(2, 5)) == sizes
 
 
 def sizes_in(layers: Layers, h: Tensor) -> list[int]:
