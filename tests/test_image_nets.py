@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from ivae_lab.build import build
+from ivae_lab.build import ConfigError, build
 from ivae_lab.distributions import Normal
 from ivae_lab.engine.datamodule import DataModule
+from ivae_lab.engine.evaluate import encode
 from ivae_lab.engine.module import SeedsModule, Share
 from ivae_lab.engine.part import State, sliced
 from ivae_lab.engine.run import build_model
@@ -391,6 +392,25 @@ class TestTraining:
         settled = module.stack.map("posterior_mean", rows)
         assert torch.equal(module.stack.map("bound", rows, noise)["mean"], settled) != live
         assert_same(module.state, before)
+
+    def test_live_statistics_are_of_as_many_rows_as_asked_for(self, module_of: Callable[..., SeedsModule]) -> None:
+        def means(live: str | int) -> Tensor:
+            module = module_of([0, 1], "model/networks=convnet", f"model.evaluate_live={live}", image=SMALL_COLOURS)
+            (part,) = encode(module.stack, module.shares[0].splits, CPU)
+            return torch.from_numpy(part.latents["mean"])
+
+        module = module_of([0, 1], "model/networks=convnet", "model.evaluate_live=true", image=SMALL_COLOURS)
+        rows, model = module.shares[0].splits.test, module.stack.template
+        noise = torch.zeros(2, 16, model.noise_dim + model.live_dim)
+        whole = module.stack.map("bound", rows, noise)["mean"]
+        blocks = [module.stack.map("bound", rows[at : at + 6], noise[:, at : at + 6])["mean"] for at in (0, 6, 12)]
+        assert torch.equal(means("true"), whole)
+        assert torch.equal(means(6), torch.cat(blocks, 1))
+        assert (whole - torch.cat(blocks, 1)).abs().max() > 1e-3
+
+    def test_no_rows_have_no_statistics(self, module_of: Callable[..., SeedsModule]) -> None:
+        with pytest.raises(ConfigError, match=r"^model\.evaluate_live: expected .*greater than .*, got 0"):
+            module_of([0], "model.evaluate_live=0")
 
     @each_network
     def test_a_resumed_training_is_the_uninterrupted_one(

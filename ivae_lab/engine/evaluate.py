@@ -118,7 +118,8 @@ def settle(stack: Stack, train: Batch) -> None:
 
 
 def _encode(stack: Stack, split: str, rows: Batch, known: dict[str, Any]) -> Encoded:
-    model, step = stack.template, _encode_rows(rows)
+    model = stack.template
+    step = model.rows_together or _encode_rows(rows)
     noise = normals(stack.seeds, f"posterior sample, {split}", 0, (len(rows), model.noise_dim))
     blocks = []
     for start in range(0, len(rows), step):

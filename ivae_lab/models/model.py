@@ -71,6 +71,8 @@ class Model(nn.Module):
         Standard normal numbers per row that make the posterior's sample.
     live_dim
         Further ones, for what is random in training only, such as dropout.
+    rows_together
+        Rows that `bound` is to be given at a time, where they see each other; None: any number.
     u_dim
         M, the number of values of u, or that of its columns; 0 without u.
     u_is_labels
@@ -93,6 +95,7 @@ class Model(nn.Module):
     facets: int = 1
     noise_dim: int
     live_dim: int = 0
+    rows_together: int | None = None
     u_dim: int
     u_is_labels: bool = True
     pretrain_steps: int = 0
