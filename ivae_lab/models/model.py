@@ -156,13 +156,13 @@ class Model(nn.Module):
         raise NotImplementedError
 
     def examples(self, batch: Batch, noise: Tensor) -> dict[str, Tensor]:
-        """What is worth a look beside the latents; `noise` (r, n) is standard normal.
+        """What is worth a look beside the latents; `noise` (r, positions n) is standard normal.
 
         "reconstruction" (B, d), the x expected at the posterior's mean; "prior_mean" and "prior_std" (M, n), of the
         prior at each u (columns of numbers: at each row's), or of each component of a mixture, or of one row. Images
         are in [0, 1], and come with "drawn" (M', r, d), the x expected at r draws from the prior at each of the first u
         or components, and "traversals" (n', steps, d), where one latent after the other moves over the range of the
-        rows' codes, the others staying at the first row's.
+        rows' codes, the others staying at the first row's. Of a grid of codes "drawn" are (1, r, d), and nothing moves.
         """
         raise NotImplementedError
 
