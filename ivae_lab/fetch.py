@@ -30,7 +30,7 @@ from typing import IO, BinaryIO
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from ivae_lab.data.catalogue import CATALOGUE, Download, Entry, File, candidates, data_root, is_valid
+from ivae_lab.data.catalogue import CATALOGUE, Download, Entry, File, at_hand, candidates, data_root, is_valid
 from ivae_lab.results import atomic
 from ivae_lab.wording import one_line
 
@@ -87,7 +87,7 @@ def show(root: Path) -> int:
     """Say what can be fetched, and how much of it is there."""
     for name, entry in CATALOGUE.items():
         files = [entry.files[path] for download in entry.downloads for path in download.gives]
-        there = sum(bool(candidates(file, root)) for file in files)
+        there = sum(bool(candidates(at_hand(file, root), root)) for file in files)
         print(f"{name:9} {there} of {len(files)} files in {root}; {entry.about}")
     return OK
 

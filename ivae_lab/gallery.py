@@ -23,7 +23,7 @@ def image_examples(folder: Path, target: Path, title: str) -> None:
     """Draw images over their reconstructions, images drawn from the prior, and traversals, of a run's first seed.
 
     The rows shown are the first of `examples.npz`, the seed is the first, whatever they look like. Models without a
-    prior to draw from have reconstructions only.
+    prior to draw from have reconstructions only, those with a grid of codes no traversals.
 
     Parameters
     ----------
@@ -44,16 +44,21 @@ def image_examples(folder: Path, target: Path, title: str) -> None:
 
     arrays = read_examples(folder)
     with rc_context(STYLE):
-        figure = Figure(figsize=(7.2, 6.8 if "drawn" in arrays else 2.4))
+        figure = Figure(figsize=(7.2, 6.8 if "traversals" in arrays else 3.8 if "drawn" in arrays else 2.4))
         figure.suptitle(f"{title}, seed {arrays['seed'][0]}")
         _fill(figure, arrays)
         save(figure, target)
 
 
 def _fill(figure: Figure, arrays: Arrays) -> None:
-    """The panels, side by side below the first where images were drawn."""
+    """The panels, side by side below the first where images were drawn and latents moved."""
     if "drawn" not in arrays:
         _reconstructions(figure.subplots(), arrays)
+        return
+    if "traversals" not in arrays:
+        shown, drawn = figure.subplots(2, height_ratios=[1.9, 1])
+        _reconstructions(shown, arrays)
+        _mosaic(drawn, arrays["drawn"][0], arrays["image"], "drawn from the prior")
         return
     axes = figure.subplot_mosaic([["shown", "shown"], ["drawn", "moved"]], height_ratios=[1.9, 4.1])
     _reconstructions(axes["shown"], arrays)

@@ -6,7 +6,8 @@ rate that they use, of
 - the stack: S seeds at once, as `ivae_lab.train` trains them, compiled and not;
 - the plain way: one model, a DataLoader, torch.optim.Adam, one seed after another;
 - a growing S, n, K, M and N, everything else equal (`--growth`);
-- two processes on two cores against one (`--processes`).
+- two processes on two cores against one (`--processes`);
+- one setting against another, blocks in turns, so that what else the machine does meets both (`--against`).
 
 The rate is that of a 1024 x 1024 float32 matrix product (4096 x 4096 on a GPU), measured before and after each block
 of steps in the same process; work is counted nominally, 6 x parameters x batch size per model-step, so a look-up in
@@ -60,6 +61,7 @@ SETTINGS = {
     "ICE-BeeM iVAE": ["model=ivae_icebeem", "data=tcl_icebeem"],
     "VaDE, 40 components": ["model=vade", "data=tcl"],
     "VaDE, penalty on L": ["model=vade", "data=tcl", "model/identifiability=penalty"],
+    "VaDE, noise on L": ["model=vade", "data=tcl", "model/identifiability=noise"],
     "khemakhem2020 iVAE released": ["model=ivae_released", "data=tcl_khemakhem_released"],
     "GIN, 10 dimensions": ["model=gin_released", "data=gin10d_released"],
 }
@@ -303,6 +305,16 @@ def processes_ratio(name: str, blocks: int, repeats: int = 3) -> list[float]:
     return ratios
 
 
+def alternated(names: list[str], blocks: int, compute: Compute) -> list[float]:
+    """Times of the second setting over those of the first, ten seeds compiled, block by block."""
+    one, other = (stacked(Setting.compose(name, compute), GROWN_SEEDS, compiled=True) for name in names)
+    clock = Clock(compute.torch_device())
+    for calls in (one, other) * 2:  # the first step, and a warm-up
+        next(calls)()
+    pairs = [(clock.seconds(next(one)), clock.seconds(next(other))) for _ in range(blocks)]
+    return [after / before for before, after in pairs]
+
+
 def worker(name: str, core: int, blocks: int, compute: Compute) -> None:
     """Compile, wait for the word, and print the seconds per model-step of ten seeds on one core."""
     os.sched_setaffinity(0, {core})
@@ -398,6 +410,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 10, 50, 200], help="how many seeds to stack")
     parser.add_argument("--growth", nargs="*", choices=list(GROWTH), default=[], help="axes to grow")
     parser.add_argument("--processes", choices=list(SETTINGS), metavar="NAME", help="two processes against one")
+    parser.add_argument("--against", nargs=2, choices=list(SETTINGS), metavar="NAME", help="the second over the first")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--blocks", type=int, default=10, help="chunks of steps that are timed")
@@ -411,6 +424,10 @@ def main() -> None:
         worker(given.worker, given.core, given.blocks, compute)
         return
     prepare(compute)
+    if given.against:
+        low, middle, high = statistics.quantiles(alternated(given.against, given.blocks, compute), n=4)
+        print(f"{given.against[1]} takes {middle:.2f} ({low:.2f} to {high:.2f}) times as long as {given.against[0]}")
+        return
     rows = [row for name in given.settings for row in every_way(name, given.seeds, given.blocks, compute)]
     rows += [row for axis in given.growth for row in growing(axis, given.blocks, compute)]
     if rows:

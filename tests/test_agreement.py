@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from rich.console import Console
+from sklearn.cross_decomposition import CCA
 from sklearn.metrics import normalized_mutual_info_score
 
 from ivae_lab.arrays import Floats
@@ -78,6 +79,17 @@ class TestOnePair:
             weak = weak_mean_correlation(a, b, "pearson", rank, half_seed=0)
             expected |= {("weak", rank, scored): value for scored, value in weak.items()}
         assert values(agreement().pairs(alike(2))) == pytest.approx(expected)
+
+    def test_without_a_seed_the_cca_is_fitted_on_the_first_half_by_the_row_ids(self) -> None:
+        (a, b), order = (each.mean for each in alike(2).values()), np.random.default_rng(1).permutation(ROWS)
+        given = {0: estimate(a), 1: estimate(b[order], index=order)}
+        found = values(agreement(half_seed=None, ranks=[None]).pairs(given))
+        cca = CCA(N, scale=False).fit(a[: ROWS // 2], b[: ROWS // 2])
+        for scored, rows in (("in", slice(ROWS // 2)), ("out", slice(ROWS // 2, None))):
+            assert found["weak", N, scored] == pytest.approx(
+                mean_correlation(*cca.transform(a[rows], b[rows])), abs=1e-4
+            )
+        assert found["weak", N, "in"] != values(agreement(ranks=[None]).pairs(given))["weak", N, "in"]
 
     def test_permutation_sign_and_scale_do_not_matter_to_the_strong(self) -> None:
         b = alike(2)[1].mean

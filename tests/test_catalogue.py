@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,17 @@ def test_missing_files(tmp_path: Path) -> None:
         locate("toy", "all", tmp_path)
     assert isinstance(caught.value, MissingDataError)
     assert "toy/b" not in str(caught.value)
+
+
+def test_another_format_is_found_where_the_file_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    two = replace(TOY, parts={"all": (File("toy/a", MD5, File("toy/a.bin")),)})
+    monkeypatch.setitem(CATALOGUE, "toy", two)
+    with refused(f"toy/a ({MD5}) or toy/a.bin (checksum unknown)"):
+        locate("toy", "all", tmp_path)
+    other = written(tmp_path / "toy/a.bin.gz", b"anything")
+    assert locate("toy", "all", tmp_path) == (other,)
+    first = written(tmp_path / "toy/a", CONTENT)
+    assert locate("toy", "all", tmp_path) == (first,)
 
 
 def test_wrong_content(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ import pytest
 
 from ivae_lab import fetch
 from ivae_lab.data.catalogue import CATALOGUE, Download, Entry, File, locate
+from tests.images import written
 
 CONTENT = np.random.default_rng(0).integers(0, 256, 1_000_000, np.uint8).tobytes()
 DEAD = "http://127.0.0.1:9/"  # the discard port: nobody listens
@@ -311,10 +312,12 @@ def test_bad_input(arguments: list[str], told: str, capsys: pytest.CaptureFixtur
 
 
 def test_list(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    written(tmp_path / "cifar-10-batches-bin/test_batch.bin", b"")
     assert fetch.main(["--list", f"root={tmp_path}"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == list(CATALOGUE)
     assert f"0 of 4 files in {tmp_path}" in lines[0]
+    assert "1 of 6 files" in lines[2]
 
 
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:

@@ -324,14 +324,15 @@ class TestClustering:
             ["clean", "VaDE", "mnist", 1, 50, 1],
             ["released", "VaDE", "mnist", 1, 50, 0],
         ]
-        expected = [[0.125, 1.125, 2.125, 0.1], [np.nan, np.nan, np.nan, 0.1], [0.25, 1.25, 2.25, 0.1]]
-        np.testing.assert_allclose(table[["accuracy", "purity", "nmi", "chance"]].to_numpy(float), expected)
+        expected = [[0.125, 1.125, 2.125, 0.1, 0.3], [*[np.nan] * 3, 0.1, 0.3], [0.25, 1.25, 2.25, 0.1, 0.3]]
+        columns = ["accuracy", "purity", "nmi", "chance", "nmi_chance"]
+        np.testing.assert_allclose(table[columns].to_numpy(float), expected)
 
     def test_no_clusters_no_rows(self, tmp_path: Path) -> None:
         paths = {"c": self.made(tmp_path / "c", False, {0: 0.5})}
         table = function("willetts2021", "clustering")(self.rows("c", "iVAE", [0]), paths)
         assert table.empty
-        assert {"variant", "seed", "accuracy", "purity", "nmi", "chance"} <= set(table)
+        assert {"variant", "seed", "accuracy", "purity", "nmi", "chance", "nmi_chance"} <= set(table)
 
 
 class TestAgreement:

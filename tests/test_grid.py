@@ -8,13 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from omegaconf import DictConfig
 from torch.distributions import Categorical, kl_divergence
 
 from ivae_lab.build import ConfigError
 from ivae_lab.distributions import NormalMixture
-from ivae_lab.engine.evaluate import encode
+from ivae_lab.engine.evaluate import DRAWS, encode, examples
 from ivae_lab.engine.part import TERMS
+from ivae_lab.gallery import _fill
 from ivae_lab.models.grid import Autoencoder, GridAutoencoder
 from ivae_lab.types import Batch
 
@@ -158,6 +160,37 @@ def test_samples_are_decoded_from_codes_or_from_the_prior(built: Any) -> None:
     used, counts = vectors.unique(dim=0, return_counts=True)
     torch.testing.assert_close(used, model.prior.mean.detach().unique(dim=0))
     assert counts.min() > 900
+
+
+def test_examples_are_drawn_from_the_codes_by_their_weights(built: Any) -> None:
+    model, batch = built("model=rvqvae", "prior.codes=3")
+    noise = torch.stack([torch.full((12,), -9.0), torch.full((12,), 9.0)])  # 4 places of 3 latents: the first, the last
+    drawn = model.examples(batch, noise)["drawn"]
+    assert drawn.shape == (1, 2, batch.x.shape[1])
+    for image, code in zip(drawn[0], (model.prior.mean[0], model.prior.mean[2]), strict=True):
+        torch.testing.assert_close(image, model.expected(code.repeat(1, 4))[0])
+    model.prior.log_weights.copy_(torch.tensor([0.5, 0.2, 0.3]).log())
+    chosen = model._drawn_codes(torch.randn(5000, 12, generator=torch.Generator().manual_seed(0)))
+    assert chosen.shape == (5000, 4)
+    for place in chosen.mT:
+        torch.testing.assert_close(place.bincount() / 5000, torch.tensor([0.5, 0.2, 0.3]), atol=0.03, rtol=0)
+    assert abs(np.corrcoef(chosen.mT.numpy())[0, 1]) < 0.05  # each place by itself
+
+
+@pytest.mark.parametrize(
+    ("name", "panels"),
+    [("rvqvae", ["images, and below each its reconstruction", "drawn from the prior"]), ("ae", ["images, and below"])],
+)
+def test_a_figure_of_examples_has_what_there_is(tiny: Compose, train: Any, name: str, panels: list[str]) -> None:
+    module = train(tiny(*SMALL, f"model={name}"), [0, 1])
+    splits = module.shares[0].splits
+    arrays = examples(module.stack, splits.test, splits.spec.image, torch.device("cpu"))
+    figure = Figure()
+    _fill(figure, arrays)
+    assert [axis.get_title()[: len(told)] for axis, told in zip(figure.axes, panels, strict=True)] == panels
+    if name == "rvqvae":
+        assert arrays["drawn"].shape == (2, 1, DRAWS, splits.spec.x_dim)
+        assert (arrays["drawn"][0] != arrays["drawn"][1]).any()
 
 
 def test_a_position_of_a_prior_that_needs_u_is_refused(built: Any) -> None:

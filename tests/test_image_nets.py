@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from ivae_lab.build import build
+from ivae_lab.build import ConfigError, build
 from ivae_lab.distributions import Normal
 from ivae_lab.engine.datamodule import DataModule
+from ivae_lab.engine.evaluate import encode
 from ivae_lab.engine.module import SeedsModule, Share
 from ivae_lab.engine.part import State, sliced
 from ivae_lab.engine.run import build_model
@@ -128,17 +129,28 @@ class TestTables:
         assert count(decoder) == dense(n, 512) + sum(block(*each) for each in pairwise(widths[::-1])) + dense(16, c)
 
     @pytest.mark.parametrize(
-        ("name", "sizes"),
-        [("convnet", [28, 28, 28, 14, 14, 14, 7, 1]), ("resnet", [28, 32, 32, 16, 8, 4, 2, 1])],
+        ("name", "image", "sizes"),
+        [
+            ("convnet", DIGITS, [28, 28, 28, 14, 14, 14, 7, 1]),
+            ("convnet", COLOURS, [32, 32, 32, 16, 16, 16, 8, 1]),
+            ("resnet", DIGITS, [28, 32, 32, 16, 8, 4, 2, 1]),
+            ("resnet", COLOURS, [32, 32, 32, 16, 8, 4, 2, 1]),
+        ],
     )
-    def test_an_encoders_images_have_the_tables_sizes(self, name: str, sizes: list[int]) -> None:
-        assert sizes_in(pair(name, DIGITS)[0].layers, torch.randn(2, 784)) == sizes
+    def test_an_encoders_images_have_the_tables_sizes(self, name: str, image: Image, sizes: list[int]) -> None:
+        assert sizes_in(pair(name, image)[0].layers, torch.randn(2, spec_of(image).x_dim)) == sizes
 
     @pytest.mark.parametrize(
-        ("name", "sizes"), [("convnet", [1, 7, 14, 14, 28, 28]), ("resnet", [1, 2, 4, 8, 16, 32, 32, 28])]
+        ("name", "image", "sizes"),
+        [
+            ("convnet", DIGITS, [1, 7, 14, 14, 28, 28]),
+            ("convnet", COLOURS, [1, 8, 16, 16, 32, 32]),
+            ("resnet", DIGITS, [1, 2, 4, 8, 16, 32, 32, 28]),
+            ("resnet", COLOURS, [1, 2, 4, 8, 16, 32, 32, 32]),
+        ],
     )
-    def test_a_decoders_images_have_the_tables_sizes(self, name: str, sizes: list[int]) -> None:
-        assert sizes_in(pair(name, DIGITS)[1].layers, torch.randn(2, 5)) == sizes
+    def test_a_decoders_images_have_the_tables_sizes(self, name: str, image: Image, sizes: list[int]) -> None:
+        assert sizes_in(pair(name, image)[1].layers, torch.randn(2, 5)) == sizes
 
 
 def sizes_in(layers: Layers, h: Tensor) -> list[int]:
@@ -380,6 +392,25 @@ class TestTraining:
         settled = module.stack.map("posterior_mean", rows)
         assert torch.equal(module.stack.map("bound", rows, noise)["mean"], settled) != live
         assert_same(module.state, before)
+
+    def test_live_statistics_are_of_as_many_rows_as_asked_for(self, module_of: Callable[..., SeedsModule]) -> None:
+        def means(live: str | int) -> Tensor:
+            module = module_of([0, 1], "model/networks=convnet", f"model.evaluate_live={live}", image=SMALL_COLOURS)
+            (part,) = encode(module.stack, module.shares[0].splits, CPU)
+            return torch.from_numpy(part.latents["mean"])
+
+        module = module_of([0, 1], "model/networks=convnet", "model.evaluate_live=true", image=SMALL_COLOURS)
+        rows, model = module.shares[0].splits.test, module.stack.template
+        noise = torch.zeros(2, 16, model.noise_dim + model.live_dim)
+        whole = module.stack.map("bound", rows, noise)["mean"]
+        blocks = [module.stack.map("bound", rows[at : at + 6], noise[:, at : at + 6])["mean"] for at in (0, 6, 12)]
+        assert torch.equal(means("true"), whole)
+        assert torch.equal(means(6), torch.cat(blocks, 1))
+        assert (whole - torch.cat(blocks, 1)).abs().max() > 1e-3
+
+    def test_no_rows_have_no_statistics(self, module_of: Callable[..., SeedsModule]) -> None:
+        with pytest.raises(ConfigError, match=r"^model\.evaluate_live: expected .*greater than .*, got 0"):
+            module_of([0], "model.evaluate_live=0")
 
     @each_network
     def test_a_resumed_training_is_the_uninterrupted_one(

@@ -17,7 +17,7 @@ from sklearn.datasets import load_digits
 from ivae_lab.data import formats
 from ivae_lab.data.catalogue import CATALOGUE
 from ivae_lab.data.images import CIFAR10, EMNIST, MNIST, SVHN, Digits, DSprites, binarise
-from ivae_lab.engine.run import build_model
+from ivae_lab.engine.run import build_model, draw_data
 from ivae_lab.identity import cell_digest, run_digest
 from ivae_lab.types import Batch, Image, Splits
 from tests.commands import command, settings
@@ -198,6 +198,23 @@ class TestFiles:
             assert part.u.tolist() == u[part.index - 10_000].tolist()
         assert same(CIFAR10(**rows, batches=[1, 2])(0).train, both.train)
         assert (both.spec.image, both.spec.binary) == (Image(3, 32, 32), False)
+
+    def test_cifar10_is_read_from_its_binary_version_where_there_are_no_pickles(self, tmp_path: Path) -> None:
+        planes = grey(12, 32 * 32, 3).reshape(12, 3072)
+        rows = np.hstack([np.arange(12, dtype=np.uint8)[:, None] % 10, planes])
+        binary = tmp_path / "cifar-10-batches-bin"
+        written(binary / "data_batch_2.bin", rows[:8].tobytes())
+        written(binary / "test_batch.bin", rows[8:].tobytes())
+        config = settings("data=cifar10", f"data.root={tmp_path}", "data.batches=[2]").config
+        splits = draw_data(config)
+        assert splits.train.index.tolist() == list(range(10_000, 10_008))
+        assert torch.equal(splits.train.x, torch.from_numpy(planes[:8]))
+        assert splits.train.u is not None
+        assert splits.train.u.tolist() == list(range(8))
+        assert torch.equal(splits.test.x, torch.from_numpy(planes[8:]))
+        written(tmp_path / "cifar-10-batches-py/test_batch", b"the pickle comes first, and is none")
+        with refused("cifar-10-batches-py/test_batch: expected content with md5:"):
+            draw_data(config)
 
     def test_a_batch_of_cifar10_is_named_once(self) -> None:
         with refused("different batches", "[1, 1]"):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,9 +16,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ivae_lab.engine import memory
+from ivae_lab.engine import cgroup, group, memory
 from ivae_lab.engine.compiler import traced
-from ivae_lab.engine.memory import free_bytes, models_at_once, peak_bytes, state_bytes, step_bytes
+from ivae_lab.engine.memory import Need, free_bytes, models_at_once, peak_bytes, state_bytes, step_bound, step_bytes
 from ivae_lab.engine.module import SeedsModule
 from ivae_lab.engine.training import Compute
 from tests.commands import SMALL, make_module, make_run, settings
@@ -191,5 +193,93 @@ def test_a_cpu_trains_no_more_than_its_cache_holds(monkeypatch: pytest.MonkeyPat
         assert taken == max(equal, default=most)
 
 
+def test_the_number_is_told_with_what_it_was_chosen_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    own, state = module(), state_bytes(module().stack)
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 700 * 2**20)
+    monkeypatch.setattr(memory, "step_bytes", lambda *arguments: 5 * 2**20 - state)
+
+    def told(models: int) -> str | None:
+        need = models_at_once(own.stack, own.data, own.parts[0].config, models, compute())[1]
+        return None if need is None else str(need)
+
+    assert [told(1), told(9)] == [None, "about 5 MiB each, 700 MiB free"]
+    bound = re.fullmatch("less than ([0-9]+) MiB each, 700 MiB free", told(8) or "")
+    assert bound is not None
+    assert int(bound[1]) == -(-(state + step_bound(own.stack, own.data)) // 2**20)
+
+
+@pytest.mark.parametrize(
+    "model",
+    ["ivae_icebeem data=tcl_icebeem", "rvqvae data=digits model.encoder.channels=4 model.latent_dim=2"],
+)
+def test_a_step_needs_less_than_the_bound_however_small_the_model(model: str) -> None:
+    own = make_module(make_run(*f"model={model}".split(), "seed=0"))
+    assert step_bytes(own.stack, own.data, own.parts[0].config) < step_bound(own.stack, own.data)
+
+
+def test_one_line_says_how_many_models_one_call_trains(monkeypatch: pytest.MonkeyPatch) -> None:
+    def said(seeds: str, at_once: str = "auto") -> str | None:
+        return group.at_once_in_words(
+            make_module(make_run(*SMALL, "model=vae", f"seed={seeds}", f"compute.at_once={at_once}"))
+        )
+
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 2**30)
+    assert re.fullmatch(r"3 models at once: less than \d+ MiB each, 1024 MiB free", said("[0,1,2]") or "")
+    assert said("0") is None
+    assert said("[0,1,2]", "3") is None
+    assert said("[0,1,2]", "1") == "3 models take turns in 3 parts"
+    monkeypatch.setattr(group, "models_at_once", lambda *arguments: (1, Need(2**21, traced=True, free=2**23)))
+    assert said("[0,1,2]") == "3 models take turns in 3 parts: about 2 MiB each, 8 MiB free"
+
+
 def test_the_free_memory_is_part_of_all() -> None:
     assert 0 < free_bytes(torch.device("cpu")) <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_a_control_group_may_leave_less_than_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cgroup, "room", lambda: 7)
+    assert free_bytes(torch.device("cpu")) == 7
+    monkeypatch.setattr(cgroup, "room", lambda: 2**60)
+    assert 7 < free_bytes(torch.device("cpu")) < 2**60
+
+
+class TestControlGroups:
+    """Of files made by hand, as Slurm's and a container's."""
+
+    @staticmethod
+    def group(folder: Path, limit: str, used: int, cache: int, version: int = 2) -> None:
+        names = ("memory.max", "memory.current") if version == 2 else ("memory.limit_in_bytes", "memory.usage_in_bytes")
+        folder.mkdir(parents=True)
+        (folder / names[0]).write_text(f"{limit}\n")
+        (folder / names[1]).write_text(f"{used}\n")
+        kept = "inactive_file" if version == 2 else "total_inactive_file"
+        (folder / "memory.stat").write_text(f"anon 5\n{kept} {cache}\nactive_file 3\n")
+
+    @staticmethod
+    def room(tmp_path: Path, *lines: str) -> int | None:
+        (tmp_path / "cgroup").write_text("".join(f"{line}\n" for line in lines))
+        return cgroup.room(tmp_path / "cgroup", tmp_path / "mounted")
+
+    def test_of_version_2_the_limit_of_a_job_holds_for_its_steps(self, tmp_path: Path) -> None:
+        job = tmp_path / "mounted/slurm/job_7"
+        self.group(job, "1000", 700, 50)
+        self.group(job / "step_0", "max", 600, 40)
+        assert self.room(tmp_path, "0::/slurm/job_7/step_0/task_0") == 350
+        self.group(job / "step_0/task_0", "400", 300, 0)
+        assert self.room(tmp_path, "0::/slurm/job_7/step_0/task_0") == 100
+        assert self.room(tmp_path, "0::/slurm/other") is None
+
+    def test_of_version_1(self, tmp_path: Path) -> None:
+        self.group(tmp_path / "mounted/memory/slurm/job_7", "1000", 900, 30, version=1)
+        lines = ("11:cpuset:/elsewhere", "4:memory,hugetlb:/slurm/job_7/step_0", "0::/")
+        assert self.room(tmp_path, *lines) == 130
+
+    def test_a_container_has_its_limit_at_the_top(self, tmp_path: Path) -> None:
+        self.group(tmp_path / "mounted", "1000", 1200, 100)
+        assert self.room(tmp_path, "0::/") == 0
+        assert self.room(tmp_path, "0::/not/seen/from/inside") == 0
+
+    def test_without_a_limit_or_control_groups_there_is_none(self, tmp_path: Path) -> None:
+        self.group(tmp_path / "mounted/all", "max", 10, 0)
+        assert self.room(tmp_path, "0::/all") is None
+        assert cgroup.room(tmp_path / "nothing", tmp_path / "mounted") is None

@@ -349,6 +349,9 @@ class TestWeak:
         assert sorted([*first, *second]) == list(range(rows))
         assert len(first) - len(second) == rows % 2
         assert (first == halves(rows, seed)[0]).all()
+        in_order = np.concatenate(halves(rows, None))
+        assert len(halves(rows, None)[0]) == len(first)
+        assert in_order.tolist() == list(range(rows))
 
 
 class TestLinearR2:

@@ -173,15 +173,18 @@ def agreement_by_seed(rows: pd.DataFrame, paths: Paths) -> pd.DataFrame:
 
 
 def clustering(rows: pd.DataFrame, paths: Paths) -> pd.DataFrame:
-    """How well each seed's clusters are the classes of the test rows, with the chance floor of the accuracy.
+    """How well each seed's clusters are the classes of the test rows, with the chance floors of accuracy and NMI.
 
-    A model without clusters has no rows.
+    The former is `chance`, as in every table. A model without clusters has no rows.
     """
     scored = pd.concat(read_results(paths[run]).assign(run=run) for run in rows["run"].unique())
     scored = scored[(scored["split"] == "test") & scored["metric"].isin(CLUSTERS)]
-    table = scored.pivot(index=["run", "seed"], columns="metric", values="value").reindex(columns=[*CLUSTERS])
-    floor = scored[scored["metric"] == "cluster_accuracy"].set_index(["run", "seed"])["chance"]
-    table = table.rename(columns=CLUSTERS).assign(chance=floor).reset_index()
+    values, floors = (
+        scored.pivot(index=["run", "seed"], columns="metric", values=column).reindex(columns=[*CLUSTERS])
+        for column in ("value", "chance")
+    )
+    floors = floors.rename(columns={"cluster_accuracy": "chance", "nmi": "nmi_chance"})[["chance", "nmi_chance"]]
+    table = values.rename(columns=CLUSTERS).join(floors).reset_index()
     return rows[[*CELL, "run", "seed"]].merge(table, on=["run", "seed"]).drop(columns="run")
 
 

@@ -28,10 +28,12 @@ class File:
 
     path: str  # below the data root, without .gz
     checksum: str | None = None  # of the content, unpacked
+    other: File | None = None  # the same rows in another format, read where this file is not there
 
     def __str__(self) -> str:
         """Say what to look for."""
-        return f"{self.path} ({self.checksum or 'checksum unknown'})"
+        other = f" or {self.other}" if self.other else ""
+        return f"{self.path} ({self.checksum or 'checksum unknown'}){other}"
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,6 @@ def _emnist() -> Entry:
 
 
 def _cifar10() -> Entry:
-    folder = "cifar-10-batches-py"
     train = {
         "data_batch_1": "md5:c99cafc152244af753f735de768cd75f",
         "data_batch_2": "md5:d4bba439e000b95fd0a9bffe97cbabec",
@@ -119,8 +120,13 @@ def _cifar10() -> Entry:
         "data_batch_4": "md5:634d18415352ddfa80567beed471001a",
         "data_batch_5": "md5:482c414d41f54cd18b22e5b47cb7c3cb",
     }
-    batches = tuple(File(f"{folder}/{name}", checksum) for name, checksum in train.items())
-    test = File(f"{folder}/test_batch", "md5:40351d587109b95175f43aff81a1287e")
+
+    def batch(name: str, checksum: str) -> File:
+        """A pickle; or the file of the binary version, of which no checksum is known."""
+        return File(f"cifar-10-batches-py/{name}", checksum, File(f"cifar-10-batches-bin/{name}.bin"))
+
+    batches = tuple(batch(name, checksum) for name, checksum in train.items())
+    test = batch("test_batch", "md5:40351d587109b95175f43aff81a1287e")
     archive = Download(
         "cifar-10-python.tar.gz",
         ("https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",),
@@ -175,7 +181,7 @@ def locate(name: str, part: str, root: Path) -> tuple[Path, ...]:
     ValueError
         If there is no such data set or part, or a file's content is not the published one.
     """
-    files = _part(name, part)
+    files = [at_hand(file, root) for file in _part(name, part)]
     missing = [file for file in files if not candidates(file, root)]
     if missing:
         raise MissingDataError(_absent(name, missing, root))
@@ -189,6 +195,13 @@ def _part(name: str, part: str) -> tuple[File, ...]:
     if part not in parts:
         raise ValueError(f"expected a part of {name} out of {', '.join(parts)}, got {part}")
     return parts[part]
+
+
+def at_hand(file: File, root: Path) -> File:
+    """The file, or its other format where only that is there."""
+    if file.other is None or candidates(file, root) or not candidates(file.other, root):
+        return file
+    return file.other
 
 
 def candidates(file: File, root: Path) -> list[Path]:

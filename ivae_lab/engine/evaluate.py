@@ -84,7 +84,8 @@ def examples(stack: Stack, rows: Batch, image: Image | None, device: torch.devic
     most = IMAGES if rows.x.dtype == torch.uint8 else EXAMPLES
     chosen = torch.linspace(0, len(rows) - 1, min(most, len(rows))).long()
     batch = rows[chosen].to(device)
-    noise = normals(stack.seeds, "examples", 0, (DRAWS, stack.template.latent_dim)).to(device)
+    width = stack.template.positions * stack.template.latent_dim
+    noise = normals(stack.seeds, "examples", 0, (DRAWS, width)).to(device)
     said = {name: value.cpu().numpy() for name, value in stack.map("examples", batch, noise).items()}  # (S, ...)
     arrays = {"index": batch.index, "x": batch.x, "u": batch.u, "sources": batch.z}
     shape = {} if image is None else {"image": np.array(image.shape)}
@@ -118,7 +119,8 @@ def settle(stack: Stack, train: Batch) -> None:
 
 
 def _encode(stack: Stack, split: str, rows: Batch, known: dict[str, Any]) -> Encoded:
-    model, step = stack.template, _encode_rows(rows)
+    model = stack.template
+    step = model.rows_together or _encode_rows(rows)
     noise = normals(stack.seeds, f"posterior sample, {split}", 0, (len(rows), model.noise_dim))
     blocks = []
     for start in range(0, len(rows), step):

@@ -95,9 +95,8 @@ def _train(lot: list[tuple[Run, Snapshot | None]], console: Console) -> dict[Pat
             module.restore(share, snapshot)
             before[place] = float(snapshot["seconds"])
     total, models = runs[0].plan.total, len(module.stack.seeds)
-    if len(module.parts) > 1:
-        each = f", each model about {module.bytes_each / 2**20:.0f} MiB" if module.bytes_each else ""
-        console.print(f"{models} models take turns in {len(module.parts)} parts{each}")
+    if told := at_once_in_words(module):
+        console.print(told)
     if module.step:
         console.print(f"continuing at step {module.step} of {total}")
     targets = [
@@ -121,8 +120,17 @@ def prepared(runs: list[Run], compiled: bool) -> SeedsModule:
     data = DataModule([run.splits for run in runs], first.plan, training.batch_size, compute.torch_device())
     shares = [Share(run.stack, run.splits, run.settings.training.lr) for run in runs]
     models = sum(len(share.stack.seeds) for share in shares)
-    at_once, bytes_each = models_at_once(first.stack, data, training, models, compute)
-    return SeedsModule(shares, data, training, compiled, at_once, bytes_each)
+    at_once, need = models_at_once(first.stack, data, training, models, compute)
+    return SeedsModule(shares, data, training, compiled, at_once, need)
+
+
+def at_once_in_words(module: SeedsModule) -> str | None:
+    """How many models one call trains, and what that was chosen by; None where it is all of them without a choice."""
+    models, parts, need = len(module.stack.seeds), len(module.parts), module.need
+    if parts == 1 and need is None:
+        return None
+    how = f"{models} models at once" if parts == 1 else f"{models} models take turns in {parts} parts"
+    return how if need is None else f"{how}: {need}"
 
 
 def train_here(run: Run) -> Share:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import operator
 import os
+from dataclasses import dataclass
 from math import prod
 
 import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
+from ivae_lab.engine import cgroup
 from ivae_lab.engine.compiler import traced
 from ivae_lab.engine.datamodule import DataModule, Shuffled
 from ivae_lab.engine.part import Part, new_state, update_of
@@ -17,45 +19,71 @@ from ivae_lab.engine.stack import Stack
 from ivae_lab.engine.training import Compute, Training
 
 _FEW = 8  # as many models stay together on a CPU whatever its cache holds
-# A step needs less than so many times the state: ten times it for a ConvNet and batches of 64, as much for an MLP.
-_STEP_PER_STATE = 50
+# A step needs less than so many times the state and the numbers of a batch: nine times for a ConvNet and batches of 64,
+# half as much for an MLP, nine times for a relaxed VQ-VAE whose batch has ten times the numbers of its state.
+_STEP_PER_INPUT = 50
 _SHARE = 0.5  # of the free memory: other processes are there too
 # What many models of one call may take together on a CPU, so that it stays in the processor's cache from step to step.
 _CACHED_BYTES = 12_000_000
 
 
+@dataclass(frozen=True)
+class Need:
+    """What the number of models that one call trains was chosen by."""
+
+    each: int  # bytes that one model takes with its step
+    traced: bool  # or it takes less than these, and how much was not looked at
+    free: int  # bytes
+
+    def __str__(self) -> str:
+        """Say it in MiB, rounded up."""
+        each, free = -(-self.each // 2**20), self.free // 2**20
+        return f"{'about' if self.traced else 'less than'} {each} MiB each, {free} MiB free"
+
+
 def models_at_once(
     stack: Stack, data: DataModule, training: Training, models: int, compute: Compute
-) -> tuple[int, int | None]:
-    """How many of `models` models, of the kind in `stack`, to train by one call.
+) -> tuple[int, Need | None]:
+    """How many of `models` models, of the kind in `stack`, to train by one call, and why.
 
-    The other number is the bytes that one is estimated to take; None where there was no need to look.
+    The latter is None where there was nothing to choose.
     """
     if compute.at_once != "auto":
         return min(compute.at_once, models), None
-    few, own, room = models <= _FEW, state_bytes(stack), free_bytes(data.device) * _SHARE
-    fit = few and own * models * _STEP_PER_STATE <= room
-    if models == 1 or fit or not stack.parameters:
+    if models == 1 or not stack.parameters:
         return models, None
-    step = step_bytes(stack, data, training)  # by a trace, which takes seconds
+    few, own, free = models <= _FEW, state_bytes(stack), free_bytes(data.device)
+    bound, room = own + step_bound(stack, data), free * _SHARE
+    # Not traced where they fit in any case: that takes 4 s of an MLP, 16 of a ResNet, on a busy core.
+    if few and bound * models <= room:
+        return models, Need(bound, traced=False, free=free)
+    step = step_bytes(stack, data, training)
+    need = Need(own + step, traced=True, free=free)
     most = min(models, int((room - own * models) / step))
     if data.device.type == "cpu" and not few:
-        most = min(most, _CACHED_BYTES // (own + step))
+        most = min(most, _CACHED_BYTES // need.each)
     # Parts of one size are one program: better somewhat smaller than two programs.
-    return next((size for size in range(most, most // 2, -1) if models % size == 0), max(1, most)), own + step
+    return next((size for size in range(most, most // 2, -1) if models % size == 0), max(1, most)), need
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory that is free on a device; where the system does not say, as macOS, all that there is."""
+    """Memory that this process may take on a device; where the system does not say, as macOS, all that there is."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     pages = "SC_AVPHYS_PAGES" if "SC_AVPHYS_PAGES" in os.sysconf_names else "SC_PHYS_PAGES"
-    return os.sysconf(pages) * os.sysconf("SC_PAGE_SIZE")
+    free, room = os.sysconf(pages) * os.sysconf("SC_PAGE_SIZE"), cgroup.room()
+    return free if room is None else min(free, room)
 
 
 def state_bytes(stack: Stack) -> int:
     """What one model keeps from step to step: parameters and Adam's two moments."""
     return 3 * sum(value[0].nbytes for value in stack.parameters.values())
+
+
+def step_bound(stack: Stack, data: DataModule) -> int:
+    """More than one model needs while a step is done, beside its state, known without a look at the step."""
+    width = data.table.x.shape[1] + stack.template.noise_dim + stack.template.live_dim
+    return _STEP_PER_INPUT * (state_bytes(stack) + data.batch_size * width * torch.finfo(torch.float32).bits // 8)
 
 
 def step_bytes(stack: Stack, data: DataModule, training: Training) -> int:

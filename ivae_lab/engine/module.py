@@ -12,6 +12,7 @@ import torch
 from ivae_lab.engine.datamodule import DataModule, Shuffled
 from ivae_lab.engine.evaluate import posterior_means
 from ivae_lab.engine.identifiable import measured, restore_ranks
+from ivae_lab.engine.memory import Need
 from ivae_lab.engine.part import TERMS, Part, Programs, new_state, sliced
 from ivae_lab.engine.stack import Stack
 from ivae_lab.engine.training import Chunk, Training
@@ -70,8 +71,8 @@ class SeedsModule(lightning.LightningModule):
     at_once
         How many models one call trains; None: all. The parts of a stack take turns, a chunk of steps each, so that
         their numbers stay in the processor's cache, and activations need the memory of one part.
-    bytes_each
-        What one model is estimated to take, where that was looked at.
+    need
+        What `at_once` was chosen by, where it was.
 
     Attributes
     ----------
@@ -86,11 +87,11 @@ class SeedsModule(lightning.LightningModule):
         training: Training,
         compiled: bool,
         at_once: int | None = None,
-        bytes_each: int | None = None,
+        need: Need | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.shares, self.data, self.compiled, self.bytes_each = shares, data, compiled, bytes_each
+        self.shares, self.data, self.compiled, self.need = shares, data, compiled, need
         self.step = self.summed_steps = 0
         self.stack = Stack.joined([share.stack for share in shares])
         for before, share in pairwise(shares):

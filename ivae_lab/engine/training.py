@@ -124,8 +124,8 @@ class Compute:
     checkpoint_seconds
         Seconds between checkpoints; 0: after every chunk.
     at_once
-        How many models one call trains; the parts of a larger stack take turns. `auto`: as many as fit in half of
-        the free memory, and on a CPU in its cache.
+        How many models, one for each seed, one call trains; the parts of a larger stack take turns. `auto`: as many
+        as fit in half of the free memory, and on a CPU in its cache.
     """
 
     device: Literal["auto", "cpu", "cuda"]

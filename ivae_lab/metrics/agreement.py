@@ -7,7 +7,7 @@ References
 ----------
 Willetts and Paige (2021), I Don't Need u, section 4 and Figures 4 to 6: https://arxiv.org/abs/2106.05238. Their 10
 seeds make 45 pairs (they say 55). Their code fits a CCA of 20 components, whatever the number of latents, on the first
-half of the test rows; here it is a random half.
+half of the test rows: `half_seed=null`; by default it is a random half here.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class _Latents:
     cut: Side  # in two halves, for the weak one
 
     @classmethod
-    def of(cls, table: Floats, coefficient: Coefficient, half_seed: int) -> Self | None:
+    def of(cls, table: Floats, coefficient: Coefficient, half_seed: int | None) -> Self | None:
         """None where a value is not finite: the seed diverged."""
         if not np.isfinite(table).all():
             return None
@@ -63,7 +63,7 @@ class _Latents:
 class Agreement:
     """Rows of the MCC between the latents of two seeds, each with its chance floor, for every pair of seeds.
 
-    A pair has one row of the strong MCC and, for each rank, two of the weak one: its CCA is fitted on a random half of
+    A pair has one row of the strong MCC and, for each rank, two of the weak one: its CCA is fitted on one half of
     the rows and scored there (`in`) and on the other half (`out`); see `mcc.py`. Rows of two seeds are matched by their
     row ids. Of latents on a grid, those of each position are compared with those of the same position alone, as in the
     paper's Figure B.1; of latents in facets likewise, and all facets as one besides. A pair with a seed that diverged
@@ -81,7 +81,8 @@ class Agreement:
     chance_draws
         Number of re-pairings of the rows, in each pair, that the chance floor is the mean of.
     half_seed
-        Seeds the half of the rows that the CCA is fitted on.
+        Seeds the random half of the rows that the CCA is fitted on; None: the first half by the row ids, which of
+        images are their places in what is published.
     chance_seed
         Seeds the re-pairings, together with the seeds of the pair.
     """
@@ -92,7 +93,7 @@ class Agreement:
         coefficients: Annotated[list[Coefficient], MinLen(1)],
         ranks: Annotated[list[Annotated[int, Gt(0)] | None], MinLen(1)],
         chance_draws: Annotated[int, Gt(0)],
-        half_seed: Annotated[int, Ge(0)],
+        half_seed: Annotated[int, Ge(0)] | None,
         chance_seed: Annotated[int, Ge(0)],
     ) -> None:
         self.latents, self.coefficients, self.ranks = latents, coefficients, ranks

@@ -117,9 +117,12 @@ def check_pair(latents: Floats, sources: Floats, rows: int) -> None:
         raise ValueError(f"expected at least {rows} rows, got {len(latents)}")
 
 
-def halves(rows: int, seed: int) -> tuple[Integers, Integers]:
-    """Row numbers of two random halves, the same for the same `rows` and `seed`; the first has the odd row."""
-    order = np.random.default_rng(seed).permutation(rows)
+def halves(rows: int, seed: int | None) -> tuple[Integers, Integers]:
+    """Row numbers of two halves; the first has the odd row.
+
+    They are random, the same for the same `rows` and `seed`; without a seed, the rows up to the middle and the others.
+    """
+    order = np.arange(rows) if seed is None else np.random.default_rng(seed).permutation(rows)
     cut = (rows + 1) // 2
     return order[:cut], order[cut:]
 

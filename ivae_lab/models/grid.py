@@ -21,7 +21,7 @@ class Autoencoder(Model):
     """x to a grid of P vectors e_p in R^n, and from these back to x: the loss is -log p(x given e), there is no ELBO.
 
     The autoencoder beside the relaxed VQ-VAE in Willetts and Paige 2021, Appendix B. Latents are the grid's vectors one
-    after another. Its prior is not trained; it only says what `sample` decodes.
+    after another. Its prior is not trained; it only says what `sample` decodes: no images, so `examples` draws none.
 
     Parameters
     ----------
@@ -201,6 +201,16 @@ class GridAutoencoder(Autoencoder):
         """Of the codes at each position: (B, P, K)."""
         return self._log_responsibilities(self.encoder(self.pixels(batch.x, None), None)).exp()
 
+    def examples(self, batch: Batch, noise: Tensor) -> dict[str, Tensor]:
+        """As of `Autoencoder`, and images of drawn codes; no traversals, for between two codes there is nothing."""
+        codes = self._mixture.mean[self._drawn_codes(noise)]  # (r, P, n)
+        return super().examples(batch, noise) | {"drawn": self.expected(codes).unsqueeze(0)}
+
+    def _drawn_codes(self, noise: Tensor) -> Tensor:
+        """A code for each position by itself, by the weights: (r, P), of P of the normal numbers (r, P n)."""
+        below = torch.exp(self._mixture.log_weights).cumsum(-1)[:-1]
+        return (_uniform(noise[:, :: self.latent_dim]).unsqueeze(-1) > below).sum(-1)
+
     def _from_prior(self, vectors: int, generator: torch.Generator, temperature: float) -> Tensor:
         """Codes, by their weights w_k^(1 / temperature): they have no spread that a temperature could change."""
         weights = torch.softmax(self._mixture.log_weights / temperature, -1)
@@ -220,9 +230,13 @@ class GridAutoencoder(Autoencoder):
     def _gumbel(self, noise: Tensor) -> Tensor:
         """Standard Gumbel numbers from normal ones: (B, P, K)."""
         own = noise[:, self.pixels.noise_dim :].reshape(-1, self.positions, self.codes)
-        uniform = (0.5 * torch.erfc(-own * 0.5**0.5)).clamp(max=_BELOW_ONE)
-        return -torch.log(-torch.log(uniform))
+        return -torch.log(-torch.log(_uniform(own).clamp(max=_BELOW_ONE)))
 
     def _kl(self, log_r: Tensor) -> Tensor:
         """KL of the responsibilities from the weights, summed over positions: (B,)."""
         return (log_r.exp() * (log_r - self._mixture.log_weights)).sum((-2, -1))
+
+
+def _uniform(normal: Tensor) -> Tensor:
+    """Numbers uniform on [0, 1] from normal ones."""
+    return 0.5 * torch.erfc(-normal * 0.5**0.5)

@@ -71,6 +71,8 @@ class Model(nn.Module):
         Standard normal numbers per row that make the posterior's sample.
     live_dim
         Further ones, for what is random in training only, such as dropout.
+    rows_together
+        Rows that `bound` is to be given at a time, where they see each other; None: any number.
     u_dim
         M, the number of values of u, or that of its columns; 0 without u.
     u_is_labels
@@ -93,6 +95,7 @@ class Model(nn.Module):
     facets: int = 1
     noise_dim: int
     live_dim: int = 0
+    rows_together: int | None = None
     u_dim: int
     u_is_labels: bool = True
     pretrain_steps: int = 0
@@ -153,13 +156,13 @@ class Model(nn.Module):
         raise NotImplementedError
 
     def examples(self, batch: Batch, noise: Tensor) -> dict[str, Tensor]:
-        """What is worth a look beside the latents; `noise` (r, n) is standard normal.
+        """What is worth a look beside the latents; `noise` (r, positions n) is standard normal.
 
         "reconstruction" (B, d), the x expected at the posterior's mean; "prior_mean" and "prior_std" (M, n), of the
         prior at each u (columns of numbers: at each row's), or of each component of a mixture, or of one row. Images
         are in [0, 1], and come with "drawn" (M', r, d), the x expected at r draws from the prior at each of the first u
         or components, and "traversals" (n', steps, d), where one latent after the other moves over the range of the
-        rows' codes, the others staying at the first row's.
+        rows' codes, the others staying at the first row's. Of a grid of codes "drawn" are (1, r, d), and nothing moves.
         """
         raise NotImplementedError
 

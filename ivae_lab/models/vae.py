@@ -47,9 +47,10 @@ class VAE(Model):
     auxiliary
         Makes u from x, in place of the data's; see `auxiliary.py`.
     evaluate_live
-        Encode the data after the training with networks in training mode, dropout and batch statistics (of blocks of
-        `ENCODE_IMAGES` rows) live, as the code released with Willetts and Paige 2021 does. It also binarises images
-        afresh for each seed: that is `data.test_binarisation=fresh`.
+        Encode the data after the training with networks in training mode, dropout and batch statistics live, as the
+        code released with Willetts and Paige 2021 does. A number is of how many rows at a time, 64 in that code; true:
+        of as many as are encoded at a time, 256 images (`ENCODE_IMAGES`). That code also binarises images afresh for
+        each seed: that is `data.test_binarisation=fresh`.
     identifiability
         What keeps the prior's matrix L invertible; see `identifiability.py`.
     """
@@ -67,7 +68,7 @@ class VAE(Model):
         objective: ELBO | FourTerms,
         pretrain_steps: Count = 0,
         auxiliary: Callable[[DataSpec], Auxiliary] | None = None,
-        evaluate_live: bool = False,
+        evaluate_live: bool | PositiveInt = False,
         identifiability: Noise | Penalty | None = None,
     ) -> None:
         super().__init__()
@@ -83,7 +84,8 @@ class VAE(Model):
         self.encoder = encoder(spec, latent_dim)
         self.decoder = decoder(spec, latent_dim)
         self.encoder_sees_u = self.encoder.sees_u and self.auxiliary is None
-        self.evaluate_live = evaluate_live
+        self.evaluate_live = bool(evaluate_live)
+        self.rows_together = None if isinstance(evaluate_live, bool) else evaluate_live
         self.live_dim = self.encoder.noise_dim + self.decoder.noise_dim + (self.pixels.noise_dim if self.pixels else 0)
         if isinstance(objective, FourTerms) and getattr(self.encoder, "covariance", None) == "full":
             raise ValueError(
