@@ -144,8 +144,10 @@ def _ours(comparisons: list[_Comparison]) -> str:
     """Ours in a few words; every number is in the reason."""
     if len(comparisons) <= 2:
         return "; ".join(each.said for each in comparisons) or "-"
-    holding = sum(each.degree == "holds" for each in comparisons)
-    return f"holds in {holding} of {len(comparisons)} comparisons"
+    made = [each.degree for each in comparisons if each.degree != "missing"]
+    said = f"holds in {made.count('holds')} of {len(made)} comparisons"
+    missing = len(comparisons) - len(made)
+    return f"{said}, {missing} not run" if missing else said
 
 
 def _states(figure: Figure, claim: Claim) -> Reported:

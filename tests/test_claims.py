@@ -231,6 +231,12 @@ class TestComparisons:
         assert judgement.ours == "holds in 4 of 4 comparisons"
         assert all(f"n {n}: 0.900" in judgement.reason for n in range(4))
 
+    def test_of_many_only_those_that_were_made_are_counted(self) -> None:
+        rows = [seeds([0.9, 0.9], n=n) for n in range(4)] + [seeds([0.5, 0.5], "VAE", n=n) for n in (0, 3)]
+        judgement = one(*rows, test="above", of={"label": "iVAE"}, than=OTHERS, per="n")
+        assert judgement.ours == "holds in 2 of 2 comparisons, 2 not run"
+        assert judgement.verdict == "partly"
+
     def test_each_variant_is_judged_by_itself_in_the_order_of_the_rows(self) -> None:
         rows = [seeds([0.9, 0.9], variant="released"), seeds([0.1, 0.1], variant="ours")]
         judgements = judged(*rows, test="at_least", value=0.5)
