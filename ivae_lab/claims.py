@@ -7,14 +7,20 @@ at_least       it is at or above the paper's value
 at_most        it is at or below the paper's value
 within         it is no farther from the paper's value than the tolerance
 above          it is above the other method's, and the interval of the difference lies above 0
-not_below      the other method's is not above it: the interval of the difference does not lie below 0
+not_below      it is at most a margin below the other method's: the interval of the difference lies above -margin
 correlated     Pearson's correlation of two columns is positive, and its interval lies above 0
 =============  ====================================================================================================
 
-Verdicts: `reproduced`, where every comparison holds; `partly`, where some do or could not be made, or where the mean
-misses the paper's value (or 0) but its interval reaches it; `not reproduced`; `not run`, where there are no rows, or
-too few for a correlation. The interval is over data seeds where there are several (each seed's models averaged first,
-and methods compared on the data seeds that both have), else over model seeds; a correlation's is over all rows.
+The margin is the claim's tolerance in `reported.csv`, or .05 where it has none: an MCC that is lower by less is taken
+for as good. Intervals that few seeds make wide do not lie above it, and a single seed's difference has no interval:
+knowing little is no evidence that two methods are alike. Where the interval reaches the margin, `not_below` fails if
+all of it lies below 0, and is undecided otherwise.
+
+Verdicts: `reproduced`, where every comparison holds; `partly`, where some do or could not be made, where one is
+undecided, or where the mean misses the paper's value (or 0) but its interval reaches it; `not reproduced`; `not run`,
+where there are no rows, or too few for a correlation. The interval is over data seeds where there are several (each
+seed's models averaged first, and methods compared on the data seeds that both have), else over model seeds; a
+correlation's is over all rows.
 """
 
 from __future__ import annotations
@@ -35,12 +41,14 @@ Degree = Literal["holds", "nearly", "fails", "missing"]  # missing: no rows of w
 Values = NDArray[np.float64]
 DRAWS = 9999
 ROUNDING = 1e-12  # .7 + .1 is less than .8
+MARGIN = 0.05  # by how much a method that is as good as another may be below it; of an MCC
 WORDS = {
     "at_least": "mean at or above the paper's value",
     "at_most": "mean at or below the paper's value",
     "within": "mean within the tolerance of the paper's value",
     "above": "mean above each other method's, the 95% interval of the difference above 0",
-    "not_below": "the 95% interval of the difference to each other method's mean not below 0",
+    "not_below": "the 95% interval of the difference to each other method's mean above minus the margin, which is the "
+    f"claim's tolerance or {MARGIN}",
     "correlated": "Pearson correlation positive, its 95% interval above 0",
 }
 
@@ -172,6 +180,7 @@ def _seeds_per_setting(rows: pd.DataFrame) -> int:
 def _compare(figure: Figure, claim: Claim, rows: pd.DataFrame) -> Iterator[_Comparison]:
     """Every comparison that the claim makes on the rows of one variant."""
     score = claim.score or figure.score
+    margin = _margin(claim, _states(figure, claim))
     for name, part in _parts(rows, claim.per):
         own = picked(part, claim.of)
         if own.empty:
@@ -184,7 +193,7 @@ def _compare(figure: Figure, claim: Claim, rows: pd.DataFrame) -> Iterator[_Comp
             for other in claim.than:
                 against = picked(part, other)
                 if len(against):
-                    yield _ordered(claim, own, against, score, name)
+                    yield _ordered(own, against, score, name, margin)
                 else:
                     yield _absent(other, name)
         else:
@@ -244,7 +253,14 @@ def _valued(claim: Claim, values: pd.Series[float], states: Reported, name: str)
     return _Comparison("holds" if holds else "nearly" if reaches else "fails", said, f"{said}, asked {bounds}")
 
 
-def _ordered(claim: Claim, own: pd.DataFrame, other: pd.DataFrame, score: str, name: str) -> _Comparison:
+def _margin(claim: Claim, states: Reported) -> float | None:
+    """By how much the method may be below the other one; None where it must be above."""
+    if claim.test != "not_below":
+        return None
+    return MARGIN if states.tolerance is None else states.tolerance
+
+
+def _ordered(own: pd.DataFrame, other: pd.DataFrame, score: str, name: str, margin: float | None) -> _Comparison:
     who, whom = _called(own), _called(other)
     a, b, paired = _comparable(own, other, score)
     if a.empty or b.empty:
@@ -253,11 +269,16 @@ def _ordered(claim: Claim, own: pd.DataFrame, other: pd.DataFrame, score: str, n
     low, high = difference_interval(a, b, paired)
     said = f"{name}{who} {a.mean():.3f}, {whom} {b.mean():.3f}"
     why = f"{name}{who} - {whom} = {_mean(difference, low, high)}"
-    if claim.test == "above":
-        degree: Degree = "holds" if low > ROUNDING else "nearly" if difference > ROUNDING else "fails"
-    else:
-        degree = "fails" if high < -ROUNDING else "holds" if difference >= 0 or high >= 0 else "nearly"
-    return _Comparison(degree, said, why)
+    if margin is None:
+        return _Comparison("holds" if low > ROUNDING else "nearly" if difference > ROUNDING else "fails", said, why)
+    return _Comparison(_not_below(low, high, margin), said, f"{why}, asked above {-margin:g}")
+
+
+def _not_below(low: float, high: float, margin: float) -> Degree:
+    """Decide non-inferiority by the interval of a difference; NaN, of a single seed, decides nothing."""
+    if low + margin > ROUNDING:
+        return "holds"
+    return "fails" if high < -ROUNDING else "nearly"
 
 
 def _comparable(own: pd.DataFrame, other: pd.DataFrame, score: str) -> tuple[pd.Series[float], pd.Series[float], bool]:

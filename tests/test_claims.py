@@ -107,15 +107,50 @@ def test_a_mean_is_within_the_tolerance_or_its_interval_reaches_it(scores: list[
         ("above", [0.9], [0.5], "partly"),  # one seed each: no interval
         ("not_below", [0.9, 0.91, 0.92], [0.5, 0.6, 0.55], "reproduced"),
         ("not_below", [0.5, 0.5], [0.5, 0.5], "reproduced"),
-        ("not_below", [0.5, 0.7, 0.55], [0.5, 0.9, 0.6], "reproduced"),
+        ("not_below", [0.48, 0.49, 0.47], [0.5, 0.5, 0.5], "reproduced"),  # lower, by less than the margin of .05
+        ("not_below", [0.45, 0.45], [0.5, 0.5], "not reproduced"),  # the margin itself is not above it
+        ("not_below", [0.42, 0.48, 0.45], [0.5, 0.5, 0.5], "not reproduced"),  # below 0, and beyond the margin
+        ("not_below", [0.5, 0.7, 0.55], [0.5, 0.9, 0.6], "partly"),  # an interval wide enough to hold both
+        ("not_below", [0.5, 0.9, 0.6], [0.5, 0.7, 0.55], "partly"),
         ("not_below", [0.5, 0.6, 0.55], [0.9, 0.91, 0.92], "not reproduced"),
-        ("not_below", [0.5], [0.9], "partly"),
+        ("not_below", [0.5], [0.9], "partly"),  # one seed each, on either side
+        ("not_below", [0.9], [0.5], "partly"),
     ],
 )
 def test_means_are_in_order(test: str, ours: list[float], theirs: list[float], verdict: str) -> None:
     judgement = above(seeds(ours), seeds(theirs, "VAE"), test)
     assert (judgement.verdict, judgement.theirs) == (verdict, "ordering")
     assert f"iVAE - VAE = {np.mean(ours) - np.mean(theirs):.3f}" in judgement.reason
+
+
+class TestTheMargin:
+    """Of not_below: a method that is as good as another may be a little below it, and must be shown to be."""
+
+    ROWS = (seeds([0.48, 0.49, 0.47]), seeds([0.5, 0.5, 0.5], "VAE"))
+
+    def judge(self, *rows: Rows, tolerance: float | None = None) -> Judgement:
+        return one(*rows, test="not_below", of={"label": "iVAE"}, than=OTHERS, tolerance=tolerance)
+
+    @pytest.mark.parametrize(
+        ("tolerance", "asked", "verdict"),
+        [(None, "-0.05", 2), (0.1, "-0.1", 2), (0.01, "-0.01", 0), (0.0, "-0", 0)],
+    )
+    def test_it_is_the_claims_tolerance_where_there_is_one_and_said(
+        self, tolerance: float | None, asked: str, verdict: int
+    ) -> None:
+        judgement = self.judge(*self.ROWS, tolerance=tolerance)
+        assert judgement.verdict == RANKS[verdict]
+        assert judgement.reason.endswith(f"[-0.030, -0.010], asked above {asked}")
+        assert judgement.theirs == "ordering"
+
+    def test_fewer_seeds_do_not_make_it_easier(self) -> None:
+        scores, others = [0.4, 0.6] * 20, [0.5] * 40
+        assert self.judge(seeds(scores), seeds(others, "VAE")).verdict == "reproduced"
+        assert self.judge(seeds(scores[:4]), seeds(others[:4], "VAE")).verdict == "partly"
+        assert self.judge(seeds(scores[:1]), seeds(others[:1], "VAE")).verdict == "partly"
+
+    def test_an_ordering_above_has_none(self) -> None:
+        assert one(*self.ROWS, test="above", of={"label": "iVAE"}, than=OTHERS, tolerance=0.1).verdict == RANKS[0]
 
 
 class TestWhatAnIntervalIsOver:
