@@ -17,6 +17,7 @@ from ivae_lab.identity import NUMBERS, cell_digest
 from ivae_lab.places import CONFIG
 from ivae_lab.plots import method_of, name_of
 from ivae_lab.results import is_finished, read_status
+from ivae_lab.wording import one_line
 
 # Training rows of a file of images; of what has several parts, by its part.
 _PUBLISHED_ROWS = {
@@ -172,11 +173,16 @@ def _at(config: dict[str, Any], key: str) -> Any:
 
 @dataclass
 class Found:
-    """Where cells were computed, of all run folders under the outputs; `everywhere`: all folders that finished one."""
+    """Where cells were computed, of all run folders under the outputs.
+
+    `everywhere` has all folders that finished a cell; `unreadable`, of folders whose status does not say what they
+    hold, the reason.
+    """
 
     finished: dict[tuple[str, int], tuple[Path, dict[str, Any]]] = field(default_factory=dict)
     unfinished: dict[tuple[str, int], tuple[Path, dict[str, Any]]] = field(default_factory=dict)
     everywhere: dict[tuple[str, int], list[Path]] = field(default_factory=dict)
+    unreadable: dict[Path, str] = field(default_factory=dict)
 
     def missing(self, cell: Cell) -> list[int]:
         """Seeds that are still to be trained."""
@@ -186,14 +192,15 @@ class Found:
 def find(outputs: Path) -> Found:
     """Look through the run folders for cells; of two that hold the same, done stands before diverged, then the newest.
 
-    A folder whose status cannot be read holds nothing: the aggregator names it.
+    A folder whose status cannot be read holds nothing, and is named with the reason.
     """
     found = Found()
     for path in sorted(outputs.glob("*/status.json")):
         try:
             status = read_status(path.parent)
-            keys = [(str(status["cell"]), int(seed)) for seed in status["seeds"]]
-        except (OSError, ValueError, KeyError, TypeError):
+            keys = _keys(status)
+        except (OSError, ValueError) as error:
+            found.unreadable[path.parent] = one_line(error)
             continue
         finished = is_finished(path.parent)
         where = found.finished if finished else found.unfinished
@@ -203,6 +210,15 @@ def find(outputs: Path) -> Found:
             if key not in where or _rank(status) > _rank(where[key][1]):
                 where[key] = (path.parent, status)
     return found
+
+
+def _keys(status: dict[str, Any]) -> list[tuple[str, int]]:
+    """The cell of a run with each of its seeds."""
+    try:
+        return [(str(status["cell"]), int(seed)) for seed in status["seeds"]]
+    except (KeyError, TypeError, ValueError):
+        named = ", ".join(sorted(status))
+        raise ValueError(f"expected a cell and its seeds in status.json, got {named}: an older version's?") from None
 
 
 def _rank(status: dict[str, Any]) -> tuple[bool, str]:

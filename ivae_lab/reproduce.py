@@ -176,6 +176,7 @@ def _terminated(number: int, frame: FrameType | None) -> None:
 def _each(request: Request, console: Console) -> int:
     """Reproduce each figure; one that cannot be made does not stop the others. The largest exit code."""
     _check_neutral(request.neutral)
+    _name_unreadable(request.outputs, console)
     codes = [OK]
     for name in request.figures:
         try:
@@ -205,6 +206,14 @@ def _check_neutral(overrides: Sequence[str]) -> None:
                 compose("config", list(overrides), return_hydra_config=True)
         except HydraException as error:
             raise ExperimentError(_on_one_line(error)) from None
+
+
+def _name_unreadable(outputs: Path, console: Console) -> None:
+    """A line for each run folder that may hold a cell of the figures, and whose status does not say so."""
+    from ivae_lab.cells import find
+
+    for path, reason in find(outputs).unreadable.items():
+        console.print(f"left out: {path}: {reason}", style="bold red", soft_wrap=True, highlight=False)
 
 
 def reproduce(figure: Figure, request: Request, console: Console) -> int:

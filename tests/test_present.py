@@ -354,11 +354,16 @@ class TestGather:
         assert (first["state"], first["folder"]) == ("unreadable", damaged.name)
         assert "latents.npz" in first["error"]
 
-    def test_a_folder_without_a_status_that_can_be_read_holds_nothing(
+    def test_a_folder_without_a_status_that_can_be_read_holds_nothing_and_is_named(
         self, figure: Figure, cells: list[Cell], tmp_path: Path
     ) -> None:
-        for folder, text in zip(all_runs(tmp_path, cells), ("{", "[]", '{"state": "done"}'), strict=True):
+        folders = all_runs(tmp_path, cells)
+        for folder, text in zip(folders, ("{", "[]", '{"state": "done"}'), strict=True):
             (folder / "status.json").write_text(text)
+        said = find(tmp_path).unreadable
+        assert "line 1" in said[folders[0]]
+        assert "expected status.json to hold an object" in said[folders[1]]
+        assert said[folders[2]] == "expected a cell and its seeds in status.json, got state: an older version's?"
         evidence = evidence_of(figure, cells, tmp_path)
         assert (evidence.done, {each["state"] for each in evidence.missing}) == (0, {"not run"})
         assert evidence.tables["rows"].empty

@@ -504,6 +504,18 @@ def test_without_runs_and_training_it_says_which_command_trains(here: Here, tmp_
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_run_folder_whose_status_was_edited_is_named(here: Here, tmp_path: Path) -> None:
+    folder = tmp_path / "outputs" / "tcl-vade-1"
+    folder.mkdir(parents=True)
+    write_status(folder, {"state": "running", "cell": "1", "seeds": [0]})
+    assert "left out" not in here("tiny2020/pair", "train=false").out
+    (folder / "status.json").write_text((folder / "status.json").read_text().replace("running", "done"))
+    outcome = here("tiny2020/pair", "train=false")
+    (line,) = (each for each in outcome.out.splitlines() if each.startswith("left out"))
+    assert line.startswith("left out: outputs/tcl-vade-1: expected status.json as the run wrote it, got another")
+    assert outcome.code == 1
+
+
 def test_help_explains_the_command(here: Here) -> None:
     for arguments in ([], ["--help"]):
         outcome = here(*arguments)
