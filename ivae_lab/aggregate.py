@@ -2,7 +2,7 @@
 
     python -m ivae_lab.aggregate [outputs=FOLDER or outputs=A,B,C]
 
-Reads every run folder directly under these folders, or one level below, and writes `results.parquet` (typed, small)
+Reads every run folder under these folders, however deep, and writes `results.parquet` (typed, small)
 and `results.csv` (the same for other tools) into the first; `agreement.parquet` and `agreement.csv`, of pairs of seeds,
 where a run has some. One row is one number, with the columns
 
@@ -51,12 +51,11 @@ import yaml
 from numpy.typing import NDArray
 
 from ivae_lab import pairs, results
-from ivae_lab.results import FINISHED, atomic, check_seal, read_status
+from ivae_lab.results import FINISHED, MARKS, atomic, check_seal, read_status, run_folders
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-MARKS = ("config.yaml", "status.json", "results.csv")  # a folder that has one of these is a run folder
 ABOUT = {"cell": str, "commit": str, "written": str, "seconds": float}  # what rows say of their run's status.json
 CACHE = ".aggregate.cache"
 RULE = "kept is done before diverged, then what was written last, then the first by name"
@@ -136,14 +135,6 @@ class Findings:
     unreadable: dict[str, str] = field(default_factory=dict)  # name to the reason
 
 
-def run_folders(outputs: Path) -> list[Path]:
-    """Run folders directly under `outputs`, or in a folder there that is none itself; by path."""
-    found: list[Path] = []
-    for folder in _folders(outputs):
-        found += [folder] if _is_run(folder) else filter(_is_run, _folders(folder))
-    return found
-
-
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, str | None]:
     """Turn a configuration into one text per leaf under its dotted name; lists, numbers and truth values as JSON.
 
@@ -195,7 +186,7 @@ def collect(
     Parameters
     ----------
     folders
-        As `run_folders` gives them, of one or several outputs.
+        As `results.run_folders` gives them, of one or several outputs.
     cache
         File that keeps what was read for the next time; None: no such file.
     track
@@ -322,17 +313,6 @@ def _tracked(folders: Sequence[Path]) -> Iterator[Path]:
     finally:
         if progress.live.is_started:
             progress.stop()
-
-
-def _folders(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    with os.scandir(folder) as entries:
-        return [folder / name for name in sorted(entry.name for entry in entries if entry.is_dir())]
-
-
-def _is_run(folder: Path) -> bool:
-    return any((folder / mark).is_file() for mark in MARKS)
 
 
 def _names(folders: Sequence[Path]) -> list[str]:

@@ -16,7 +16,7 @@ from ivae_lab.experiment import ExperimentError, Figure, Line, Scale
 from ivae_lab.identity import NUMBERS, cell_digest
 from ivae_lab.places import CONFIG
 from ivae_lab.plots import method_of, name_of
-from ivae_lab.results import is_finished, read_status
+from ivae_lab.results import is_finished, read_status, run_folders
 from ivae_lab.wording import one_line
 
 # Training rows of a file of images; of what has several parts, by its part.
@@ -195,20 +195,20 @@ def find(outputs: Path) -> Found:
     A folder whose status cannot be read holds nothing, and is named with the reason.
     """
     found = Found()
-    for path in sorted(outputs.glob("*/status.json")):
+    for path in run_folders(outputs):
         try:
-            status = read_status(path.parent)
+            status = read_status(path)
             keys = _keys(status)
         except (OSError, ValueError) as error:
-            found.unreadable[path.parent] = one_line(error)
+            found.unreadable[path] = one_line(error)
             continue
-        finished = is_finished(path.parent)
+        finished = is_finished(path)
         where = found.finished if finished else found.unfinished
         for key in keys:
             if finished:
-                found.everywhere.setdefault(key, []).append(path.parent)
+                found.everywhere.setdefault(key, []).append(path)
             if key not in where or _rank(status) > _rank(where[key][1]):
-                where[key] = (path.parent, status)
+                where[key] = (path, status)
     return found
 
 

@@ -35,9 +35,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from ivae_lab.aggregate import AGREEMENT, LEADING, collect, run_folders, table
+from ivae_lab.aggregate import AGREEMENT, LEADING, collect, table
 from ivae_lab.arguments import BadInputError, done, written
 from ivae_lab.plots import STYLE, save
+from ivae_lab.results import run_folders
 from ivae_lab.scores import held_out, log_volume
 from ivae_lab.tables import show
 from ivae_lab.wording import did_you_mean, listed

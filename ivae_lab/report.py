@@ -22,10 +22,10 @@ import os
 import shutil
 import sys
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -38,6 +38,7 @@ from ivae_lab.about import PICTURES, About, checked, read_about
 from ivae_lab.claims import Judgement, judge
 from ivae_lab.experiment import SCALES, ExperimentError, Figure, load, names
 from ivae_lab.present import Evidence, present, recorded, write_table
+from ivae_lab.results import run_folders
 from ivae_lab.tables import brief, text
 from ivae_lab.wording import one_line
 
@@ -157,6 +158,11 @@ class Request:
     outputs: Path
     to: Path
 
+    @cached_property
+    def runs(self) -> dict[str, Path]:
+        """Run folders under the outputs, by name."""
+        return {path.name: path for path in run_folders(self.outputs)}
+
 
 def parse(arguments: Sequence[str]) -> Request:
     """Read the command line.
@@ -239,7 +245,7 @@ def collect(figure: Figure, request: Request, folder: Path) -> Page:
             shutil.rmtree(folder, ignore_errors=True)
     if page.about is not None and figure.examples:
         try:
-            page.examples = _examples(figure, request.outputs, folder)
+            page.examples = _examples(figure, request.runs, folder)
         except OSError as error:
             page.problems.append(f"examples: {_one_line(error)}")
     page.judgements = page.about.verdicts if page.about else judge(figure, {})
@@ -293,24 +299,24 @@ def _difference(lines: set[str], runs: set[str]) -> str:
     return " and ".join(said + [f"some of {each}" for each in sorted(map(str, lines - runs))])
 
 
-def _examples(figure: Figure, outputs: Path, folder: Path) -> list[Example]:
+def _examples(figure: Figure, paths: Mapping[str, Path], folder: Path) -> list[Example]:
     """Copy the picture of the first run of each setting of the summary that has one under the outputs."""
     rows = pd.read_csv(folder / "rows.csv", keep_default_na=False)
     columns = [column for column in figure.table if column in rows]
-    drawn = [run for run in rows["run"].unique() if (outputs / run / EXAMPLES).is_file()]
+    drawn = [run for run in rows["run"].unique() if run in paths and (paths[run] / EXAMPLES).is_file()]
     found: list[Example] = []
     for _, row in rows[rows["run"].isin(drawn)].drop_duplicates(columns).iterrows():
         example = Example(f"examples-{len(found)}.png", row["run"], ", ".join(map(str, row[columns])))
-        shutil.copyfile(outputs / example.run / EXAMPLES, folder / example.file)
+        shutil.copyfile(paths[example.run] / EXAMPLES, folder / example.file)
         found.append(example)
     return found
 
 
 def _links(runs: Iterable[str], request: Request, paper: str) -> dict[str, str]:
     """Addresses of run folders, from the page of a figure."""
-    outputs, start = request.outputs.resolve(), request.to.resolve() / paper
-    there = [name for name in runs if (outputs / name).is_dir()]
-    return {name: f"{quote(Path(os.path.relpath(outputs / name, start)).as_posix())}/" for name in there}
+    start = request.to.resolve() / paper
+    there = {name: request.runs[name].resolve() for name in runs if name in request.runs}
+    return {name: f"{quote(Path(os.path.relpath(path, start)).as_posix())}/" for name, path in there.items()}
 
 
 def render(pages: Sequence[Page], problems: Sequence[str], folder: Path) -> None:

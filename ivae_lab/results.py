@@ -70,6 +70,8 @@ COLUMNS = tuple(DTYPES)
 VARIANT = tuple(c for c in COLUMNS if c not in ("seed", "data_seed", "value", "chance", "state"))
 TEXT = [column for column, dtype in DTYPES.items() if dtype == "str"]
 FINISHED = ("done", "diverged")
+MARKS = ("config.yaml", "status.json", "results.csv")  # a folder that has one of these is a run folder,
+JOINED = "results.parquet"  # unless it has this: what the aggregator leaves beside a results.csv of its own
 CHECKS = "checks.json"
 # What a finished run is judged by; `status.json` has their sizes and checksums.
 SEALED = (
@@ -165,6 +167,29 @@ def read_table(path: Path) -> pd.DataFrame:
     """
     table = pd.read_csv(path, dtype=DTYPES, low_memory=False)
     return table.fillna({column: "" for column in TEXT if column in table})
+
+
+def run_folders(outputs: Path) -> list[Path]:
+    """Run folders under `outputs`, however deep, but none in another or under a hidden one; by path.
+
+    A folder that cannot be looked into is among them: whoever reads it says why.
+    """
+    found: list[Path] = []
+    seen: set[str] = set()
+
+    def cannot(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError | NotADirectoryError):  # there is none, or no more
+            found.append(Path(error.filename))
+
+    for folder, inside, files in os.walk(outputs, onerror=cannot, followlinks=True):
+        if folder != os.fspath(outputs) and JOINED not in files and not {*MARKS}.isdisjoint(files):
+            found.append(Path(folder))
+            inside.clear()
+            continue
+        real = os.path.realpath(folder)  # links may lead in a circle
+        inside[:] = [] if real in seen else [name for name in inside if not name.startswith(".")]
+        seen.add(real)
+    return sorted(found)
 
 
 def read_status(folder: Path) -> dict[str, Any]:

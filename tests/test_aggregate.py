@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -29,7 +30,6 @@ from ivae_lab.aggregate import (
     flatten,
     main,
     read_config,
-    run_folders,
     table,
 )
 from ivae_lab.pairs import COLUMNS as PAIR_COLUMNS
@@ -41,6 +41,7 @@ from ivae_lab.results import (
     read_results,
     read_status,
     read_table,
+    run_folders,
     seal,
     summarise,
     write_results,
@@ -573,13 +574,40 @@ class TestWhere:
         assert set(read_table(tmp_path / "here" / "results.csv")["folder"]) == {"there/own", "there/same"}
         assert not (tmp_path / "there" / "results.csv").exists()
 
-    def test_one_level_below(self, tmp_path: Path) -> None:
+    def test_however_deep_but_not_in_a_run_or_a_hidden_folder(self, tmp_path: Path) -> None:
         make_run(tmp_path / "a")
         make_run(tmp_path / "a" / "checkpoints" / "no run of its own")
         make_run(tmp_path / "sweep" / "b")
-        make_run(tmp_path / "sweep" / "too" / "deep")
-        assert run_folders(tmp_path) == [tmp_path / "a", tmp_path / "sweep" / "b"]
-        assert list(collect(run_folders(tmp_path)).runs) == ["a", "sweep/b"]
+        make_run(tmp_path / "sweep" / "more" / "of it" / "c")
+        make_run(tmp_path / ".submitit" / "d")
+        assert run_folders(tmp_path) == [tmp_path / name for name in ("a", "sweep/b", "sweep/more/of it/c")]
+        assert list(collect(run_folders(tmp_path)).runs) == ["a", "sweep/b", "sweep/more/of it/c"]
+        assert main([f"outputs={tmp_path / 'sweep'}"]) == 0  # leaves a results.csv there
+        assert [path.name for path in run_folders(tmp_path)] == ["a", "b", "c"]
+
+    def test_links_are_followed_and_may_lead_in_a_circle(self, tmp_path: Path) -> None:
+        make_run(tmp_path / "elsewhere" / "a")
+        (tmp_path / "outputs").mkdir()
+        (tmp_path / "outputs" / "disk").symlink_to(tmp_path / "elsewhere")
+        (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "outputs")
+        assert run_folders(tmp_path / "outputs") == [tmp_path / "outputs" / "disk" / "a"]
+        assert run_folders(tmp_path / "nowhere") == []
+
+    def test_a_folder_that_cannot_be_looked_into_is_named(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        make_run(tmp_path / "a")
+        make_run(tmp_path / "closed" / "b")
+        look = os.scandir
+
+        def refuse(path: str) -> Any:  # chmod keeps nothing from root, as whom tests may run
+            if str(path).endswith("closed"):
+                raise PermissionError(13, "Permission denied", path)
+            return look(path)
+
+        monkeypatch.setattr(os, "scandir", refuse)
+        found = collect(run_folders(tmp_path))
+        assert (list(found.runs), list(found.unreadable)) == (["a"], ["closed"])
 
     @pytest.mark.parametrize(
         "arguments", [["out=x"], ["outputs"], ["outputs="], ["outputs=a,,b"], ["outputs=a", "outputs=b"], ["--help"]]

@@ -354,6 +354,14 @@ class TestGather:
         assert (first["state"], first["folder"]) == ("unreadable", damaged.name)
         assert "latents.npz" in first["error"]
 
+    def test_cells_are_found_however_deep_under_the_outputs(
+        self, figure: Figure, cells: list[Cell], tmp_path: Path
+    ) -> None:
+        folders = all_runs(tmp_path / "a sweep" / "of mine", cells)
+        evidence = evidence_of(figure, cells, tmp_path)
+        assert (evidence.done, evidence.missing) == (evidence.total, [])
+        assert set(evidence.paths.values()) == set(folders)
+
     def test_a_folder_without_a_status_that_can_be_read_holds_nothing_and_is_named(
         self, figure: Figure, cells: list[Cell], tmp_path: Path
     ) -> None:
