@@ -189,12 +189,13 @@ def _first_of(error: ValidationError) -> str:
 
 
 def _nearest(name: str) -> str:
+    """Figures that may have been meant: those of a like full name first, then those of a like name in any paper."""
     known = names()
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
     short = {full.split("/")[1] for full in known}
     alike = difflib.get_close_matches(name.split("/")[-1], short, n=3, cutoff=0.6)
-    near = [full for each in alike for full in known if full.split("/")[1] == each]
-    near += [full for full in difflib.get_close_matches(name, known, n=3, cutoff=0.6) if full not in near]
-    return f"nearest: {', '.join(near)}" if near else f"there are: {', '.join(known)}"
+    near += [full for each in alike for full in known if full.split("/")[1] == each and full not in near]
+    return f"nearest: {', '.join(near[:5])}" if near else f"there are: {', '.join(known)}"
 
 
 @cache

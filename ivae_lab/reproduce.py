@@ -574,7 +574,8 @@ def _list(arguments: Sequence[str], console: Console) -> int:
         raise ExperimentError(f"expected --list [outputs=FOLDER], got {' '.join(arguments)}")
     outputs = Path(given.get("outputs", "outputs"))
     rows = [_listed(name, outputs) for name in names()]
-    console.print(show(pd.DataFrame(rows), "figures: python -m ivae_lab.reproduce <figure> [scale=quick|paper]"))
+    title = "figures: python -m ivae_lab.reproduce <figure> [scale=quick|paper]"
+    console.print(show(pd.DataFrame(rows), title, whole="figure"))
     return OK
 
 

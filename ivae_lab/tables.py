@@ -61,14 +61,14 @@ def latex(table: pd.DataFrame) -> str:
     return str(table.map(text).to_latex(index=False, escape=True)).replace("β", r"$\beta$")
 
 
-def show(table: pd.DataFrame, title: str) -> Any:
-    """A table for the terminal (`rich.table.Table`)."""
+def show(table: pd.DataFrame, title: str, whole: str | None = None) -> Any:
+    """A table for the terminal (`rich.table.Table`); the column `whole` is never folded."""
     from rich.table import Table
     from rich.text import Text
 
     shown = Table(title=Text(title), title_justify="left")  # Text, as [words] in brackets are markup elsewhere
     for column in table.columns:
-        shown.add_column(Text(str(column)), overflow="fold")
+        shown.add_column(Text(str(column)), overflow="fold", no_wrap=column == whole)
     for row in table.itertuples(index=False, name=None):
         shown.add_row(*(Text(text(value)) for value in row))
     return shown

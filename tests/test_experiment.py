@@ -118,6 +118,13 @@ class TestLoad:
             load(asked)
         one_line(error)
 
+    @pytest.mark.parametrize("asked", ["two2021/fig2c", "tow2021/fig2"])
+    def test_the_nearest_is_that_of_the_paper_that_was_asked_for(self, tree: Callable[..., None], asked: str) -> None:
+        for name in ("one2020/fig2", "two2021/fig2", "one2020/fig2c"):
+            tree(f"{name}.yaml", MINIMAL)
+        with pytest.raises(ExperimentError, match=r"; nearest: two2021/fig2, .*one2020/fig2"):
+            load(asked)
+
     def test_a_figure_like_none_is_told_all(self, tree: Callable[..., None]) -> None:
         tree("paper/fig2.yaml", MINIMAL)
         tree("paper/other.yaml", MINIMAL)

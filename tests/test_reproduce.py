@@ -516,6 +516,13 @@ def test_a_run_folder_whose_status_was_edited_is_named(here: Here, tmp_path: Pat
     assert outcome.code == 1
 
 
+def test_the_list_folds_no_name_of_a_figure(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "50")
+    said = here("--list").out
+    assert all(f" {name} " in said for name in PAPERS)
+    assert "iVAE recovers what is made up." not in said  # there is less room than the table would take
+
+
 def test_help_explains_the_command(here: Here) -> None:
     for arguments in ([], ["--help"]):
         outcome = here(*arguments)
