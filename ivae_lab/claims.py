@@ -37,6 +37,7 @@ from ivae_lab.experiment import Claim, ExperimentError, Figure, Reported, Select
 from ivae_lab.results import interval
 
 Verdict = Literal["reproduced", "partly", "not reproduced", "not run"]
+NO_VERDICT = "none, quick"  # shown in a verdict's place: the quick scale says what little training does, not what holds
 Degree = Literal["holds", "nearly", "fails", "missing"]  # missing: no rows of what it is compared with, or too few
 Values = NDArray[np.float64]
 DRAWS = 9999

@@ -9,9 +9,9 @@
 
 A figure is shown by the best evidence there is: its own folder of the paper scale (`outputs/figures/<paper>/<figure>/
 paper`), else what the project keeps of it (`experiments/<paper>/results/`, drawn here), else its own folder of the
-quick scale; else it is listed with the command that makes it. Evidence that cannot be read is named, and the next best
-is taken. Of models of images, where their run folders are under the outputs, the page of a figure shows examples too.
-The same evidence gives the same report, to the byte.
+quick scale, whose claims get no verdict and are not counted; else it is listed with the command that makes it. Evidence
+that cannot be read is named, and the next best is taken. Of models of images, where their run folders are under the
+outputs, the page of a figure shows examples too. The same evidence gives the same report, to the byte.
 
 Exit codes: 0 all that is there is in the report, 1 some could not be read, 2 bad input or no results at all.
 """
@@ -35,7 +35,7 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ivae_lab.about import PICTURES, About, checked, read_about
-from ivae_lab.claims import Judgement, judge
+from ivae_lab.claims import NO_VERDICT, Judgement, judge
 from ivae_lab.experiment import SCALES, ExperimentError, Figure, load, names
 from ivae_lab.present import Evidence, present, recorded, write_table
 from ivae_lab.results import run_folders
@@ -149,6 +149,10 @@ class Page:
     def scale(self) -> str:
         """Of the evidence that is shown."""
         return self.about.scale if self.about else "-"
+
+    def verdict(self, judgement: Judgement) -> str:
+        """What is shown as the verdict of a claim: of the quick scale, that there is none."""
+        return NO_VERDICT if self.scale == "quick" else judgement.verdict
 
 
 @dataclass(frozen=True)
@@ -337,7 +341,7 @@ def render(pages: Sequence[Page], problems: Sequence[str], folder: Path) -> None
 def _claims(pages: Sequence[Page]) -> Iterator[dict[str, Any]]:
     for page in pages:
         head = {"paper": page.figure.paper, "figure": page.figure.name, "scale": page.scale}
-        yield from (head | each.record() for each in page.judgements)
+        yield from (head | each.record() | {"verdict": page.verdict(each)} for each in page.judgements)
 
 
 def _environment() -> Environment:
@@ -350,7 +354,8 @@ def _environment() -> Environment:
         keep_trailing_newline=True,
     )
     environment.filters |= {"cell": text, "duration": duration, "spans": spans, "leading": _leading}
-    environment.globals |= {"MADE_BY": MADE_BY, "VERDICTS": VERDICTS, "PICTURES": PICTURES, "SCALES": SCALES}
+    environment.globals |= {"MADE_BY": MADE_BY, "VERDICTS": VERDICTS, "NO_VERDICT": NO_VERDICT}
+    environment.globals |= {"PICTURES": PICTURES, "SCALES": SCALES}
     return environment
 
 

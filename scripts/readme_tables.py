@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ivae_lab.claims import judge
+from ivae_lab.claims import NO_VERDICT, judge
 from ivae_lab.experiment import load, names
 from ivae_lab.present import recorded, summary
 from ivae_lab.tables import brief, markdown
@@ -54,7 +54,7 @@ def _claims(name: str, long: bool) -> Iterator[dict[str, str]]:
             "variant": each.variant,
             "ours": each.ours,
             "seeds": f"{each.data_seeds} x {each.seeds}",
-            "verdict": "none, quick" if kept.scale == "quick" else f"{ICONS[each.verdict]} {each.verdict}",
+            "verdict": NO_VERDICT if kept.scale == "quick" else f"{ICONS[each.verdict]} {each.verdict}",
         }
         yield row | ({"why": each.reason} if long else {})
 

@@ -14,6 +14,7 @@ import pytest
 from matplotlib.figure import Figure as DrawnFigure
 
 from ivae_lab import experiment, present, report
+from ivae_lab.claims import NO_VERDICT
 from ivae_lab.experiment import Figure, Scale, load
 from tests.browser import CHROMIUM, Browser
 from tests.commands import command
@@ -182,13 +183,24 @@ def test_claims_of_every_figure_are_in_the_overview(made: Path) -> None:
         ("fig10", "better"): "not run",
         ("fig2", "high"): "partly",
         ("fig2", "better"): "reproduced",
-        ("fig3", "high"): "not reproduced",
-        ("fig3", "better"): "not reproduced",
+        ("fig3", "high"): NO_VERDICT,
+        ("fig3", "better"): NO_VERDICT,
     }
     index = _page(made, "index")
     assert index.count("<tr ") - 1 == len(claims)
     assert "iVAE is better than &lt;em&gt;VAE&lt;/em&gt; &amp; co" in index
     assert f'<a href="{OWN}.html">fig2</a>' in index
+
+
+def test_the_quick_scale_gets_no_verdict_and_is_not_counted(made: Path) -> None:
+    index = _page(made, "index")
+    tally = re.findall(r"<li><strong>(\d+)</strong> <span class=\"verdict ([a-z-]+)", index)
+    assert tally == [("3", "reproduced"), ("1", "partly"), ("0", "not-reproduced"), ("2", "not-run")]
+    assert index.count(f'data-verdict="{NO_VERDICT}"') == 2
+    assert f"<option>{NO_VERDICT}</option>" in index
+    page = _page(made, QUICK).split("Verdicts</h2>")[1]
+    assert page.count(f"</svg>{NO_VERDICT}</span>") == 2
+    assert "not reproduced" not in page.split("Numbers</h2>")[0]
 
 
 def test_page_of_a_figure_says_where_it_comes_from(made: Path) -> None:
@@ -569,7 +581,7 @@ def test_sorting_works_by_keyboard(browser: Browser, made: Path, width: int) -> 
     assert _shown(browser) == plain
     _tab_to(browser, "th:nth-child(9) button")
     browser.press("Enter")
-    ranks = [report.VERDICTS.index(each.partition(" ")[2]) for each in _shown(browser)]
+    ranks = [(*report.VERDICTS, NO_VERDICT).index(each.partition(" ")[2]) for each in _shown(browser)]
     assert ranks == sorted(ranks)
     assert browser.evaluate("document.querySelectorAll('th:not([aria-sort=none])').length") == 1
 
