@@ -46,14 +46,25 @@ class Lacking(_Read):
 
 
 class Sweep(_Read):
-    """A line of the experiment: how many configurations, and the first of them."""
+    """A line of the experiment with one model and data set: how many configurations, and the first of them.
+
+    Of what was recorded before lines were taken apart, model and data are not known.
+    """
 
     variant: str
     label: str
+    model: str | None = None
+    data: str | None = None
     cells: int
     seeds: list[int]
     first: list[str]
     config: dict[str, Any]
+
+    @property
+    def heading(self) -> str:
+        """What tells it from others of the figure, beside its label."""
+        named = {"variant": self.variant, "model": self.model, "data": self.data}
+        return ", ".join(f"{name}: {value}" for name, value in named.items() if value is not None)
 
     @property
     def command(self) -> str:

@@ -56,7 +56,8 @@ class Evidence:
     missing
         One entry per cell that lacks seeds: overrides, seeds, state, error, folder.
     lines
-        The sweeps: variant, label, command, resolved configuration of the first cell.
+        The sweeps, by model and data set: variant, label, model, data, how many cells, and of the first of them the
+        overrides and the resolved configuration.
     runs
         Run folders by name: state, seeds, seconds, commit, written, device, threads, versions, error, and the seeds of
         the figure that diverged there.
@@ -203,19 +204,26 @@ def _provenance(status: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], na
 
 
 def _lines(cells: Sequence[Cell]) -> list[dict[str, Any]]:
-    """The sweeps of the cells, each with the configuration of its first cell."""
-    first = {id(cell.line): cell for cell in reversed(cells)}
-    counted = {id(cell.line): sum(each.line is cell.line for each in cells) for cell in cells}
+    """The sweeps of the cells, an entry for each model and data set of one, with the configuration of its first cell.
+
+    Configurations of one entry differ in values only, which their overrides name.
+    """
+    parts: dict[tuple[int, str, str], list[Cell]] = {}
+    for cell in cells:
+        parts.setdefault((id(cell.line), cell.model, cell.data), []).append(cell)
     return [
         {
-            "variant": cell.line.variant,
-            "label": cell.describe()["label"],
-            "cells": counted[key],
-            "seeds": list(cell.seeds),
-            "first": list(cell.overrides),
-            "config": cell.config,
+            "variant": first.line.variant,
+            "label": first.describe()["label"],
+            "model": first.model,
+            "data": first.data,
+            "cells": len(part),
+            "seeds": list(first.seeds),
+            "first": list(first.overrides),
+            "config": first.config,
         }
-        for key, cell in reversed(first.items())
+        for part in parts.values()
+        for first in part[:1]
     ]
 
 

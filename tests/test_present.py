@@ -16,7 +16,7 @@ import yaml
 
 from ivae_lab import experiment, present
 from ivae_lab.cells import Cell, expand, find
-from ivae_lab.experiment import Figure, Scale, load, reported
+from ivae_lab.experiment import Figure, Line, Scale, load, reported
 from ivae_lab.joined import join
 from ivae_lab.places import CONFIG
 from ivae_lab.plots import PALETTE, STYLE, Picture, boxes, colours, method_of, name_of, panels, save
@@ -299,6 +299,20 @@ class TestGather:
         assert [(line["variant"], line["cells"]) for line in whole.lines] == [("paper", 1), ("paper", 2), ("7", 1)]
         assert whole.lines[1]["config"] == cells[1].config
         assert whole.lines[1]["first"] == list(cells[1].overrides)
+
+    def test_each_model_and_data_set_of_a_sweep_has_an_entry_of_its_own(self, figure: Figure) -> None:
+        both = Line(variant="paper", overrides=["model=ivae_paper,vae", "data=tcl,tcl_2d", "model.beta=1,2", *SMALL])
+        lines = present._lines(expand(figure.model_copy(update={"cells": [both]}), "quick"))
+        assert [(line["label"], line["model"], line["data"], line["cells"]) for line in lines] == [
+            ("iVAE", "ivae_paper", "tcl", 2),
+            ("iVAE", "ivae_paper", "tcl_2d", 2),
+            ("VAE", "vae", "tcl", 2),
+            ("VAE", "vae", "tcl_2d", 2),
+        ]
+        assert [line["first"][:3] for line in lines] == [
+            [f"model={line['model']}", f"data={line['data']}", "model.beta=1"] for line in lines
+        ]
+        assert lines[0]["config"]["model"] != lines[2]["config"]["model"]
 
     def test_what_is_missing_is_named_by_its_state_seeds_apart(
         self, figure: Figure, cells: list[Cell], tmp_path: Path

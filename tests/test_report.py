@@ -14,6 +14,7 @@ import pytest
 from matplotlib.figure import Figure as DrawnFigure
 
 from ivae_lab import experiment, present, report
+from ivae_lab.about import Sweep
 from ivae_lab.claims import NO_VERDICT
 from ivae_lab.experiment import Figure, Scale, load
 from tests.browser import CHROMIUM, Browser
@@ -89,12 +90,15 @@ def _evidence(figure: Figure, scale: Scale, ivae: float, run: str = "a-run") -> 
         lines=[
             {
                 "variant": "paper",
-                "label": "iVAE",
+                "label": label,
+                "model": label.lower(),
+                "data": "tcl",
                 "cells": 2,
                 "seeds": [0, 1, 2],
-                "first": ["model=ivae", "data=tcl"],
-                "config": {"data": {"seed": 1}},
+                "first": [f"model={label.lower()}", "data=tcl"],
+                "config": {"data": {"seed": 1}, "model": {"name": f"of {label}"}},
             }
+            for label in ("iVAE", "VAE")
         ],
         runs={
             run: {
@@ -208,8 +212,13 @@ def test_page_of_a_figure_says_where_it_comes_from(made: Path) -> None:
     for said in (
         "python -m ivae_lab.reproduce madeup2020/fig2 scale=paper",
         "python -m ivae_lab.train model=ivae data=tcl &#39;seed=[0,1,2]&#39;",
+        "It trains 4 configurations. Of each group of them, the first alone:",
+        'VAE <span class="variant">variant: paper, model: vae, data: tcl</span>',
+        'iVAE <span class="variant">variant: paper, model: ivae, data: tcl</span>',
+        "python -m ivae_lab.train model=vae data=tcl &#39;seed=[0,1,2]&#39;",
         "2 configurations, model seeds 0 to 2",
-        "data:\n  seed: 1\n",
+        "data:\n  seed: 1\nmodel:\n  name: of iVAE\n",
+        "data:\n  seed: 1\nmodel:\n  name: of VAE\n",
         "Everything is made up.",
         "1 h 2 min",
         "1 run: cpu, 2 threads, python 3.11",
@@ -222,6 +231,11 @@ def test_page_of_a_figure_says_where_it_comes_from(made: Path) -> None:
     ):
         assert said in page, said
     assert "<script>alert" not in page
+
+
+def test_of_an_older_record_only_the_variant_of_a_sweep_is_known() -> None:
+    old = {"variant": "paper", "label": "iVAE", "cells": 2, "seeds": [0], "first": ["model=ivae"], "config": {}}
+    assert Sweep.model_validate(old).heading == "variant: paper"
 
 
 def test_every_link_leads_somewhere(made: Path) -> None:
