@@ -11,12 +11,15 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib import rc_context
+from matplotlib.colors import to_rgb
 from numpy.typing import NDArray
 
 from ivae_lab.experiment import function
 from ivae_lab.pairs import COLUMNS as PAIR_COLUMNS
 from ivae_lab.pairs import FILE as PAIRS
 from ivae_lab.pairs import write_pairs
+from ivae_lab.plots import PALETTE, STYLE
 from ivae_lab.results import COLUMNS, write_results
 
 Array = NDArray[np.float64]
@@ -287,6 +290,21 @@ class TestTablesOfRuns:
             assert (np.diff(times) == 1).all()
             np.testing.assert_array_equal(part["true"], sources[times, int(str(source)) - 1])
         assert (table["correlation"] > 1 - 1e-9).all()
+
+    def test_the_true_signal_is_dashed_and_dark_and_the_legend_is_on_no_panel(self) -> None:
+        stretch = pd.DataFrame({"time": range(9), "true": range(9), "recovered": 1.0, "correlation": 0.5})
+        named = [{"variant": "paper", "label": name, "method": name.lower()} for name in ("iVAE", "VAE")]
+        table = pd.concat([stretch.assign(source=source, **each) for each in named for source in (1, 2)])
+        with rc_context(STYLE):
+            figure = own("stretch_of_signals")({"signals": table}).figure
+            figure.draw_without_rendering()
+        for axis, method in zip(figure.axes, ["ivae", "vae"] * 2, strict=True):
+            recovered, true = axis.get_lines()
+            assert (true.get_linestyle(), recovered.get_color()) == ("--", PALETTE[method])
+            assert max(to_rgb(true.get_color())) < 0.1
+        (legend,) = figure.legends
+        assert [text.get_text() for text in legend.get_texts()] == ["recovered, iVAE", "recovered, VAE", "true"]
+        assert not any(legend.get_window_extent().overlaps(axis.get_tightbbox()) for axis in figure.axes)
 
 
 class TestClustering:

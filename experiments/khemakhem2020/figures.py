@@ -21,6 +21,7 @@ DIM = "data.source_dim"
 STRETCH = 120  # rows of a stretch of signals
 SHOWN = 5  # sources drawn of it
 POINTS = 500  # in a cloud
+TRUE = "#111111"  # dark beside every method's colour
 ANGLES = np.arange(0, 91, 5)  # degrees
 Paths = Mapping[str, Path]
 Array = NDArray[np.float64]
@@ -143,15 +144,19 @@ def stretch_of_signals(tables: Tables) -> Picture:
         for row, source in enumerate(sources):
             part = own[own["source"] == source]
             axis = axes[row, column]
-            axis.plot(part["time"], part["recovered"], color=PALETTE[method], linewidth=0.8, label="recovered")
-            axis.plot(part["time"], part["true"], "--", color="#1F3FBF", linewidth=0.7, label="true")
+            name, colour = f"recovered, {label}", PALETTE[method]
+            axis.plot(part["time"], part["recovered"], color=colour, linewidth=0.8, label=name)
+            axis.plot(part["time"], part["true"], "--", color=TRUE, linewidth=0.7, label="true")
             axis.set_title(f"|r| = {part['correlation'].iloc[0]:.2f}", fontsize=7)
     for row, source in enumerate(sources):
         axes[row, 0].set_ylabel(f"source {source}")
-    axes[-1, 0].legend(loc="lower left", fontsize=6, ncols=2)
+    named = {str(line.get_label()): line for axis in axes[0] for line in axis.get_lines()}
+    order = sorted(named, key=lambda name: name == "true")
+    figure.legend([named[name] for name in order], order, loc="outside lower center", fontsize=7, ncols=5)
     for axis in figure.axes:
         axis.xaxis.set_major_locator(MaxNLocator(3))
-    figure.supxlabel("time", fontsize=8)
+    for axis in axes[-1]:
+        axis.set_xlabel("time")
     means = table.groupby(["variant", "label"], sort=False)["correlation"].mean()
     return Picture(
         "signals",
