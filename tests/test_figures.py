@@ -307,6 +307,14 @@ class TestTablesOfRuns:
         assert not any(legend.get_window_extent().overlaps(axis.get_tightbbox()) for axis in figure.axes)
 
 
+def test_hours_and_seconds_of_a_run_stand_beside_the_papers() -> None:
+    hours = {"variant": "paper", "label": "VaDE", "method": "vade", "hours": 0.5, "seconds_a_run": 36.0}
+    picture = function("willetts2021", "hours_by_model")({"hours": pd.DataFrame([hours])})
+    assert "VaDE, paper 0.50 h, 36 s a run; the paper says 6 h, 432 s a run" in picture.alt
+    (axis,) = picture.figure.axes
+    assert [text.get_text().strip() for text in axis.texts] == ["0.50 h, 36 s a run", "the paper's 6 h, 432 s a run"]
+
+
 class TestClustering:
     """The table of clusters of Willetts and Paige's images, of run folders made by hand."""
 
