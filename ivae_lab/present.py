@@ -17,6 +17,7 @@ kept in `experiments/<paper>/results/`, so that pictures, verdicts and report ca
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import textwrap
@@ -384,12 +385,16 @@ def heading(evidence: Evidence) -> list[str]:
 
 
 def record(evidence: Evidence) -> list[Path]:
-    """Keep the tables and the provenance of a figure with the project, under experiments/<paper>/results/."""
+    """Keep the tables and the provenance of a figure with the project, under experiments/<paper>/results/.
+
+    The provenance has the number of rows and the SHA-256 of each table, which `recorded` holds them against.
+    """
     about, paths = _kept(evidence.figure, evidence.tables)
     about.parent.mkdir(parents=True, exist_ok=True)
     for key, path in paths.items():
         write_table(path, evidence.tables[key])
-    _write_text(about, _json(evidence.plain()))
+    files = {path.name: _seal(path) for path in paths.values()}
+    _write_text(about, _json(evidence.plain() | {"files": files}))
     return [*paths.values(), about]
 
 
@@ -399,15 +404,29 @@ def recorded(figure: Figure) -> Evidence | None:
     Raises
     ------
     OSError, ValueError, KeyError
-        If it is not whole.
+        If it is not whole, or not as it was recorded; what was recorded before tables were sealed is taken as it is.
     """
     about, paths = _kept(figure, ("rows", *figure.tables))
     if not about.exists():
         return None
     kept = json.loads(about.read_text(encoding="utf-8"))
-    tables = {key: _read_table(path) for key, path in paths.items() if path.exists()}
     own = {name: kept[name] for name in ("scale", "changed", "command", "total", "missing", "lines", "runs")}
+    for name, sealed in dict(kept.get("files", {})).items():
+        _check_seal(about.with_name(name), sealed)
+    tables = {key: _read_table(path) for key, path in paths.items() if path.exists()}
     return Evidence(figure, tables=tables, **own)
+
+
+def _seal(path: Path) -> dict[str, Any]:
+    """What tells a table from one that was cut or edited: the number of its lines but the first, and its SHA-256."""
+    content = path.read_bytes()
+    return {"rows": max(content.count(b"\n") - 1, 0), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def _check_seal(path: Path, sealed: Mapping[str, Any]) -> None:
+    if (found := _seal(path)) != sealed:
+        rows = f"{found['rows']} rows" if found["rows"] != sealed["rows"] else "another checksum: edited by hand?"
+        raise ValueError(f"expected {path.name} as it was recorded, with {sealed['rows']} rows, got {rows}")
 
 
 def _read_table(path: Path) -> pd.DataFrame:

@@ -620,6 +620,30 @@ class TestPresent:
         pd.testing.assert_frame_equal(again.summary, shown.summary)
         pd.testing.assert_frame_equal(kept.tables["rows"], whole.tables["rows"])
 
+    def test_recorded_tables_that_were_cut_or_edited_are_refused(
+        self, tree: Path, figure: Figure, whole: Evidence
+    ) -> None:
+        rows, *_, about = paths = record(whole)
+        text, kept = rows.read_text(), json.loads(about.read_text())
+        count = len(whole.tables["rows"])
+        assert kept["files"]["fig.csv"]["rows"] == count
+        try:
+            rows.write_text("".join(text.splitlines(keepends=True)[:-1]))
+            with pytest.raises(ValueError, match=f"fig.csv as it was recorded, with {count} rows, got {count - 1}"):
+                recorded(figure)
+            rows.write_text(text.replace("0.9", "0.8"))
+            with pytest.raises(ValueError, match=f"with {count} rows, got another checksum"):
+                recorded(figure)
+            rows.unlink()
+            with pytest.raises(FileNotFoundError):
+                recorded(figure)
+            rows.write_text(text.replace("0.9", "0.8"))
+            about.write_text(json.dumps({key: value for key, value in kept.items() if key != "files"}))
+            assert recorded(figure) is not None  # recorded before there were seals
+        finally:
+            for path in paths:
+                path.unlink(missing_ok=True)
+
     def test_with_nothing_finished_the_claims_are_not_run_and_nothing_is_drawn(
         self, figure: Figure, cells: list[Cell], tmp_path: Path
     ) -> None:
