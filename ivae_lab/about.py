@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ivae_lab.claims import Judgement
 from ivae_lab.experiment import Scale
+from ivae_lab.wording import one_line
 
 SUMMARIES = ("summary.csv", "summary.md", "summary.tex", "verdicts.csv", "verdicts.md", "verdicts.tex")
 PICTURES = ("svg", "png", "pdf")
@@ -148,7 +149,7 @@ def read_about(folder: Path) -> About:
     try:
         return checked(json.loads(path.read_text(encoding="utf-8")))
     except ValueError as error:
-        raise ValueError(f"{path}: {' '.join(str(error).split())}") from None
+        raise ValueError(f"{path}: {one_line(error)}") from None
 
 
 def checked(content: Any) -> About:

@@ -19,6 +19,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
 from ivae_lab.places import EXPERIMENTS
+from ivae_lab.wording import one_line
 
 Scale = Literal["quick", "paper"]
 SCALES: tuple[Scale, ...] = ("quick", "paper")
@@ -176,7 +177,7 @@ def load(name: str) -> Figure:
     except ValidationError as error:
         raise ExperimentError(f"{name}.yaml: {_first_of(error)}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ExperimentError(f"{name}.yaml: expected YAML, got: {' '.join(str(error).split())}") from None
+        raise ExperimentError(f"{name}.yaml: expected YAML, got: {one_line(error)}") from None
 
 
 def _first_of(error: ValidationError) -> str:
@@ -208,7 +209,7 @@ def reported(paper: str) -> dict[str, Reported]:
     except ValidationError as error:
         raise ExperimentError(f"{paper}/reported.csv: {_first_of(error)}") from None
     except (OSError, ValueError) as error:
-        raise ExperimentError(f"{paper}/reported.csv: expected a table, got: {' '.join(str(error).split())}") from None
+        raise ExperimentError(f"{paper}/reported.csv: expected a table, got: {one_line(error)}") from None
     if len({each.claim for each in stated}) < len(stated):
         raise ExperimentError(f"{paper}/reported.csv: expected a row for each claim, got several for one")
     return {each.claim: each for each in stated}

@@ -38,6 +38,7 @@ from ivae_lab.plots import STYLE, Picture, save
 from ivae_lab.results import FINISHED, atomic, interval, lack
 from ivae_lab.scores import per_seed
 from ivae_lab.tables import latex, markdown
+from ivae_lab.wording import one_line
 
 Tables = dict[str, pd.DataFrame]
 _OF_RUNS = ("median", "sd_data", "sd_model", "by_elbo", "oracle")  # columns of a summary of runs alone
@@ -188,7 +189,7 @@ def _scores_of(path: Path, status: Mapping[str, Any]) -> pd.DataFrame | str:
     try:
         scores = per_seed(path)
     except (OSError, ValueError, KeyError) as error:
-        return " ".join(str(error).split())
+        return one_line(error)
     lacking = sorted(set(map(int, status["seeds"])) - set(scores.index))
     return f"results.csv: expected rows of all seeds, got none of {', '.join(map(str, lacking))}" if lacking else scores
 
@@ -218,13 +219,12 @@ def _lines(cells: Sequence[Cell]) -> list[dict[str, Any]]:
             "label": first.describe()["label"],
             "model": first.model,
             "data": first.data,
-            "cells": len(part),
+            "cells": 1 + len(others),
             "seeds": list(first.seeds),
             "first": list(first.overrides),
             "config": first.config,
         }
-        for part in parts.values()
-        for first in part[:1]
+        for first, *others in parts.values()
     ]
 
 

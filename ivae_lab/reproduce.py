@@ -47,6 +47,7 @@ from rich.console import Console
 
 from ivae_lab.experiment import SCALES, ExperimentError, Figure, Scale, load, names
 from ivae_lab.identity import digest
+from ivae_lab.wording import one_line
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -205,7 +206,7 @@ def _check_neutral(overrides: Sequence[str]) -> None:
             with initialize_config_dir(config_dir=str(CONFIG), version_base="1.3"):
                 compose("config", list(overrides), return_hydra_config=True)
         except HydraException as error:
-            raise ExperimentError(_on_one_line(error)) from None
+            raise ExperimentError(one_line(error)) from None
 
 
 def _name_unreadable(outputs: Path, console: Console) -> None:
@@ -230,7 +231,7 @@ def reproduce(figure: Figure, request: Request, console: Console) -> int:
     try:
         cells = expand(figure, request.scale, request.changed)
     except (HydraException, OmegaConfBaseException) as error:
-        raise ExperimentError(f"{figure.full_name}: {_on_one_line(error)}") from None
+        raise ExperimentError(f"{figure.full_name}: {one_line(error)}") from None
     training = Training(cells, request, console)
     if request.train and (code := training.run()) in STOPPED:
         return code
@@ -315,7 +316,7 @@ def _scores(path: Path, said: list[str]) -> pd.DataFrame | None:
     try:
         return per_seed(path)
     except (OSError, ValueError) as error:
-        said.append(f"left out: {path}: {_on_one_line(error)}; remove the folder to train it again")
+        said.append(f"left out: {path}: {one_line(error)}; remove the folder to train it again")
         return None
 
 
@@ -598,7 +599,7 @@ def _state(figure: Figure, outputs: Path) -> str:
         if kept is not None:
             said.append(f"{kept.scale} scale recorded ({kept.done} of {kept.total} runs)")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        said.append(f"records cannot be read: {_on_one_line(error)}")
+        said.append(f"records cannot be read: {one_line(error)}")
     for scale in SCALES:
         path = outputs / "figures" / figure.paper / figure.name / scale / "about.json"
         try:
@@ -609,10 +610,6 @@ def _state(figure: Figure, outputs: Path) -> str:
         except (OSError, ValueError, KeyError, TypeError):
             said.append(f"{scale} cannot be read")
     return "; ".join(said) or "not run"
-
-
-def _on_one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
 
 
 def _duration(seconds: float) -> str:
