@@ -83,7 +83,7 @@ def state_bytes(stack: Stack) -> int:
 def step_bound(stack: Stack, data: DataModule) -> int:
     """More than one model needs while a step is done, beside its state, known without a look at the step."""
     width = data.table.x.shape[1] + stack.template.noise_dim + stack.template.live_dim
-    return _STEP_PER_INPUT * (state_bytes(stack) + data.batch_size * width * torch.finfo(torch.float32).bits // 8)
+    return _STEP_PER_INPUT * (state_bytes(stack) + data.batch_size * width * torch.float32.itemsize)
 
 
 def step_bytes(stack: Stack, data: DataModule, training: Training) -> int:
