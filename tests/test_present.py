@@ -265,6 +265,19 @@ class TestJoin:
         assert join(evidence, kept, cells) == 0
         assert evidence.done == 4
 
+    def test_true_stays_true_beside_a_model_that_has_no_such_key(self, figure: Figure, tmp_path: Path) -> None:
+        line = figure.cells[0]
+        linear = line.model_copy(update={"overrides": ["model=pca", "data=tcl", *SMALL]})
+        key = "model.encoder.sees_u"
+        both = figure.model_copy(update={"columns": [key], "cells": [line, linear], "tables": {}})
+        for cell, outputs in zip(expand(both, "quick"), (tmp_path / "before", tmp_path / "now"), strict=True):
+            make_run(outputs, cell, [0, 1])
+        kept, new = (evidence_of(both, expand(both, "quick"), tmp_path / name) for name in ("before", "now"))
+        kept.tables["rows"] = present.as_kept(kept.tables["rows"])
+        assert join(new, kept, expand(both, "quick")) == 2
+        assert new.tables["rows"][key][:2].map(str).tolist() == ["True", "True"]
+        assert new.tables["rows"][key][2:].isna().all()
+
     def test_records_without_a_column_are_left_alone(self, whole: Evidence, cells: list[Cell]) -> None:
         kept = self.kept(whole)
         kept.tables["rows"] = kept.tables["rows"].drop(columns="model.beta")
