@@ -303,8 +303,8 @@ def _panels(arrays: Arrays, kind: str, lines: Iterable[str]) -> Figure:
 
     rows, columns = min(len(arrays["seed"]), SEEDS), min(arrays["sources"].shape[1], SOURCES)
     width, height = 1.4 * columns + 1.7, 1.4 * rows + 1.1  # inches
-    # Margins of a known size: finding them (a constrained layout) takes longer than all the drawing.
-    figure = Figure(figsize=(width, height), layout="none")
+    figure = Figure(figsize=(width, height))
+    figure.set_layout_engine("none")  # margins of a known size: finding them takes nearly as long as all the drawing
     heading = "\n".join(textwrap.fill(line, int(15 * width)) for line in lines)  # 15 characters an inch
     top = height - 0.3 - 0.14 * (heading.count("\n") + 1)
     figure.suptitle(heading, fontsize=STYLE["axes.titlesize"], y=1 - 0.05 / height)
