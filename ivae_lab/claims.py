@@ -397,4 +397,4 @@ def _mean(value: float, low: float, high: float) -> str:
 
 def _number(value: float) -> str:
     """To three digits after the point, or one significant where these would be zeros."""
-    return f"{value:.0e}" if 0 < abs(value) < 0.0005 else f"{value:.3f}"
+    return f"{value:.0e}" if 0 < abs(value) < 0.0005 else f"{value + 0.0:.3f}"  # no "-0.000"
