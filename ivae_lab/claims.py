@@ -9,6 +9,8 @@ within         it is no farther from the paper's value than the tolerance
 above          it is above the other method's, and the interval of the difference lies above 0
 not_below      it is at most a margin below the other method's: the interval of the difference lies above -margin
 correlated     Pearson's correlation of two columns is positive, and its interval lies above 0
+widens         its difference to the other method's has a positive slope over a column (least squares of the means at
+               each value), and the interval of the slope lies above 0
 =============  ====================================================================================================
 
 The margin is the claim's tolerance in `reported.csv`, or .05 where it has none: an MCC that is lower by less is taken
@@ -51,6 +53,7 @@ WORDS = {
     "not_below": "the 95% interval of the difference to each other method's mean above minus the margin, which is the "
     f"claim's tolerance or {MARGIN}",
     "correlated": "Pearson correlation positive, its 95% interval above 0",
+    "widens": "the slope of the difference to each other method's mean positive, its 95% interval above 0",
 }
 
 
@@ -102,7 +105,7 @@ def _check_columns(figure: Figure, claim: Claim, rows: pd.DataFrame) -> None:
     selectors = [column for selector in (claim.of, *claim.than) for column in selector]
     read = ["variant", "label", "data_seed", "seed", claim.score or figure.score, *selectors]
     read += [claim.per] if claim.per else []
-    read += [claim.against or "elbo"] if claim.test == "correlated" else []
+    read += [claim.against or "elbo"] if claim.test in ("correlated", "widens") else []
     if absent := [column for column in read if column not in rows]:
         named = f"{figure.full_name}: {claim.claim}"
         raise ExperimentError(f"{named}: expected columns of {claim.table}, got none called {', '.join(absent)}")
@@ -193,7 +196,9 @@ def _compare(figure: Figure, claim: Claim, rows: pd.DataFrame) -> Iterator[_Comp
         elif claim.than:
             for other in claim.than:
                 against = picked(part, other)
-                if len(against):
+                if len(against) and claim.test == "widens":
+                    yield _widening(own, against, claim.against or "elbo", score, name)
+                elif len(against):
                     yield _ordered(own, against, score, name, margin)
                 else:
                     yield _absent(other, name)
@@ -312,6 +317,41 @@ def difference_interval(a: pd.Series[float], b: pd.Series[float], paired: bool) 
     return float(result.confidence_interval.low), float(result.confidence_interval.high)
 
 
+def _widening(own: pd.DataFrame, other: pd.DataFrame, column: str, score: str, name: str) -> _Comparison:
+    name += f"{_called(own)} - {_called(other)}"
+    if units(own, score).empty or units(other, score).empty:
+        return _Comparison("fails", f"{name} diverged", f"{name}: every seed diverged")
+    slope, low, high = difference_slope(own, other, column, score)
+    if np.isnan(slope):
+        return _Comparison("missing", f"{name} at one {column}", f"{name}: fewer than two values of {column}")
+    said = f"{name}: {_mean(slope, low, high)} for each step of {column.rpartition('.')[2]}"
+    return _Comparison("holds" if low > ROUNDING else "nearly" if slope > ROUNDING else "fails", said, said)
+
+
+def difference_slope(own: pd.DataFrame, other: pd.DataFrame, column: str, score: str) -> tuple[float, float, float]:
+    """Slope of mean(own) - mean(other) over the values of a column that both have, with its 95% bootstrap interval.
+
+    The slope sum_x w_x (a_x - b_x), w_x = (x - mean x) / sum (x - mean x)^2, is of least squares; NaN for fewer than
+    two values. Seeds are drawn anew within each method and value; of a single seed it has none (NaN).
+    """
+    values = sorted(set(own[column]) & set(other[column]))
+    scores = [[units(rows[rows[column] == value], score).to_numpy(float) for rows in (own, other)] for value in values]
+    both = [(value, pair) for value, pair in zip(values, scores, strict=True) if all(map(len, pair))]
+    if len(both) < 2:
+        return float("nan"), float("nan"), float("nan")
+    centred = np.asarray([value for value, _ in both], float)
+    centred -= centred.mean()
+    weights = np.outer(centred / (centred**2).sum(), [1, -1]).ravel()
+    groups = [group for _, pair in both for group in pair]
+    slope = float(sum(weight * group.mean() for weight, group in zip(weights, groups, strict=True)))
+    if min(map(len, groups)) < 2:
+        return slope, float("nan"), float("nan")
+    rng = np.random.default_rng(0)
+    drawn = [rng.choice(group, (DRAWS, len(group))).mean(1) for group in groups]
+    low, high = np.quantile(weights @ np.stack(drawn), [0.025, 0.975])
+    return slope, float(low), float(high)
+
+
 def _correlated(rows: pd.DataFrame, x: str, y: str, name: str) -> _Comparison:
     r, low, high = correlation(rows[x].to_numpy(float), rows[y].to_numpy(float))
     if np.isnan(r):
@@ -357,4 +397,4 @@ def _mean(value: float, low: float, high: float) -> str:
 
 def _number(value: float) -> str:
     """To three digits after the point, or one significant where these would be zeros."""
-    return f"{value:.0e}" if 0 < abs(value) < 0.0005 else f"{value:.3f}"
+    return f"{value:.0e}" if 0 < abs(value) < 0.0005 else f"{value + 0.0:.3f}"  # no "-0.000"

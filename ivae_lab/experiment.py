@@ -58,19 +58,21 @@ class Claim(_Strict):
     """How a claim of `reported.csv` is tested on rows; each selector picks rows, `per` tests each of its values."""
 
     claim: str  # its id in reported.csv
-    test: Literal["at_least", "at_most", "within", "above", "not_below", "correlated"]
+    test: Literal["at_least", "at_most", "within", "above", "not_below", "correlated", "widens"]
     of: Selector = {}
     than: list[Selector] = []
     per: str | None = None
     score: str | None = None  # a column of the rows; by default the figure's
-    against: str | None = None  # the other column of a correlation
+    against: str | None = None  # the other column of a correlation; the column over which a difference widens
     table: str = "rows"
 
     @model_validator(mode="after")
     def _fits_its_test(self) -> Self:
-        ordering = self.test in ("above", "not_below")
+        ordering = self.test in ("above", "not_below", "widens")
         if ordering != bool(self.than):
-            raise ValueError(f"expected `than` with above and not_below and with no other test, got {self.test}")
+            raise ValueError(
+                f"expected `than` with above, not_below and widens and with no other test, got {self.test}"
+            )
         return self
 
 

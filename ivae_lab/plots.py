@@ -105,8 +105,9 @@ FORMATS: dict[str, dict[str, Any] | None] = {".png": None, ".pdf": {"CreationDat
 
 def save(figure: Figure, path: Path, suffixes: Sequence[str] = (".png", ".pdf")) -> None:
     """Write a figure under `path`, which has no suffix, in each of the formats."""
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # laid out once, not again for each file
+    if figure.get_layout_engine() is not None:
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # laid out once, not again for each file
     for suffix in suffixes:
         metadata = FORMATS[suffix]
         with atomic(path.with_name(path.name + suffix)) as temporary:
@@ -267,15 +268,12 @@ def recovered(
 
     arrays = _rows_of_split(read_latents(latents) if isinstance(latents, Path) else latents, split)
     with rc_context(STYLE):
-        figure = _panels(arrays, kind)
         lines = (
             f"{title}: recovered sources",
             _said(arrays, kind, split),
             "latents standardised, signs flipped to match",
         )
-        across = int(15 * figure.get_figwidth())  # characters
-        figure.suptitle("\n".join(textwrap.fill(line, across) for line in lines), fontsize=STYLE["axes.titlesize"])
-        save(figure, path)
+        save(_panels(arrays, kind, lines), path)
 
 
 def _rows_of_split(arrays: Arrays, split: str | None) -> Arrays:
@@ -300,28 +298,42 @@ def _said(arrays: Arrays, kind: str, split: str | None) -> str:
     return ", ".join(parts)
 
 
-def _panels(arrays: Arrays, kind: str) -> Figure:
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import Normalize
+def _panels(arrays: Arrays, kind: str, lines: Iterable[str]) -> Figure:
     from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
 
     rows, columns = min(len(arrays["seed"]), SEEDS), min(arrays["sources"].shape[1], SOURCES)
-    figure = Figure(figsize=(1.4 * columns + 1.3, 1.4 * rows + 1))
-    axes = figure.subplots(rows, columns, squeeze=False, sharex="col", sharey=True)
+    width, height = 1.4 * columns + 1.7, 1.4 * rows + 1.1  # inches
+    figure = Figure(figsize=(width, height))
+    figure.set_layout_engine("none")  # margins of a known size: finding them takes nearly as long as all the drawing
+    heading = "\n".join(textwrap.fill(line, int(15 * width)) for line in lines)  # 15 characters an inch
+    top = height - 0.3 - 0.14 * (heading.count("\n") + 1)
+    figure.suptitle(heading, fontsize=STYLE["axes.titlesize"], y=1 - 0.05 / height)
+    sides = {"left": 0.9 / width, "right": 1 - 0.75 / width, "bottom": 0.45 / height, "top": top / height}
+    spaces = {"wspace": 0.1, "hspace": 0.25}
+    axes = figure.subplots(rows, columns, squeeze=False, sharex="col", sharey=True, gridspec_kw=sides | spaces)
     drawn = np.random.default_rng(0).permutation(len(arrays["sources"]))[:POINTS]  # in random order: no u on top
     for row in range(rows):
         _seed_row(axes[row], arrays, kind, row, drawn)
     for column in range(columns):
         axes[-1, column].set_xlabel(f"true source {column + 1}")
-    figure.supylabel("matched latent", fontsize=STYLE["axes.labelsize"])
+    figure.supylabel("matched latent", fontsize=STYLE["axes.labelsize"], x=0.05 / width)
     if "u" in arrays:
-        u = coloured_by(arrays)
-        colours = ScalarMappable(Normalize(u.min(), u.max()), SEQUENTIAL)
-        ticks = MaxNLocator(integer=u.dtype.kind == "i")  # a label
-        label = "u" if arrays["u"].ndim == 1 else "u, first column"
-        figure.colorbar(colours, ax=axes, label=label, aspect=10 * rows, pad=0.02, ticks=ticks)
+        edge, high = sides["right"] + 0.12 / width, sides["top"] - sides["bottom"]
+        _colour_bar(figure, arrays, (edge, sides["bottom"], 0.12 / width, high))
     return figure
+
+
+def _colour_bar(figure: Figure, arrays: Arrays, place: tuple[float, float, float, float]) -> None:
+    """The scale of u's colours, at a place in fractions of the figure: left, bottom, width, height."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+    from matplotlib.ticker import MaxNLocator
+
+    u = coloured_by(arrays)
+    colours = ScalarMappable(Normalize(u.min(), u.max()), SEQUENTIAL)
+    ticks = MaxNLocator(integer=u.dtype.kind == "i")  # a label
+    label = "u" if arrays["u"].ndim == 1 else "u, first column"
+    figure.colorbar(colours, cax=figure.add_axes(place), label=label, ticks=ticks)
 
 
 def _seed_row(axes: NDArray[Any], arrays: Arrays, kind: str, row: int, drawn: NDArray[Any]) -> None:

@@ -262,14 +262,24 @@ def reproduce(figure: Figure, request: Request, console: Console) -> int:
 
 def _records(figure: Figure, scale: Scale) -> list[Evidence]:
     """What the project keeps in this scale of a figure, and of its paper's others, which may have the same sweeps."""
-    from ivae_lab.present import recorded
-
-    own = recorded(figure)
+    own = _recorded(figure)
     if own is not None and own.scale == "paper" and scale == "quick":
         raise ExperimentError(f"record: expected scale=paper, whose rows are kept of {figure.full_name}, got quick")
     others = [load(name) for name in names() if name.startswith(f"{figure.paper}/") and name != figure.full_name]
-    kept = [own, *map(recorded, others)]
+    kept = [own, *map(_recorded, others)]
     return [each for each in kept if each is not None and each.scale == scale]
+
+
+def _recorded(figure: Figure) -> Evidence | None:
+    """What the project keeps of a figure; bad input where it is damaged, as recording anew would lose it."""
+    from ivae_lab.present import recorded
+
+    try:
+        return recorded(figure)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ExperimentError(
+            f"record: the kept records of {figure.full_name} cannot be read: {one_line(error)}"
+        ) from None
 
 
 def _set_aside(found: Found, cells: Sequence[Cell]) -> list[str]:

@@ -12,7 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ivae_lab import claims
-from ivae_lab.claims import WORDS, Judgement, correlation, difference_interval, judge, picked, units
+from ivae_lab.claims import (
+    WORDS,
+    Judgement,
+    correlation,
+    difference_interval,
+    difference_slope,
+    judge,
+    picked,
+    units,
+)
 from ivae_lab.experiment import ExperimentError, Figure, Reported
 
 NAN = float("nan")
@@ -359,6 +368,49 @@ class TestCorrelation:
             assert np.isnan([r, low, high]).all()
 
 
+def widening(ours: Sequence[Sequence[float]], theirs: Sequence[Sequence[float]]) -> Judgement:
+    """Of scores at n = 2, 3, ..."""
+    own = [seeds(scores, n=n) for n, scores in enumerate(ours, 2)]
+    other = [seeds(scores, "VAE", n=n) for n, scores in enumerate(theirs, 2)]
+    return one(*own, *other, test="widens", of={"label": "iVAE"}, than=OTHERS, against="n")
+
+
+class TestWidening:
+    FLAT = ([0.5, 0.51], [0.5, 0.52], [0.5, 0.51])
+
+    @pytest.mark.parametrize(
+        ("ours", "verdict"),
+        [
+            ([[0.6, 0.61], [0.7, 0.71], [0.8, 0.83]], "reproduced"),
+            ([[0.5, 0.9], [0.7, 0.8], [0.5, 0.99]], "partly"),  # among seeds that spread more than it rises
+            ([[0.9, 0.91], [0.7, 0.71], [0.6, 0.61]], "not reproduced"),
+            ([[0.6], [0.7], [0.8]], "partly"),  # single seeds have no interval
+            ([[0.6, 0.61]], "not run"),
+            ([[NAN], [NAN], [NAN]], "not reproduced"),
+            ([[NAN], [0.7, 0.71], [0.9, 0.91]], "reproduced"),  # where it did not diverge
+        ],
+        ids=["rises", "spreads", "falls", "single", "one value", "diverged", "diverged at one value"],
+    )
+    def test_the_slopes_sign_and_interval_decide(self, ours: list[list[float]], verdict: str) -> None:
+        assert widening(ours, self.FLAT).verdict == verdict
+
+    @given(shift=st.floats(-1, 1), values=st.lists(st.floats(0, 1), min_size=4, max_size=4))
+    @settings(max_examples=20, deadline=None)
+    def test_it_is_numpys_slope_and_that_of_differences_only(self, shift: float, values: list[float]) -> None:
+        own = pd.concat([seeds([score, score + 0.1], n=n) for n, score in enumerate(values, 2)])
+        other = pd.concat([seeds([shift, shift + 0.2], "VAE", n=n) for n in range(2, 6)])
+        slope, low, high = difference_slope(own, other, "n", "mcc_mean")
+        assert slope == pytest.approx(np.polyfit(range(2, 6), values, 1)[0], abs=1e-9)
+        assert low <= slope <= high
+
+    def test_its_interval_is_that_of_the_normal_approximation_in_large_samples(self) -> None:
+        generator = np.random.default_rng(1)
+        own = pd.concat([seeds(generator.normal(0.1 * n, 1, 400), n=n) for n in (2, 3)])
+        other = pd.concat([seeds(generator.normal(0, 1, 400), "VAE", n=n) for n in (2, 3)])
+        _, low, high = difference_slope(own, other, "n", "mcc_mean")
+        assert high - low == pytest.approx(2 * 1.96 * np.sqrt(4 / 400), rel=0.1)
+
+
 def shuffled(rows: Rows, random: Any) -> Rows:
     order = list(range(len(rows)))
     random.shuffle(order)
@@ -372,6 +424,7 @@ CLAIMS: dict[str, dict[str, Any]] = {
     "above": {"than": OTHERS},
     "not_below": {"than": OTHERS},
     "correlated": {},
+    "widens": {"than": OTHERS, "against": "n"},
 }
 
 
@@ -383,7 +436,8 @@ CLAIMS: dict[str, dict[str, Any]] = {
 def test_a_judgement_does_not_depend_on_the_order_of_rows(
     test: str, ours: list[list[float]], theirs: list[list[float]], random: Any
 ) -> None:
-    rows = pd.concat([over_data(ours), over_data(theirs, "VAE")]).assign(elbo=lambda rows: rows["mcc_mean"] ** 2 % 0.3)
+    rows = pd.concat([over_data(ours), over_data(theirs, "VAE")])
+    rows = rows.assign(elbo=rows["mcc_mean"] ** 2 % 0.3, n=rows["seed"] % 2)
     claim = CLAIMS[test] | {"test": test, "of": {"label": "iVAE"}}
     assert one(shuffled(rows, random), **claim) == one(rows, **claim)
 

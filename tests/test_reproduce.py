@@ -263,6 +263,10 @@ class TestLaterCalls:
             outcome = here("tiny2020/single", "scale=quick", "record=true")
             assert outcome.code == 2
             assert "record: expected scale=paper, whose rows are kept of tiny2020/single, got quick" in outcome.err
+            (kept / "single.json").write_text("{")
+            outcome = here("tiny2020/single", "scale=paper", "record=true")
+            assert outcome.code == 2
+            assert "record: the kept records of tiny2020/single cannot be read: Expecting property" in outcome.err
         finally:
             shutil.rmtree(tree / "tiny2020" / "results", ignore_errors=True)
 

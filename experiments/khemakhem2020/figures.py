@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, FigureBase
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
@@ -20,6 +21,7 @@ from ivae_lab.results import read_examples, read_latents
 DIM = "data.source_dim"
 STRETCH = 120  # rows of a stretch of signals
 SHOWN = 5  # sources drawn of it
+MOST_COLUMNS = 6  # more models than this are drawn in a block per variant
 POINTS = 500  # in a cloud
 TRUE = "#111111"  # dark beside every method's colour
 ANGLES = np.arange(0, 91, 5)  # degrees
@@ -132,31 +134,18 @@ def signals(rows: pd.DataFrame, paths: Paths) -> pd.DataFrame:
 
 
 def stretch_of_signals(tables: Tables) -> Picture:
-    """Figures 3 and 4: dashed the source, solid the latent, a column per model."""
+    """Figures 3 and 4: dashed the source, solid the latent, a column per model; many models a block per variant."""
     table = tables["signals"]
     models = list(table[["variant", "label", "method"]].drop_duplicates().itertuples(index=False, name=None))
-    sources = sorted(table["source"].unique())
-    figure = Figure(figsize=(max(2.4 * len(models), 4.5), 0.9 * len(sources) + 0.9))
-    axes = figure.subplots(len(sources), len(models), squeeze=False, sharex=True, sharey="row")
-    for column, (variant, label, method) in enumerate(models):
-        own = table[(table["variant"] == variant) & (table["label"] == label)]
-        axes[0, column].annotate(f"{label}\n({variant})", (0.5, 1.35), xycoords="axes fraction", ha="center")
-        for row, source in enumerate(sources):
-            part = own[own["source"] == source]
-            axis = axes[row, column]
-            name, colour = f"recovered, {label}", PALETTE[method]
-            axis.plot(part["time"], part["recovered"], color=colour, linewidth=0.8, label=name)
-            axis.plot(part["time"], part["true"], "--", color=TRUE, linewidth=0.7, label="true")
-            axis.set_title(f"|r| = {part['correlation'].iloc[0]:.2f}", fontsize=7)
-    for row, source in enumerate(sources):
-        axes[row, 0].set_ylabel(f"source {source}")
-    named = {str(line.get_label()): line for axis in axes[0] for line in axis.get_lines()}
+    by_variant = [list(group) for _, group in groupby(models, key=lambda model: model[0])]
+    blocks = [models] if len(models) <= MOST_COLUMNS else by_variant
+    sources, across = sorted(table["source"].unique()), max(map(len, blocks))
+    figure = Figure(figsize=(max(2.4 * across, 4.5), len(blocks) * (0.9 * len(sources) + 0.5) + 0.4))
+    for part, block in zip(figure.subfigures(len(blocks), 1, squeeze=False).ravel(), blocks, strict=True):
+        _signals_of(part, block, table, sources, across)
+    named = {str(line.get_label()): line for axis in figure.axes for line in axis.get_lines()}
     order = sorted(named, key=lambda name: name == "true")
     figure.legend([named[name] for name in order], order, loc="outside lower center", fontsize=7, ncols=5)
-    for axis in figure.axes:
-        axis.xaxis.set_major_locator(MaxNLocator(3))
-    for axis in axes[-1]:
-        axis.set_xlabel("time")
     means = table.groupby(["variant", "label"], sort=False)["correlation"].mean()
     return Picture(
         "signals",
@@ -165,6 +154,28 @@ def stretch_of_signals(tables: Tables) -> Picture:
         f"A contiguous stretch of {STRETCH} rows, the same for all models; latents (posterior mean) matched to "
         "sources, brought to their scale and sign; correlations are of all rows. First model seed.",
     )
+
+
+def _signals_of(
+    part: FigureBase, models: list[tuple[str, str, str]], table: pd.DataFrame, sources: list[int], across: int
+) -> None:
+    """One block of `across` columns, a panel per model and source."""
+    axes = part.subplots(len(sources), across, squeeze=False, sharex=True, sharey="row")
+    for spare in axes[:, len(models) :].ravel():
+        spare.remove()
+    for column, (variant, label, method) in enumerate(models):
+        own = table[(table["variant"] == variant) & (table["label"] == label)]
+        axes[0, column].annotate(f"{label}\n({variant})", (0.5, 1.35), xycoords="axes fraction", ha="center")
+        axes[-1, column].set_xlabel("time")
+        for axis, source in zip(axes[:, column], sources, strict=True):
+            stretch = own[own["source"] == source]
+            colour = PALETTE[method]
+            axis.plot(stretch["time"], stretch["recovered"], color=colour, linewidth=0.8, label=f"recovered, {label}")
+            axis.plot(stretch["time"], stretch["true"], "--", color=TRUE, linewidth=0.7, label="true")
+            axis.set_title(f"|r| = {stretch['correlation'].iloc[0]:.2f}", fontsize=7)
+            axis.xaxis.set_major_locator(MaxNLocator(3))
+    for axis, source in zip(axes[:, 0], sources, strict=True):
+        axis.set_ylabel(f"source {source}")
 
 
 def labelled(table: pd.DataFrame, values: Mapping[str, Any]) -> pd.DataFrame:
