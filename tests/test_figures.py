@@ -306,6 +306,42 @@ class TestTablesOfRuns:
         assert [text.get_text() for text in legend.get_texts()] == ["recovered, iVAE", "recovered, VAE", "true"]
         assert not any(legend.get_window_extent().overlaps(axis.get_tightbbox()) for axis in figure.axes)
 
+    def test_many_models_have_a_block_per_variant(self) -> None:
+        stretch = pd.DataFrame({"time": range(9), "true": range(9), "recovered": 1.0, "correlation": 0.5, "source": 1})
+        named = [("paper", name) for name in "abcd"] + [("ours", name) for name in "abc"]
+        parts = [stretch.assign(variant=variant, label=label, method="vae") for variant, label in named]
+        figure = own("stretch_of_signals")({"signals": pd.concat(parts)}).figure
+        blocks = [[axis.texts[0].get_text() for axis in part.axes] for part in figure.subfigs]
+        assert blocks == [
+            [f"{label}\n({variant})" for label in labels] for variant, labels in (("paper", "abcd"), ("ours", "abc"))
+        ]
+
+
+class TestRecipe:
+    @staticmethod
+    def rows() -> pd.DataFrame:
+        """Two data seeds of two variants; `better` gains 1 nat and .1, `standardised` has no counterpart."""
+        fixed = {"method": "ivae", "seed": 0}
+        values = {"as it is": (-4.0, 0.8), "better": (-3.0, 0.9)}
+        rows = [
+            {**fixed, "variant": variant, "label": label, "data_seed": at, "elbo": elbo - at, "mcc_mean": mcc - at / 10}
+            for variant in ("ours, a", "ours, b")
+            for label, (elbo, mcc) in values.items()
+            for at in (1, 2)
+        ]
+        alone = {**fixed, "variant": "c", "label": "standardised", "data_seed": 1, "elbo": 0.0, "mcc_mean": 0.5}
+        return pd.DataFrame([*rows, alone])
+
+    def test_gains_are_over_the_same_data_set_and_variant(self) -> None:
+        gains = own("gains")(self.rows(), {})
+        assert gains["label"].tolist() == ["better"] * 4
+        np.testing.assert_allclose(gains[["elbo", "mcc_mean"]], [[1, 0.1]] * 4)
+
+    def test_the_picture_has_a_panel_per_variant_and_means_in_words(self) -> None:
+        picture = own("mcc_against_elbo")({"gains": own("gains")(self.rows(), {})})
+        assert [axis.get_title() for axis in picture.figure.axes] == ["ours, a", "ours, b"]
+        assert "ours, b, better: ELBO +1.00, MCC +0.10" in picture.alt
+
 
 def test_hours_and_seconds_of_a_run_stand_beside_the_papers() -> None:
     hours = {"variant": "paper", "label": "VaDE", "method": "vade", "hours": 0.5, "seconds_a_run": 36.0}
