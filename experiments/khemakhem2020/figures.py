@@ -331,7 +331,8 @@ def permutation_distances(rows: pd.DataFrame, paths: Paths) -> pd.DataFrame:
 
 
 def _order(variant: str) -> int:
-    return int(variant.rpartition(" ")[2])
+    """K of a variant that begins with "k = K"."""
+    return int(variant.removeprefix("k = ").partition(",")[0])
 
 
 def _latents_of(paths: Paths, row: pd.Series[Any]) -> tuple[Array, Array]:
