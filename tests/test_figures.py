@@ -317,6 +317,11 @@ class TestTablesOfRuns:
         ]
 
 
+@pytest.mark.parametrize(("variant", "order"), [("k = 1", 1), ("k = 2", 2), ("k = 2, means within 1", 2)])
+def test_k_is_read_where_a_variant_begins(variant: str, order: int) -> None:
+    assert own("_order")(variant) == order
+
+
 class TestRecipe:
     @staticmethod
     def rows() -> pd.DataFrame:

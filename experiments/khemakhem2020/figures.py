@@ -380,15 +380,13 @@ def matrices(tables: Tables) -> Picture:
     """A as a heat map for each k and n, with its distance to a permutation."""
     entries, distances = tables["matrix"], tables["distance"]
     cases = list(entries[["variant", DIM]].drop_duplicates().itertuples(index=False, name=None))
-    figure = Figure(figsize=(2.1 * len(cases), 2.5))
-    for axis, (variant, dim) in zip(np.atleast_1d(figure.subplots(1, len(cases))), cases, strict=True):
+    figure, axes = panels([f"{variant}, n = {dim}" for variant, dim in cases], width=2.2, height=2.4, columns=3)
+    for (name, axis), (variant, dim) in zip(axes.items(), cases, strict=True):
         own = entries[(entries["variant"] == variant) & (entries[DIM] == dim)]
         grid = own.pivot(index="row", columns="column", values="value").to_numpy()
         axis.imshow(grid, cmap="RdBu_r", vmin=-1, vmax=1)
         part = distances[(distances["variant"] == variant) & (distances[DIM] == dim)]
-        axis.set_title(
-            f"{variant}, n = {dim}\nAmari {part['amari'].mean():.2f}, explained {part['explained'].mean():.2f}"
-        )
+        axis.set_title(f"{name}\nAmari {part['amari'].mean():.2f}, explained {part['explained'].mean():.2f}")
         axis.set(xlabel="T of the latents", ylabel="T of the sources", xticks=[], yticks=[])
         for edge in range(_order(variant), len(grid), _order(variant)):
             axis.axhline(edge - 0.5, color="#999999", linewidth=0.4)
