@@ -89,7 +89,7 @@ def mcc_against_dimension(tables: Tables) -> Picture:
         "fig2b",
         figure,
         f"MCC against the number of sources, one line per method. At n = {rows[DIM].max()}: {in_words(means)}.",
-        "Mean over model seeds, bands from the lowest to the highest seed. Dotted: .95.",
+        "Mean over seeds, bands from the lowest to the highest. Dotted: .95.",
     )
 
 
