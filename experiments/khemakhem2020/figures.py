@@ -489,7 +489,7 @@ def mcc_against_elbo(tables: Tables) -> Picture:
     axes = figure.subplots(1, len(variants), squeeze=False, sharex=True, sharey=True)[0]
     tones = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#7F7F7F"]
     for number, (label, own) in enumerate(table.groupby("label", sort=False)):
-        look = {"color": tones[number % 7], "marker": "osDv^P*X<>p"[number % 11], "linestyle": ""}
+        look = {"color": tones[number % 7], "marker": "osDv^P*X<>p"[number % 11], "linestyle": "", "clip_on": False}
         for axis, variant in zip(axes, variants, strict=True):
             part = own[own["variant"] == variant]
             axis.plot(part["elbo"], part["mcc_mean"], **look, markersize=2, alpha=0.5)
@@ -498,6 +498,7 @@ def mcc_against_elbo(tables: Tables) -> Picture:
         axis.axhline(0, **REPORTED_LINE)
         axis.axvline(0, **REPORTED_LINE)
         axis.set(title=variant, xlabel="gain in ELBO of whitened x, nats a row")
+        axis.set_xscale("symlog", linthresh=0.1)  # from hundredths of a nat to seven
     axes[0].set_ylabel("gain in MCC of the posterior mean")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center", fontsize=7)
     means = table.groupby(["variant", "label"], sort=False)[["elbo", "mcc_mean"]].mean()
@@ -507,5 +508,5 @@ def mcc_against_elbo(tables: Tables) -> Picture:
         figure,
         f"Gain in MCC against gain in ELBO of recipes that differ from model=ivae in one thing. Means: {said}.",
         "Small points: one data seed each, the recipe's minus model=ivae's on the same data; large points: means. "
-        "Nothing is chosen by the MCC.",
+        "The horizontal axis is linear up to .1 nats and logarithmic beyond. Nothing is chosen by the MCC.",
     )
