@@ -18,6 +18,22 @@ from ivae_lab.places import CONFIG
 from tests.images import SHARED
 from tests.own import own_file
 
+# Files that take minutes come first, so that no worker is left with one of them when the others are done.
+LONGEST = {
+    "test_slurm.py",
+    "test_tour.py",
+    "test_stack.py",
+    "test_sweeps.py",
+    "test_resume.py",
+    "test_local_launcher.py",
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Order the files, and leave the order within each."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
 # Keys that say how large something is. A component that has one of them gets the small value.
 TINY: dict[str, dict[str, Any]] = {
     "data": {
