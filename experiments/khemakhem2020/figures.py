@@ -489,7 +489,7 @@ def mcc_against_elbo(tables: Tables) -> Picture:
     axes = figure.subplots(1, len(variants), squeeze=False, sharex=True, sharey=True)[0]
     tones = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#7F7F7F"]
     for number, (label, own) in enumerate(table.groupby("label", sort=False)):
-        look = {"color": tones[number % 7], "marker": "osDv^P*X<>p"[number % 11], "linestyle": "", "clip_on": False}
+        look = {"color": tones[number % 7], "marker": "osDv^P*X<>p"[number % 11], "linestyle": ""}
         for axis, variant in zip(axes, variants, strict=True):
             part = own[own["variant"] == variant]
             axis.plot(part["elbo"], part["mcc_mean"], **look, markersize=2, alpha=0.5)
@@ -499,6 +499,7 @@ def mcc_against_elbo(tables: Tables) -> Picture:
         axis.axvline(0, **REPORTED_LINE)
         axis.set(title=variant, xlabel="gain in ELBO of whitened x, nats a row")
         axis.set_xscale("symlog", linthresh=0.1)  # from hundredths of a nat to seven
+        axis.set_xlim(2 * min(table["elbo"].min(), -0.1), 2 * max(table["elbo"].max(), 0.1))
     axes[0].set_ylabel("gain in MCC of the posterior mean")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center", fontsize=7)
     means = table.groupby(["variant", "label"], sort=False)[["elbo", "mcc_mean"]].mean()
