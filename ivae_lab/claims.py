@@ -105,7 +105,7 @@ def _check_columns(figure: Figure, claim: Claim, rows: pd.DataFrame) -> None:
     selectors = [column for selector in (claim.of, *claim.than) for column in selector]
     read = ["variant", "label", "data_seed", "seed", claim.score or figure.score, *selectors]
     read += [claim.per] if claim.per else []
-    read += [claim.against or "elbo"] if claim.test in ("correlated", "widens") else []
+    read += [claim.against] if claim.test in ("correlated", "widens") else []
     if absent := [column for column in read if column not in rows]:
         named = f"{figure.full_name}: {claim.claim}"
         raise ExperimentError(f"{named}: expected columns of {claim.table}, got none called {', '.join(absent)}")
@@ -192,12 +192,12 @@ def _compare(figure: Figure, claim: Claim, rows: pd.DataFrame) -> Iterator[_Comp
                 yield _absent(claim.of, name)
             continue
         if claim.test == "correlated":
-            yield _correlated(own, claim.against or "elbo", score, name)
+            yield _correlated(own, claim.against, score, name)
         elif claim.than:
             for other in claim.than:
                 against = picked(part, other)
                 if len(against) and claim.test == "widens":
-                    yield _widening(own, against, claim.against or "elbo", score, name)
+                    yield _widening(own, against, claim.against, score, name)
                 elif len(against):
                     yield _ordered(own, against, score, name, margin)
                 else:
@@ -276,8 +276,13 @@ def _ordered(own: pd.DataFrame, other: pd.DataFrame, score: str, name: str, marg
     said = f"{name}{who} {a.mean():.3f}, {whom} {b.mean():.3f}"
     why = f"{name}{who} - {whom} = {_mean(difference, low, high)}"
     if margin is None:
-        return _Comparison("holds" if low > ROUNDING else "nearly" if difference > ROUNDING else "fails", said, why)
+        return _Comparison(_positive(difference, low), said, why)
     return _Comparison(_not_below(low, high, margin), said, f"{why}, asked above {-margin:g}")
+
+
+def _positive(value: float, low: float) -> Degree:
+    """Whether a value is above 0, and its interval too; NaN, of a single seed, is no interval above 0."""
+    return "holds" if low > ROUNDING else "nearly" if value > ROUNDING else "fails"
 
 
 def _not_below(low: float, high: float, margin: float) -> Degree:
@@ -325,7 +330,7 @@ def _widening(own: pd.DataFrame, other: pd.DataFrame, column: str, score: str, n
     if np.isnan(slope):
         return _Comparison("missing", f"{name} at one {column}", f"{name}: fewer than two values of {column}")
     said = f"{name}: {_mean(slope, low, high)} for each step of {column.rpartition('.')[2]}"
-    return _Comparison("holds" if low > ROUNDING else "nearly" if slope > ROUNDING else "fails", said, said)
+    return _Comparison(_positive(slope, low), said, said)
 
 
 def difference_slope(own: pd.DataFrame, other: pd.DataFrame, column: str, score: str) -> tuple[float, float, float]:
@@ -359,8 +364,7 @@ def _correlated(rows: pd.DataFrame, x: str, y: str, name: str) -> _Comparison:
             "missing", f"{name}no correlation", f"{name}fewer than three runs, or all with the same value"
         )
     said = f"{name}r = {_mean(r, low, high)}"
-    degree: Degree = "holds" if low > ROUNDING else "nearly" if r > ROUNDING else "fails"
-    return _Comparison(degree, said, said)
+    return _Comparison(_positive(r, low), said, said)
 
 
 def correlation(x: Values, y: Values) -> tuple[float, float, float]:

@@ -63,7 +63,7 @@ class Claim(_Strict):
     than: list[Selector] = []
     per: str | None = None
     score: str | None = None  # a column of the rows; by default the figure's
-    against: str | None = None  # the other column of a correlation; the column over which a difference widens
+    against: str = "elbo"  # the other column of a correlation; the column over which a difference widens
     table: str = "rows"
 
     @model_validator(mode="after")
