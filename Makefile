@@ -7,7 +7,8 @@ READY  := $(VENV)/.installed
 
 # One thread per worker and one worker more than cores, as the tests of the cluster and of signals mostly wait. In the
 # order of tests/conftest.py, the longest files first. Warnings are errors (pyproject.toml).
-WORKERS = $(shell $(PYTHON) -c 'import os; print(min(os.cpu_count() + 1, 8))')
+WORKERS = $(shell $(PYTHON) -c 'import os; own = getattr(os, "sched_getaffinity", None); \
+  print(min((len(own(0)) if own else os.cpu_count()) + 1, 8))')
 PYTEST  = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
