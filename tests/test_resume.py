@@ -47,11 +47,13 @@ def read_step(checkpoint: bytes) -> int:
 
 
 def interrupted(number: signal.Signals, at: int, cwd: Path, *arguments: str) -> tuple[int, Outcome]:
-    """Start the command, and send it a signal when its checkpoint is at a step: the step it came to, and its end."""
+    """Start the command, and from a step on send it a signal until it has ended: the step it came to, and its end."""
     outputs = cwd / "outputs"
     process = started(*arguments, cwd=cwd)
     wait_until(lambda: step_of(outputs) >= at, process)
-    process.send_signal(number)
+    while process.poll() is None:  # a terminal and `reproduce` tell it twice: the second may come at its very end
+        process.send_signal(number)
+        time.sleep(0.01)
     outcome = ended(process)
     step = step_of(outputs)
     assert step < TOTAL, "expected to interrupt the training, got it finished"

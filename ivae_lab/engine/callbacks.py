@@ -13,7 +13,7 @@ from datetime import timedelta
 from itertools import chain
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Self
 
 import lightning
 import numpy as np
@@ -111,12 +111,15 @@ class Checkpoints(lightning.Callback):
 
 
 class StopOnSignal(lightning.Callback):
-    """On Ctrl-C and SIGTERM, finishes the chunk, lets the checkpoint be written, and stops.
+    """Within its context: on Ctrl-C and SIGTERM, finishes the chunk, lets the checkpoint be written, and stops.
 
     In a job of a scheduler that has set a handler of its own for its signal (submitit: SIGUSR2 before a time-out or a
     preemption), that signal stops the training likewise, and is the scheduler's again once it has stopped. In a Slurm
     job SIGTERM has a checkpoint written and nothing more: it comes before a preemption too, and a job that ended by
     itself would not be requeued.
+
+    A signal that stopped it is ignored from then on: it may come twice (from a terminal, then from the command that
+    this training is a part of), and must not cut the ending of the process.
 
     Attributes
     ----------
@@ -129,33 +132,35 @@ class StopOnSignal(lightning.Callback):
         self.received: int | None = None
         self._before: dict[int, Any] = {}
 
-    def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
-        """Take the signals over from Lightning, which would stop in the middle of things."""
+    def __enter__(self) -> Self:
+        """Take the signals over, before Lightning does, which gives them back at its end."""
         handled = [signal.SIGINT, signal.SIGTERM]
         if scheduled := callable(signal.getsignal(SCHEDULER)):
             handled.append(SCHEDULER)
         self._requeued = scheduled and "SLURM_JOB_ID" in os.environ
-        for number in handled:
-            self._before[number] = signal.signal(number, self._note)
+        self._before = {number: signal.signal(number, self._note) for number in handled}
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Give the signals back, but for the one that ends this process."""
+        for number, handler in self._before.items():
+            ends = number == self.received != SCHEDULER
+            signal.signal(number, signal.SIG_IGN if ends else handler)
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        """Take them over again, from Lightning, which would stop in the middle of things."""
+        for number in self._before:
+            signal.signal(number, self._note)
 
     def on_train_batch_end(self, trainer: lightning.Trainer, *rest: Any) -> None:
         """Stop if told to."""
         if self.received is not None:
             trainer.should_stop = True
 
-    def on_train_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
-        """Give the signals back."""
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def on_exception(self, trainer: lightning.Trainer, pl_module: Any, exception: BaseException) -> None:
-        """Give the signals back."""
-        self.on_train_end(trainer, pl_module)
-
     def _note(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGTERM and self._requeued:
             self.checkpoints.wanted = True
-        else:
+        elif self.received is None:
             self.received = number
 
 

@@ -146,7 +146,7 @@ def _fit(runs: list[Run], module: SeedsModule, checkpoints: Checkpoints, console
     stop = StopOnSignal(checkpoints)
     callbacks = [stop, History(), ProgressBar(console), checkpoints]
     loggers = [logger for run in runs for logger in run.loggers()]
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), stop:
         warnings.filterwarnings("ignore", message=".*srun.*")  # one process, on whatever machine
         try:
             _trainer(module.data.device, callbacks, loggers).fit(module, datamodule=module.data)
@@ -154,9 +154,8 @@ def _fit(runs: list[Run], module: SeedsModule, checkpoints: Checkpoints, console
             # Terminals and schedulers send a signal to all our processes: a compiler that it ended is no failure.
             if stop.received is None:
                 raise
-    total = module.data.plan.total
-    if stop.received is not None and module.step < total:
-        settings = runs[0].settings
+    if stop.received is not None:
+        settings, total = runs[0].settings, module.data.plan.total
         raise StoppedError(settings.folder, stop.received, module.step, total, settings.config.force)
 
 
