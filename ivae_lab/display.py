@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from ivae_lab.pairs import FILE, read_pairs, summarise_pairs
 from ivae_lab.results import CHECKS, interval, read_checks, read_results, read_status
@@ -89,7 +89,7 @@ def _show_checks(folder: Path, console: Console) -> None:
         if check["seed"] == seeds[0]:
             verdict, style = _VERDICTS[check["passed"]]
             said = " ".join(filter(None, (check[part] for part in ("looked_at", "witness", "meaning"))))
-            table.add_row(check["name"], f"[{style}]{verdict}[/]", escape(said))
+            table.add_row(check["name"], Text(verdict, style), Text(said))
     console.print(table)
 
 

@@ -10,8 +10,11 @@ import numpy as np
 from rich.console import Console
 
 from ivae_lab.display import show
+from ivae_lab.engine.group import execute
+from ivae_lab.engine.run import prepare
 from ivae_lab.metrics.estimate import Estimate
-from ivae_lab.results import write_results, write_status
+from ivae_lab.results import read_results, write_results, write_status
+from tests.commands import TINY, make_run
 
 ESTIMATE = Estimate(
     mean=np.zeros((10, 2)), sample=np.zeros((10, 2)), sources=None, u=None, index=np.arange(10), terms={}
@@ -40,3 +43,13 @@ def test_metrics_without_latents_are_shown_where_they_were_asked_for(tmp_path: P
 
 def test_a_run_without_numbers_of_seeds_has_no_table_of_them(tmp_path: Path) -> None:
     assert not any("scores on" in line for line in said(tmp_path))
+
+
+def test_a_run_without_scores_says_so(tmp_path: Path) -> None:
+    stream = StringIO()
+    run = make_run(*TINY, "metric=[gap]", "seed=0", f"outputs={tmp_path}")
+    run.console = Console(file=stream, width=120, markup=False)
+    prepare(run.settings.compute)
+    assert execute([run], Console(quiet=True)) == ["done"]
+    assert stream.getvalue() == "no scores: metric=[gap] has nothing to say of this model and data\n"
+    assert read_results(run.settings.folder).empty

@@ -197,6 +197,9 @@ class Run:
                 temporary.write_text(json.dumps(checks, indent=1) + "\n")
         if pairs := self._score_pairs(encoded, share.diverged):
             write_pairs(path / FILE, pairs)
+        if not rows and not pairs:
+            told = f"no scores: metric=[{','.join(self.settings.metrics)}] has nothing to say of this model and data"
+            self.console.print(told, soft_wrap=True, highlight=False)
         if self.splits.train.z is not None:
             from ivae_lab.plots import recovered
 
