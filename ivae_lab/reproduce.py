@@ -178,20 +178,38 @@ def _each(request: Request, console: Console) -> int:
     """Reproduce each figure; one that cannot be made does not stop the others. The largest exit code."""
     _check_neutral(request.neutral)
     _name_unreadable(request.outputs, console)
-    codes = [OK]
-    for name in request.figures:
-        try:
-            codes.append(reproduce(load(name), request, console))
-        except ExperimentError as error:
-            codes.append(_say(error, BAD_INPUT))
-        except OSError:
-            raise
-        except Exception:  # such as an error in the paper's figures.py: the traceback is what helps
-            traceback.print_exc()
-            codes.append(_say(f"{name}: could not be made, see above; what was trained is kept", INCOMPLETE))
-        if codes[-1] in STOPPED:
+    codes: dict[str, int] = {}
+    several = len(request.figures) > 1
+    for number, name in enumerate(request.figures, 1):
+        if several:
+            console.print(f"figure {number} of {len(request.figures)}", highlight=False)
+        codes[name] = _one(name, request, console)
+        if codes[name] in STOPPED:
             break
-    return max(codes)
+    else:
+        if several:
+            _sum_up(codes, console)
+    return max(codes.values())
+
+
+def _one(name: str, request: Request, console: Console) -> int:
+    """Reproduce a figure; its exit code."""
+    try:
+        return reproduce(load(name), request, console)
+    except ExperimentError as error:
+        return _say(error, BAD_INPUT)
+    except OSError:
+        raise
+    except Exception:  # such as an error in the paper's figures.py: the traceback is what helps
+        traceback.print_exc()
+        return _say(f"{name}: could not be made, see above; what was trained is kept", INCOMPLETE)
+
+
+def _sum_up(codes: dict[str, int], console: Console) -> None:
+    """Name the figures that did not end well: what each of many said is far up on the terminal."""
+    bad = [f"{name} ({code})" for name, code in codes.items() if code]
+    told = f"; others: {', '.join(bad)}" if bad else ""
+    console.print(f"{len(codes) - len(bad)} of {len(codes)} figures ended with exit code 0{told}", soft_wrap=True)
 
 
 def _check_neutral(overrides: Sequence[str]) -> None:

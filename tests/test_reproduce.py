@@ -320,6 +320,12 @@ class TestLaterCalls:
         for name in ("odd2020/fails", "tiny2020/pair", "tiny2020/single"):
             assert f"everything lies in outputs/figures/{name}/quick" in outcome.out
         assert runs(outputs) == before
+        numbers = [line for line in outcome.out.splitlines() if line.startswith("figure ")]
+        assert numbers == [f"figure {number} of 7" for number in range(1, 8)]
+        assert outcome.out.splitlines()[-1] == (
+            "2 of 7 figures ended with exit code 0; others: odd2020/breaks (2), odd2020/fails (1), odd2020/long (1), "
+            "odd2020/raises (1), pairs2020/agree (1)"
+        )
 
 
 def unseal(folder: Path) -> None:
