@@ -380,7 +380,7 @@ def heading(evidence: Evidence) -> list[str]:
     figure = evidence.figure
     scale = "" if evidence.scale == "paper" else "QUICK scale, not the paper's sizes; "
     changed = f"changed: {' '.join(evidence.changed)}; " if evidence.changed else ""
-    named = f"{figure.full_name} ({figure.where}): {figure.title}"
+    named = f"{figure.full_name}, {figure.where}: {figure.title}"
     return [named, f"{scale}{changed}{evidence.done} of {evidence.total} runs"]
 
 

@@ -688,7 +688,7 @@ class TestHeading:
     ) -> None:
         make_run(tmp_path, cells[0], [0])
         named, said = heading(evidence_of(figure, cells, tmp_path, "quick", "trainer.lr=1"))
-        assert named == f"{NAME} (Figure 7): {DEFINITION['title']}"
+        assert named == f"{NAME}, Figure 7: {DEFINITION['title']}"
         assert said == "QUICK scale, not the paper's sizes; changed: trainer.lr=1; 2 of 8 runs"
         assert heading(evidence_of(figure, cells, tmp_path, "paper"))[1] == "2 of 8 runs"
 
