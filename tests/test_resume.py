@@ -8,15 +8,20 @@ import random
 import shutil
 import signal
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 
+from ivae_lab.engine.group import StoppedError, execute
+from ivae_lab.engine.module import SeedsModule
+from ivae_lab.engine.run import prepare
 from ivae_lab.results import is_finished, read_status
-from tests.commands import SMALL, Outcome, command, ended, numbers, run_folder, started, wait_until
+from tests.commands import SMALL, TINY, Outcome, command, ended, make_run, numbers, run_folder, started, wait_until
 
 # Two phases: steps 0 to 299 pretrain, 300 to 899 are the objective's.
 RUN = (
@@ -214,6 +219,36 @@ def compiles(group: int) -> bool:
             if name == "cc1plus" and own == group and now - began > 2:
                 return True
     return False
+
+
+@pytest.fixture
+def handlers() -> Iterator[None]:
+    """Gives this process its signals back after a test in which one of them stopped a training."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_a_signal_in_the_last_chunk_stops_too_and_its_like_is_ignored_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, handlers: None
+) -> None:
+    from ivae_lab.engine.callbacks import Checkpoints
+
+    run = make_run(*TINY, "trainer.chunk=40", "seed=0", f"outputs={tmp_path}")  # all steps in a chunk
+    prepare(run.settings.compute)
+    write, before = Checkpoints.write, signal.getsignal(signal.SIGINT)
+
+    def told(self: Checkpoints, module: SeedsModule) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        write(self, module)
+
+    monkeypatch.setattr(Checkpoints, "write", told)
+    with pytest.raises(StoppedError, match="stopped by SIGTERM after step 40 of 40"):
+        execute([run], Console(quiet=True))
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
+    assert signal.getsignal(signal.SIGINT) == before
+    assert execute([run], Console(quiet=True)) == ["done"]  # nothing is left to train
 
 
 def test_ctrl_c_while_libraries_are_imported_is_one_line(tmp_path: Path) -> None:
