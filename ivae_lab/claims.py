@@ -105,7 +105,7 @@ def _check_columns(figure: Figure, claim: Claim, rows: pd.DataFrame) -> None:
     selectors = [column for selector in (claim.of, *claim.than) for column in selector]
     read = ["variant", "label", "data_seed", "seed", claim.score or figure.score, *selectors]
     read += [claim.per] if claim.per else []
-    read += [claim.against] if claim.test in ("correlated", "widens") else []
+    read += [claim.against] if claim.against else []
     if absent := [column for column in read if column not in rows]:
         named = f"{figure.full_name}: {claim.claim}"
         raise ExperimentError(f"{named}: expected columns of {claim.table}, got none called {', '.join(absent)}")

@@ -63,7 +63,7 @@ class Claim(_Strict):
     than: list[Selector] = []
     per: str | None = None
     score: str | None = None  # a column of the rows; by default the figure's
-    against: str = "elbo"  # the other column of a correlation; the column over which a difference widens
+    against: str = ""  # the other column of a correlation; the column over which a difference widens
     table: str = "rows"
 
     @model_validator(mode="after")
@@ -73,6 +73,8 @@ class Claim(_Strict):
             raise ValueError(
                 f"expected `than` with above, not_below and widens and with no other test, got {self.test}"
             )
+        if (self.test in ("correlated", "widens")) != bool(self.against):
+            raise ValueError(f"expected `against` with correlated and widens and with no other test, got {self.test}")
         return self
 
 

@@ -337,7 +337,7 @@ class TestCorrelation:
         ids=["strong", "weak", "negative", "constant", "two seeds"],
     )
     def test_its_sign_and_interval_decide(self, rows: Rows, verdict: str) -> None:
-        judgement = one(rows, test="correlated")
+        judgement = one(rows, test="correlated", against="elbo")
         assert judgement.verdict == verdict
         assert ("fewer than three" in judgement.reason) == (verdict == "not run")
 
@@ -423,7 +423,7 @@ CLAIMS: dict[str, dict[str, Any]] = {
     "within": {"value": 0.5, "tolerance": 0.1},
     "above": {"than": OTHERS},
     "not_below": {"than": OTHERS},
-    "correlated": {},
+    "correlated": {"against": "elbo"},
     "widens": {"than": OTHERS, "against": "n"},
 }
 

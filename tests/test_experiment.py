@@ -98,6 +98,8 @@ class TestLoad:
             ({**MINIMAL, "claims": [{"claim": "x", "test": "at_least", "table": "other"}]}, "got other"),
             ({**MINIMAL, "claims": [{"claim": "x", "test": "above"}]}, "expected `than` with above"),
             ({**MINIMAL, "claims": [{"claim": "x", "test": "at_least", "than": [{"a": 1}]}]}, "expected `than`"),
+            ({**MINIMAL, "claims": [{"claim": "x", "test": "correlated"}]}, "expected `against` with correlated"),
+            ({**MINIMAL, "claims": [{"claim": "x", "test": "at_least", "against": "elbo"}]}, "expected `against`"),
             ({**MINIMAL, "cells": []}, "cells"),
             ({**MINIMAL, "draw": []}, "draw"),
         ],
