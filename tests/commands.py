@@ -46,6 +46,9 @@ class Outcome:
     err: str
 
 
+Inside = Callable[..., Outcome]  # as `command`, in this process: the fixture `inside`
+
+
 def environment(**changes: str) -> dict[str, str]:
     """Our environment without what would change a run."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(_TRACKING)}

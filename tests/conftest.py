@@ -6,6 +6,7 @@ import copy
 import os
 from collections.abc import Callable, Iterator
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: the tests' matrices are tiny
@@ -161,6 +162,20 @@ def fresh_splits() -> Callable[[DictConfig], Any]:
 def model_of() -> Callable[[DictConfig, Any], Any]:
     """(configuration, DataSpec) to one `Model`."""
     return _model
+
+
+@pytest.fixture
+def inside(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """(*arguments, cwd=...) to the `Outcome` of `ivae_lab.train` in this process, for what needs none of its own."""
+    from tests.commands import here
+
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*arguments: str, cwd: Path) -> Any:
+        monkeypatch.chdir(cwd)
+        return here(arguments, capsys, monkeypatch)
+
+    return run
 
 
 @pytest.fixture

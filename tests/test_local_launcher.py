@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ivae_lab.results import is_finished, read_status
-from tests.commands import TINY, command, ended, numbers, started, wait_until
+from tests.commands import TINY, Inside, command, ended, numbers, started, wait_until
 
 LOCAL = ("hydra/launcher=local", "hydra.launcher.processes=2")
 pytestmark = pytest.mark.slow
@@ -20,7 +20,7 @@ def folders(cwd: Path) -> list[Path]:
     return sorted(path.parent for path in cwd.glob("outputs/*/status.json"))
 
 
-def test_it_has_the_numbers_of_the_others_and_names_what_went_wrong(tmp_path: Path) -> None:
+def test_it_has_the_numbers_of_the_others_and_names_what_went_wrong(tmp_path: Path, inside: Inside) -> None:
     sweep = ("-m", *TINY, "seed=0", "trainer.lr=1e-3,2e-3,1e30,-1", "show=false")
     here, there = tmp_path / "here", tmp_path / "there"
     for folder in (here, there):
@@ -33,7 +33,7 @@ def test_it_has_the_numbers_of_the_others_and_names_what_went_wrong(tmp_path: Pa
     assert "3 of 3 runs ended" in outcome.out
     started = [line.startswith("run folder: ") for line in outcome.out.splitlines()]
     assert started.index(False) == 2  # the third waits until one has ended
-    assert command(*sweep, cwd=here).code == 2
+    assert inside(*sweep, cwd=here).code == 2
     assert [path.name for path in folders(there)] == [path.name for path in folders(here)]
     done = [path for path in folders(there) if read_status(path)["state"] == "done"]
     assert [numbers(path) for path in done] == [numbers(here / "outputs" / path.name) for path in done]
@@ -71,8 +71,9 @@ def test_a_killed_process_takes_no_other_with_it(tmp_path: Path) -> None:
     assert sorted(is_finished(path) for path in folders(tmp_path)) == [False, True, True]
 
 
-def test_a_machine_without_slurm_is_said(tmp_path: Path) -> None:
-    outcome = command("-m", *TINY, "seed=0", "data.seed=1,2", "hydra/launcher=slurm", cwd=tmp_path, PATH="")
+def test_a_machine_without_slurm_is_said(tmp_path: Path, inside: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    outcome = inside("-m", *TINY, "seed=0", "data.seed=1,2", "hydra/launcher=slurm", cwd=tmp_path)
     assert outcome.code == 2
     (line,) = outcome.err.splitlines()
     assert line.startswith("ivae_lab.train: expected Slurm to take the jobs, got: Could not detect")
@@ -89,9 +90,11 @@ def test_a_machine_without_slurm_is_said(tmp_path: Path) -> None:
         ("slurm", "mem_gb=-1", "expected greater than 0 or null, got -1"),
     ],
 )
-def test_a_wrong_value_is_said_before_anything_begins(tmp_path: Path, launcher: str, wrong: str, expected: str) -> None:
+def test_a_wrong_value_is_said_before_anything_begins(
+    tmp_path: Path, inside: Inside, launcher: str, wrong: str, expected: str
+) -> None:
     sweep = ("-m", *TINY, "seed=0", "data.seed=1,2", f"hydra/launcher={launcher}", f"hydra.launcher.{wrong}")
-    outcome = command(*sweep, cwd=tmp_path)
+    outcome = inside(*sweep, cwd=tmp_path)
     assert outcome.code == 2
     (line,) = outcome.err.splitlines()
     assert line.startswith(f"ivae_lab.train: hydra.launcher.{wrong.partition('=')[0]}: {expected}")

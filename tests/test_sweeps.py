@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ivae_lab.results import is_finished, read_status
-from tests.commands import TINY, command, numbers, settings
+from tests.commands import TINY, Inside, command, numbers, settings
 from tests.test_resume import RUN, TOTAL, interrupted, step_of
 
 pytestmark = pytest.mark.slow
@@ -35,8 +35,8 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return cwd
 
 
-def test_a_sweep_leaves_the_bytes_of_runs_one_by_one(together: Path, tmp_path: Path) -> None:
-    outcome = command(*SWEEP, "hydra/launcher=basic", cwd=tmp_path)
+def test_a_sweep_leaves_the_bytes_of_runs_one_by_one(together: Path, tmp_path: Path, inside: Inside) -> None:
+    outcome = inside(*SWEEP, "hydra/launcher=basic", cwd=tmp_path)
     assert (outcome.code, outcome.err) == (0, "")
     assert "together" not in outcome.out
     alone = all_numbers(tmp_path)
@@ -47,17 +47,17 @@ def test_a_sweep_leaves_the_bytes_of_runs_one_by_one(together: Path, tmp_path: P
         assert {read_status(folder)["trained_together"] for folder in folders(cwd).values()} == {models}
 
 
-def test_the_same_sweep_finds_all_of_it_finished(together: Path) -> None:
+def test_the_same_sweep_finds_all_of_it_finished(together: Path, inside: Inside) -> None:
     before = {path: path.stat().st_mtime_ns for folder in folders(together).values() for path in folder.rglob("*")}
-    outcome = command(*SWEEP, cwd=together)
+    outcome = inside(*SWEEP, cwd=together)
     assert (outcome.code, outcome.err) == (0, "")
     assert outcome.out.count("already finished: outputs/tcl-ivae-") == 4
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
-def test_a_larger_sweep_trains_what_is_missing(together: Path, tmp_path: Path) -> None:
+def test_a_larger_sweep_trains_what_is_missing(together: Path, tmp_path: Path, inside: Inside) -> None:
     (tmp_path / "outputs").symlink_to(together / "outputs")
-    outcome = command(*SWEEP, "model.beta=1,2,4", cwd=tmp_path)
+    outcome = inside(*SWEEP, "model.beta=1,2,4", cwd=tmp_path)
     assert (outcome.code, outcome.err) == (0, "")
     assert outcome.out.count("already finished: outputs/tcl-ivae-") == 4
     assert "trained together with 1 more runs of this sweep: 4 models" in outcome.out
@@ -72,8 +72,8 @@ def test_a_larger_sweep_trains_what_is_missing(together: Path, tmp_path: Path) -
         ("trainer.lr=0.001,0", "trainer.lr: expected greater than 0, got 0"),
     ],
 )
-def test_an_impossible_cell_costs_only_itself(tmp_path: Path, impossible: str, said: str) -> None:
-    outcome = command("-m", *TINY, "seed=0", "data.seed=1,2", impossible, cwd=tmp_path)
+def test_an_impossible_cell_costs_only_itself(tmp_path: Path, impossible: str, said: str, inside: Inside) -> None:
+    outcome = inside("-m", *TINY, "seed=0", "data.seed=1,2", impossible, cwd=tmp_path)
     assert outcome.code == 2
     lines = outcome.err.splitlines()
     assert len(lines) == 2
@@ -81,34 +81,34 @@ def test_an_impossible_cell_costs_only_itself(tmp_path: Path, impossible: str, s
     assert [is_finished(folder) for folder in folders(tmp_path).values()] == [True, True]
 
 
-def test_a_damaged_checkpoint_has_only_its_own_run_begin_again(tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_has_only_its_own_run_begin_again(tmp_path: Path, inside: Inside) -> None:
     checkpoint = tmp_path / settings(*TINY, "seed=0", "data.seed=2").folder / "checkpoints" / "last.ckpt"
     checkpoint.parent.mkdir(parents=True)
     checkpoint.write_text("hello")
-    outcome = command("-m", *TINY, "seed=0", "data.seed=1,2,3", cwd=tmp_path)
+    outcome = inside("-m", *TINY, "seed=0", "data.seed=1,2,3", cwd=tmp_path)
     assert outcome.code == 0, outcome.err
     assert outcome.out.count("no good checkpoint: training again from the start") == 1
     states = {read_status(folder)["data_seed"]: read_status(folder)["state"] for folder in folders(tmp_path).values()}
     assert states == {1: "done", 2: "done", 3: "done"}
 
 
-def test_a_diverged_run_is_not_the_failure_of_its_companions(tmp_path: Path) -> None:
-    outcome = command("-m", *TINY, "seed=0", "trainer.lr=0.001,1e30", cwd=tmp_path)
+def test_a_diverged_run_is_not_the_failure_of_its_companions(tmp_path: Path, inside: Inside) -> None:
+    outcome = inside("-m", *TINY, "seed=0", "trainer.lr=0.001,1e30", cwd=tmp_path)
     assert (outcome.code, outcome.err) == (1, "")
     states = {read_status(folder)["state"]: folder for folder in folders(tmp_path).values()}
     assert set(states) == {"done", "diverged"}
     alone = tmp_path / "alone"
     alone.mkdir()
-    assert command(*TINY, "seed=0", cwd=alone).code == 0
+    assert inside(*TINY, "seed=0", cwd=alone).code == 0
     (folder,) = folders(alone).values()
     assert numbers(states["done"]) == numbers(folder)
 
 
-def test_a_stopped_sweep_goes_on_together_and_one_of_its_runs_alone(tmp_path: Path) -> None:
+def test_a_stopped_sweep_goes_on_together_and_one_of_its_runs_alone(tmp_path: Path, inside: Inside) -> None:
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     for folder in (whole, stopped):
         folder.mkdir()
-    outcome = command(*LONG, "hydra/launcher=basic", cwd=whole)
+    outcome = inside(*LONG, "hydra/launcher=basic", cwd=whole)
     assert outcome.code == 0, outcome.err
     reference = all_numbers(whole)
 
@@ -118,28 +118,28 @@ def test_a_stopped_sweep_goes_on_together_and_one_of_its_runs_alone(tmp_path: Pa
     assert f"stopped by SIGTERM after step {step} of {TOTAL}" in line
     assert {read_status(folder)["state"] for folder in folders(stopped).values()} == {"running"}
 
-    outcome = command(*RUN, "data.seed=2", "model.beta=1", cwd=stopped)
+    outcome = inside(*RUN, "data.seed=2", "model.beta=1", cwd=stopped)
     assert outcome.code == 0, outcome.err
     assert f"continuing at step {step} of {TOTAL}" in outcome.out
     (finished,) = (name for name, folder in folders(stopped).items() if is_finished(folder))
     assert numbers(folders(stopped)[finished]) == reference[finished]
 
-    outcome = command(*LONG, cwd=stopped)
+    outcome = inside(*LONG, cwd=stopped)
     assert (outcome.code, outcome.err) == (0, "")
     assert "trained together with 2 more runs of this sweep: 6 models" in outcome.out
     assert all_numbers(stopped) == reference
 
 
-def test_runs_that_stand_at_different_steps_go_on_in_lots(tmp_path: Path) -> None:
+def test_runs_that_stand_at_different_steps_go_on_in_lots(tmp_path: Path, inside: Inside) -> None:
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     for folder in (whole, stopped):
         folder.mkdir()
     pair = ("-m", *RUN, "data.seed=1,2")
-    outcome = command(*pair, cwd=whole)
+    outcome = inside(*pair, cwd=whole)
     assert outcome.code == 0, outcome.err
     step, outcome = interrupted(signal.SIGKILL, 100, stopped, *RUN, "data.seed=2")
     assert outcome.code == -9
-    outcome = command(*pair, cwd=stopped)
+    outcome = inside(*pair, cwd=stopped)
     assert (outcome.code, outcome.err) == (0, "")
     assert f"continuing at step {step} of {TOTAL}" in outcome.out
     assert step_of(stopped / "outputs") == TOTAL
