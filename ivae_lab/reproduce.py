@@ -562,6 +562,8 @@ def _report(shown: Presented, console: Console) -> None:
     about = shown.about
     if len(shown.summary):
         console.print(show(brief(shown.summary), f"{about['score']}: mean [95% interval] over seeds"))
+    if shown.judgements and about["scale"] == "quick":
+        console.print("at the quick scale, which says what little training does, not what holds:", soft_wrap=True)
     for each in shown.judgements:
         console.print(f"{each.verdict.upper()} ({each.variant}): {each.statement}", highlight=False, soft_wrap=True)
         console.print(f"  {each.where} says {each.theirs}; {each.reason}", highlight=False, soft_wrap=True)

@@ -173,7 +173,9 @@ class TestTheFirstCall:
         assert code == 0, made.outcome.err
         assert made.outcome.err == ""
         assert "mcc_mean: mean [95% interval] over seeds" in out
-        assert "REPRODUCED (ours): iVAE reaches an MCC of .4" in out
+        assert (
+            "which says what little training does, not what holds:\nREPRODUCED (ours): iVAE reaches an MCC of .4" in out
+        )
         assert f"4 of 4 runs; everything lies in {made.folder.relative_to(made.outputs.parent)}" in out
         assert "dots.png" in out
         assert "Made up [bold]" in out

@@ -220,7 +220,7 @@ class ProgressBar(lightning.Callback):
         (began, first), (now, done) = self.recent[0], self.recent[-1]
         if done > first:
             rate = (done - first) / (now - began)
-            parts.append(f"{rate:.0f} steps/s x {len(module.stack.seeds)} models")
+            parts.append(f"{rate:.{0 if rate >= 10 else 1}f} steps/s x {len(module.stack.seeds)} models")
             parts.append(f"{timedelta(seconds=round(steps_left / rate))} left")
         return parts
 
