@@ -228,7 +228,7 @@ def _drawn(choice: Choice) -> Figure:
 def _say(choice: Choice, out: Path) -> None:
     from rich.console import Console
 
-    console = Console(markup=False, highlight=False)
+    console = Console(markup=False, emoji=False, highlight=False)
     told = choice.summary.convert_dtypes()
     console.print(show(told, f"held-out ELBO of the {choice.split} rows, by {choice.key}"))
     folder, seed = choice.restart

@@ -143,7 +143,7 @@ def _figures(wanted: str) -> list[str]:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code."""
-    console = Console(markup=False)
+    console = Console(markup=False, emoji=False)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = 120  # a log: the table fits
     if not arguments or arguments[0] in ("-h", "--help"):

@@ -281,7 +281,7 @@ def _run(request: Request) -> None:
         if given is not None and used == (None, None):
             raise BadInputError(f"expected no {key}=, as neither file has one, got {given}")
     x, y, how = matched(a, b)
-    console = Console(markup=False, highlight=False)
+    console = Console(markup=False, emoji=False, highlight=False)
     with console.status(f"scoring, {request.draws} resamples"):
         rows = score(x, y, request.draws)
     title = f"MCC of {x.shape[1]} columns\nA: {a.name}\nB: {b.name}\nrows {how}"

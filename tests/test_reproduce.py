@@ -51,7 +51,7 @@ def figure(*lines: list[str], seeds: int = 2, draw: str = "dots") -> str:
     """The definition of a figure, as YAML takes JSON too."""
     return json.dumps(
         {
-            "title": "Made up [bold]",
+            "title": "Made up [bold] :key:",
             "where": "Figure 1",
             "claim": "iVAE recovers what is made up.",
             "seeds": {"quick": seeds, "paper": seeds},
@@ -178,7 +178,7 @@ class TestTheFirstCall:
         )
         assert f"4 of 4 runs; everything lies in {made.folder.relative_to(made.outputs.parent)}" in out
         assert "dots.png" in out
-        assert "Made up [bold]" in out
+        assert "Made up [bold] :key:" in out
         assert {"dots.png", "dots.svg", "dots.pdf", "rows.csv", "summary.md", "verdicts.tex", "about.json"} <= set(
             contents(made.folder)
         )

@@ -37,7 +37,7 @@ _trained: set[Path] = set()  # folders of those that were trained beside another
 
 def do(config: DictConfig) -> int:
     """Do one run and return its exit code; errors that a user can mend are one line on stderr."""
-    console = Console(markup=False)  # names of folders may have [words] in them
+    console = Console(markup=False, emoji=False)  # names of folders may have [words] and :words: in them
     try:
         return _do(config, console)
     except (ConfigError, BusyError, OmegaConfBaseException) as error:
