@@ -196,10 +196,11 @@ def _compare(figure: Figure, claim: Claim, rows: pd.DataFrame) -> Iterator[_Comp
         elif claim.than:
             for other in claim.than:
                 against = picked(part, other)
+                names = _names(own, claim.of, against, other)
                 if len(against) and claim.test == "widens":
-                    yield _widening(own, against, claim.against, score, name)
+                    yield _widening(own, against, names, claim.against, score, name)
                 elif len(against):
-                    yield _ordered(own, against, score, name, margin)
+                    yield _ordered(own, against, names, score, name, margin)
                 else:
                     yield _absent(other, name)
         else:
@@ -266,8 +267,10 @@ def _margin(claim: Claim, states: Reported) -> float | None:
     return MARGIN if states.tolerance is None else states.tolerance
 
 
-def _ordered(own: pd.DataFrame, other: pd.DataFrame, score: str, name: str, margin: float | None) -> _Comparison:
-    who, whom = _called(own), _called(other)
+def _ordered(
+    own: pd.DataFrame, other: pd.DataFrame, names: tuple[str, str], score: str, name: str, margin: float | None
+) -> _Comparison:
+    who, whom = names
     a, b, paired = _comparable(own, other, score)
     if a.empty or b.empty:
         return _Comparison("fails", f"{name}{who if a.empty else whom} diverged", f"{name}every seed diverged")
@@ -322,8 +325,10 @@ def difference_interval(a: pd.Series[float], b: pd.Series[float], paired: bool) 
     return float(result.confidence_interval.low), float(result.confidence_interval.high)
 
 
-def _widening(own: pd.DataFrame, other: pd.DataFrame, column: str, score: str, name: str) -> _Comparison:
-    name += f"{_called(own)} - {_called(other)}"
+def _widening(
+    own: pd.DataFrame, other: pd.DataFrame, names: tuple[str, str], column: str, score: str, name: str
+) -> _Comparison:
+    name += " - ".join(names)
     if units(own, score).empty or units(other, score).empty:
         return _Comparison("fails", f"{name} diverged", f"{name}: every seed diverged")
     slope, low, high = difference_slope(own, other, column, score)
@@ -391,8 +396,16 @@ def _pearson(x: Values, y: Values) -> Values:
     return np.asarray((x * y).sum(-1) / np.sqrt((x**2).sum(-1) * (y**2).sum(-1)))
 
 
-def _called(rows: pd.DataFrame) -> str:
-    return ", ".join(map(str, rows["label"].unique()))
+def _names(own: pd.DataFrame, of: Selector, other: pd.DataFrame, than: Selector) -> tuple[str, str]:
+    """What two sides are called: their labels, and what else tells them apart where these are equal."""
+    who, whom = (", ".join(map(str, rows["label"].unique())) for rows in (own, other))
+    return (who, whom) if who != whom else (who + _apart(own, of, than), whom + _apart(other, than, of))
+
+
+def _apart(rows: pd.DataFrame, selector: Selector, other: Selector) -> str:
+    columns = [column for column, value in selector.items() if other.get(column) != value]
+    parts = [f"{column.rpartition('.')[2]} {' or '.join(map(str, rows[column].unique()))}" for column in columns]
+    return f" ({', '.join(parts)})"
 
 
 def _mean(value: float, low: float, high: float) -> str:

@@ -295,6 +295,13 @@ class TestComparisons:
         assert picked(rows, {"n": 3})["mcc_mean"].tolist() == [0.2, 0.3]
         assert picked(rows, {})["mcc_mean"].tolist() == [0.1, 0.2, 0.3]
 
+    def test_sides_of_one_label_are_told_apart_by_what_they_were_picked_by(self) -> None:
+        few, many = seeds([0.5, 0.5], "GIN", **{"data.points": 100}), seeds([0.7, 0.7], "GIN", **{"data.points": 2000})
+        of, than = {"label": "GIN", "data.points": [2000, 10_000]}, {"label": "GIN", "data.points": 100}
+        judgement = one(few, many, test="above", of=of, than=[than])
+        assert judgement.ours == "GIN (points 2000) 0.700, GIN (points 100) 0.500"
+        assert judgement.reason.startswith("GIN (points 2000) - GIN (points 100) = 0.200")
+
     def test_small_numbers_are_not_shown_as_zero(self) -> None:
         judgement = one(seeds([2e-6, 2e-6]), test="at_most", value=1e-6)
         assert judgement.verdict == "not reproduced"
