@@ -405,7 +405,7 @@ def _names(own: pd.DataFrame, of: Selector, other: pd.DataFrame, than: Selector)
 def _apart(rows: pd.DataFrame, selector: Selector, other: Selector) -> str:
     columns = [column for column, value in selector.items() if other.get(column) != value]
     parts = [f"{column.rpartition('.')[2]} {' or '.join(map(str, rows[column].unique()))}" for column in columns]
-    return f" ({', '.join(parts)})"
+    return f" ({', '.join(parts)})" if parts else ""
 
 
 def _mean(value: float, low: float, high: float) -> str:

@@ -301,6 +301,8 @@ class TestComparisons:
         judgement = one(few, many, test="above", of=of, than=[than])
         assert judgement.ours == "GIN (points 2000) 0.700, GIN (points 100) 0.500"
         assert judgement.reason.startswith("GIN (points 2000) - GIN (points 100) = 0.200")
+        judgement = one(few, many, test="above", of={"label": "GIN"}, than=[than])
+        assert judgement.ours == "GIN 0.600, GIN (points 100) 0.500"
 
     def test_small_numbers_are_not_shown_as_zero(self) -> None:
         judgement = one(seeds([2e-6, 2e-6]), test="at_most", value=1e-6)
