@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from ivae_lab.results import COLUMNS, is_finished, read_latents, read_results, read_status
-from tests.commands import TINY, Outcome, command, here, numbers, run_folder, settings
+from tests.commands import TINY, Inside, Outcome, command, numbers, run_folder, settings
 
 RUN = (*TINY, "model=ivae", "seed=[0,3]", "data.split=[.5,.25,.25]")
 
@@ -150,14 +150,11 @@ def test_aggregate_reads_it(first: tuple[Path, Outcome]) -> None:
 
 
 @pytest.mark.slow
-def test_the_same_command_finds_its_finished_work(
-    first: tuple[Path, Outcome], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_same_command_finds_its_finished_work(first: tuple[Path, Outcome], inside: Inside) -> None:
     folder, _ = first
-    monkeypatch.chdir(folder.parents[1])
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     for further in ((), ("logger=wandb",), ("compute.threads=2",), ("compute.checkpoint_seconds=1",)):
-        outcome = here([*RUN, *further], capsys, monkeypatch)
+        outcome = inside(*RUN, *further, cwd=folder.parents[1])
         assert (outcome.code, outcome.err) == (0, "")
         assert f"already finished: outputs/{folder.name}" in outcome.out
         assert "MCC" in outcome.out
@@ -165,13 +162,10 @@ def test_the_same_command_finds_its_finished_work(
 
 
 @pytest.mark.slow
-def test_force_trains_again_to_the_same_numbers(
-    first: tuple[Path, Outcome], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_force_trains_again_to_the_same_numbers(first: tuple[Path, Outcome], inside: Inside) -> None:
     folder, _ = first
-    monkeypatch.chdir(folder.parents[1])
     before, written = numbers(folder), (folder / "results.csv").stat().st_mtime_ns
-    outcome = here([*RUN, "force=true"], capsys, monkeypatch)
+    outcome = inside(*RUN, "force=true", cwd=folder.parents[1])
     assert outcome.code == 0, outcome.err
     assert "step 40 of 40" in outcome.out
     assert "continuing" not in outcome.out
