@@ -105,13 +105,17 @@ FORMATS: dict[str, dict[str, Any] | None] = {".png": None, ".pdf": {"CreationDat
 
 def save(figure: Figure, path: Path, suffixes: Sequence[str] = (".png", ".pdf")) -> None:
     """Write a figure under `path`, which has no suffix, in each of the formats."""
-    if figure.get_layout_engine() is not None:
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")  # laid out once, not again for each file
-    for suffix in suffixes:
-        metadata = FORMATS[suffix]
-        with atomic(path.with_name(path.name + suffix)) as temporary:
-            figure.savefig(temporary, metadata=metadata)
+    from matplotlib import rc_context
+
+    # Laid out once: with an engine, also the placeholder that "none" leaves, all is drawn once more before each file.
+    with rc_context({"figure.constrained_layout.use": False}):
+        if figure.get_layout_engine() is not None:
+            figure.draw_without_rendering()
+            figure.set_layout_engine(None)
+        for suffix in suffixes:
+            metadata = FORMATS[suffix]
+            with atomic(path.with_name(path.name + suffix)) as temporary:
+                figure.savefig(temporary, metadata=metadata)
 
 
 @dataclass(frozen=True)
@@ -267,7 +271,8 @@ def recovered(
     from matplotlib import rc_context
 
     arrays = _rows_of_split(read_latents(latents) if isinstance(latents, Path) else latents, split)
-    with rc_context(STYLE):
+    # Margins and titles at known places: finding them takes longer than all the drawing.
+    with rc_context(STYLE | {"figure.constrained_layout.use": False, "axes.titley": 1.0}):
         lines = (
             f"{title}: recovered sources",
             _said(arrays, kind, split),
@@ -304,7 +309,6 @@ def _panels(arrays: Arrays, kind: str, lines: Iterable[str]) -> Figure:
     rows, columns = min(len(arrays["seed"]), SEEDS), min(arrays["sources"].shape[1], SOURCES)
     width, height = 1.4 * columns + 1.7, 1.4 * rows + 1.1  # inches
     figure = Figure(figsize=(width, height))
-    figure.set_layout_engine("none")  # margins of a known size: finding them takes nearly as long as all the drawing
     heading = "\n".join(textwrap.fill(line, int(15 * width)) for line in lines)  # 15 characters an inch
     top = height - 0.3 - 0.14 * (heading.count("\n") + 1)
     figure.suptitle(heading, fontsize=STYLE["axes.titlesize"], y=1 - 0.05 / height)

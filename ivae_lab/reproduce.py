@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -65,6 +66,7 @@ REFUSED = {
     "force": "as a run is trained again once its folder is removed",
     "show": "as the figure's table is shown",
 }
+GROUPS = ("data", "model", "prior", "trainer", "metric")  # whose overrides change numbers
 STOPPED = (130, 143)  # by Ctrl-C and SIGTERM
 FLAGS = {"train": "true", "record": "false", "wait": "true", "retry": "false"}
 
@@ -117,8 +119,7 @@ def parse(arguments: Sequence[str]) -> Request:
         raise ExperimentError(f"scale: expected quick or paper, got {scale!r}")
     flags = {name: _flag(name, given.pop(name, default)) for name, default in FLAGS.items()}
     outputs = Path(given.pop("outputs", "outputs"))
-    for key in given.keys() & REFUSED.keys():
-        raise ExperimentError(f"{key}: expected no override, {REFUSED[key]}, got {given[key]!r}")
+    _check_overrides(given)
     neutral = [f"{key}={value}" for key, value in given.items() if key.split(".")[0] in NEUTRAL]
     changed = [f"{key}={value}" for key, value in given.items() if key.split(".")[0] not in NEUTRAL]
     if flags["record"] and changed:
@@ -127,6 +128,15 @@ def parse(arguments: Sequence[str]) -> Request:
     if not request.wait and request.launcher != "slurm":
         raise ExperimentError(f"wait: expected hydra/launcher=slurm with wait=false, got {request.launcher or 'none'}")
     return request
+
+
+def _check_overrides(given: dict[str, str]) -> None:
+    for key, value in given.items():
+        if key in REFUSED:
+            raise ExperimentError(f"{key}: expected no override, {REFUSED[key]}, got {value!r}")
+        if re.split("[./]", key.lstrip("+~"))[0] not in (*GROUPS, *NEUTRAL):
+            own = ", ".join(("scale", "outputs", *FLAGS))
+            raise ExperimentError(f"{key}: expected {own} or an override of {', '.join(GROUPS)}, got {key}={value}")
 
 
 def _flag(name: str, value: str) -> bool:
