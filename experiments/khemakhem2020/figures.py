@@ -98,6 +98,16 @@ def mcc_by_data_seed(tables: Tables) -> Picture:
     return points_by_data_seed(tables["rows"], "mcc_mean", reported=0.95)
 
 
+def means_by_data_seed(tables: Tables) -> Picture:
+    """A claim about posterior means on each data seed, for which the paper has no number."""
+    return points_by_data_seed(tables["rows"], "mcc_mean")
+
+
+def samples_by_data_seed(tables: Tables) -> Picture:
+    """A claim about posterior samples on each data seed, for which the paper has no number."""
+    return points_by_data_seed(tables["rows"], "mcc_sample")
+
+
 def boxes_by_label(tables: Tables) -> Picture:
     """A box of MCC over model seeds for each label."""
     rows = tables["rows"]
