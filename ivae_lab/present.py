@@ -376,12 +376,14 @@ def _pictures(evidence: Evidence, tables: Tables) -> Iterator[tuple[Any, ...]]:
 
 
 def heading(evidence: Evidence) -> list[str]:
-    """What stands over every picture: where it belongs, its scale, and how much of it is there."""
+    """What stands over every picture: where it belongs, its scale, how much of it is there, and how much diverged."""
     figure = evidence.figure
     scale = "" if evidence.scale == "paper" else "QUICK scale, not the paper's sizes; "
     changed = f"changed: {' '.join(evidence.changed)}; " if evidence.changed else ""
     named = f"{figure.full_name}, {figure.where}: {figure.title}"
-    return [named, f"{scale}{changed}{evidence.done} of {evidence.total} runs"]
+    diverged = int((evidence.tables["rows"]["state"] == "diverged").sum())
+    lost = f", {diverged} diverged" if diverged else ""
+    return [named, f"{scale}{changed}{evidence.done} of {evidence.total} runs{lost}"]
 
 
 def record(evidence: Evidence) -> list[Path]:

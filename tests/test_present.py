@@ -691,6 +691,8 @@ class TestHeading:
         assert named == f"{NAME}, Figure 7: {DEFINITION['title']}"
         assert said == "QUICK scale, not the paper's sizes; changed: trainer.lr=1; 2 of 8 runs"
         assert heading(evidence_of(figure, cells, tmp_path, "paper"))[1] == "2 of 8 runs"
+        make_run(tmp_path, cells[1], [0, 1], "diverged")
+        assert heading(evidence_of(figure, cells, tmp_path, "paper"))[1] == "4 of 8 runs, 1 diverged"
 
     def test_it_stands_over_the_picture(self, shown: present.Presented) -> None:
         drawn = pictures(shown.folder)["dots.svg"].decode()

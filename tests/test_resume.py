@@ -23,21 +23,21 @@ from ivae_lab.engine.run import prepare
 from ivae_lab.results import is_finished, read_status
 from tests.commands import SMALL, TINY, Outcome, command, ended, make_run, numbers, run_folder, started, wait_until
 
-# Two phases: steps 0 to 299 pretrain, 300 to 899 are the objective's.
+# Two phases: steps 0 to 199 pretrain, 200 to 499 are the objective's.
 RUN = (
     *SMALL,
     "model=vade_pretrained",
-    "model.pretrain_steps=300",
+    "model.pretrain_steps=200",
     "model.encoder.hidden=8",
     "prior.components=4",
-    "trainer.steps=600",
+    "trainer.steps=300",
     "trainer.schedule=plateau",
     "trainer.plateau_patience=2",
     "seed=[0,1]",
     "compute.checkpoint_seconds=0",
     "compute.threads=1",
 )
-TOTAL = 900
+TOTAL = 500
 
 
 def step_of(outputs: Path) -> int:
@@ -84,9 +84,9 @@ def test_kills_and_signals_in_both_phases_change_no_bit(whole: Path, tmp_path: P
     last = -1
     for number, at, code in (
         (signal.SIGKILL, 20, -9),
-        (signal.SIGTERM, 160, 143),
-        (signal.SIGKILL, 320, -9),
-        (signal.SIGINT, 500, 130),
+        (signal.SIGTERM, 100, 143),
+        (signal.SIGKILL, 220, -9),
+        (signal.SIGINT, 320, 130),
     ):
         step, outcome = interrupted(number, at, tmp_path, *RUN)
         assert outcome.code == code, outcome.err
