@@ -69,6 +69,7 @@ def _rows(ivae: float, run: str) -> pd.DataFrame:
                 "mcc_mean": mean + spread[seed],
                 "elbo": float(seed),
                 "chance": 0.02,
+                "state": "done",
                 "run": run,
             }
             for label, mean in (("iVAE", ivae), ("VAE", 0.5))
