@@ -47,7 +47,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from ivae_lab.experiment import SCALES, ExperimentError, Figure, Scale, load, names
-from ivae_lab.identity import digest
+from ivae_lab.identity import NUMBERS, digest
 from ivae_lab.wording import one_line
 
 if TYPE_CHECKING:
@@ -66,7 +66,6 @@ REFUSED = {
     "force": "as a run is trained again once its folder is removed",
     "show": "as the figure's table is shown",
 }
-GROUPS = ("data", "model", "prior", "trainer", "metric")  # whose overrides change numbers
 STOPPED = (130, 143)  # by Ctrl-C and SIGTERM
 FLAGS = {"train": "true", "record": "false", "wait": "true", "retry": "false"}
 
@@ -134,9 +133,9 @@ def _check_overrides(given: dict[str, str]) -> None:
     for key, value in given.items():
         if key in REFUSED:
             raise ExperimentError(f"{key}: expected no override, {REFUSED[key]}, got {value!r}")
-        if re.split("[./]", key.lstrip("+~"))[0] not in (*GROUPS, *NEUTRAL):
+        if re.split("[./]", key.lstrip("+~"))[0] not in (*NUMBERS, *NEUTRAL):
             own = ", ".join(("scale", "outputs", *FLAGS))
-            raise ExperimentError(f"{key}: expected {own} or an override of {', '.join(GROUPS)}, got {key}={value}")
+            raise ExperimentError(f"{key}: expected {own} or an override of {', '.join(NUMBERS)}, got {key}={value}")
 
 
 def _flag(name: str, value: str) -> bool:

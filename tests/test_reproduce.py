@@ -483,6 +483,7 @@ def test_seeds_that_are_scored_in_pairs_alone_suffice(tree: Path, tmp_path: Path
         (["tiny2020/pair", "show=true"], ["show: expected no override"]),
         (["tiny2020/pair", "data.segmnts=3"], ["tiny2020/pair", "segmnts"]),
         (["tiny2020/pair", "data.segments.x=3"], ["tiny2020/pair", "segments"]),
+        (["tiny2020/pair", "colour=red"], ["colour: expected scale, outputs", "colour=red"]),
         (["tiny2020/pair", "scal=paper"], ["scal: expected scale, outputs", "override of data, model", "scal=paper"]),
         (["tiny2020/pair", "+data.colour=red"], ["expected overrides of the form key=value", "+data.colour=red"]),
         (["tiny2020/pair", "model=ivea"], ["tiny2020/pair", "ivea"]),
