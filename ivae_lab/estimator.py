@@ -280,9 +280,9 @@ def _needs_u(model: str, overrides: tuple[str, ...]) -> bool:
 @contextmanager
 def _deterministic() -> Iterator[None]:
     """Sums in one order, as in a run; what the caller has chosen comes back."""
-    before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    before = torch.get_deterministic_debug_mode()
+    torch.set_deterministic_debug_mode("warn")
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before)
+        torch.set_deterministic_debug_mode(before)

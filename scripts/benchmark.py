@@ -44,8 +44,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from ivae_lab.build import build
 from ivae_lab.engine.datamodule import DataModule
 from ivae_lab.engine.memory import models_at_once
-from ivae_lab.engine.module import SeedsModule, Share
+from ivae_lab.engine.module import SeedsModule
 from ivae_lab.engine.run import build_model, draw_data, prepare
+from ivae_lab.engine.share import Share
 from ivae_lab.engine.stack import Stack
 from ivae_lab.engine.training import Chunk, Compute, Plan, Training
 from ivae_lab.models.model import Model

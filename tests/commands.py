@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +25,7 @@ from ivae_lab.engine.stack import Parameters
 from ivae_lab.places import CONFIG
 from ivae_lab.results import COLUMNS, read_latents
 from ivae_lab.types import Splits
+from tests import warm
 
 SMALL = ("data.segments=8", "data.samples_per_segment=100", "trainer.batch_size=64", "trainer.chunk=20")
 # Least work for a run of which only the folder matters.
@@ -57,30 +58,31 @@ def environment(**changes: str) -> dict[str, str]:
 
 def command(*arguments: str, cwd: Path, module: str = "ivae_lab.train", **env: str) -> Outcome:
     """Run `python -m <module>` in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, "-m", module, *arguments],
-        cwd=cwd,
-        env=environment(**env),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    return Outcome(done.returncode, done.stdout, done.stderr)
+    return ended(started(*arguments, cwd=cwd, module=module, env=env))
+
+
+def fresh(*arguments: str, cwd: Path, module: str = "ivae_lab.train") -> Outcome:
+    """Run `python -m <module>` as a user does: like `command`, but nothing is imported when it starts."""
+    return ended(started(*arguments, cwd=cwd, module=module, popen=subprocess.Popen))
 
 
 def started(
-    *arguments: str, cwd: Path, module: str = "ivae_lab.train", own_group: bool = False
+    *arguments: str,
+    cwd: Path,
+    module: str = "ivae_lab.train",
+    own_group: bool = False,
+    env: Mapping[str, str] | None = None,
+    popen: type[subprocess.Popen[str]] = warm.Popen,
 ) -> subprocess.Popen[str]:
     """Start `python -m <module>` and come back at once; `own_group`: in a process group of its own."""
-    return subprocess.Popen(
+    return popen(
         [sys.executable, "-m", module, *arguments],
         cwd=cwd,
-        env=environment(),
+        env=environment(**env or {}),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        start_new_session=own_group,
+        process_group=0 if own_group else None,
     )
 
 

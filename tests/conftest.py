@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -16,8 +18,24 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from ivae_lab.places import CONFIG
+from tests import warm
 from tests.images import SHARED
 from tests.own import own_file
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give the session a folder for the parent of warm commands (tests/warm.py)."""
+    if not hasattr(config, "workerinput"):
+        home = Path(tempfile.mkdtemp(prefix="ivae_lab-warm-"))
+        (home / "owner").write_text(str(os.getpid()))
+        os.environ[warm.HOME] = str(home)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Let that parent end."""
+    if not hasattr(config, "workerinput"):
+        shutil.rmtree(os.environ.pop(warm.HOME), ignore_errors=True)
+
 
 # Files that take minutes come first, so that no worker is left with one of them when the others are done.
 LONGEST = {
@@ -120,8 +138,9 @@ def _train(config: DictConfig, seeds: list[int]) -> Any:
 
     from ivae_lab.build import build
     from ivae_lab.engine.datamodule import DataModule
-    from ivae_lab.engine.module import SeedsModule, Share
+    from ivae_lab.engine.module import SeedsModule
     from ivae_lab.engine.run import plan_of
+    from ivae_lab.engine.share import Share
     from ivae_lab.engine.stack import Stack
 
     cpu, splits, training = torch.device("cpu"), _splits(config), build(config.trainer, "trainer")

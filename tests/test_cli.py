@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from ivae_lab.results import COLUMNS, is_finished, read_latents, read_results, read_status
-from tests.commands import TINY, Inside, Outcome, command, numbers, run_folder, settings
+from tests.commands import TINY, Inside, Outcome, command, fresh, numbers, run_folder, settings
 
 RUN = (*TINY, "model=ivae", "seed=[0,3]", "data.split=[.5,.25,.25]")
 
@@ -21,7 +21,7 @@ RUN = (*TINY, "model=ivae", "seed=[0,3]", "data.split=[.5,.25,.25]")
 def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcome]:
     """One real run from another working directory: its folder, and what the command said."""
     cwd = tmp_path_factory.mktemp("elsewhere")
-    outcome = command(*RUN, cwd=cwd)
+    outcome = fresh(*RUN, cwd=cwd)
     assert outcome.code == 0, outcome.err
     return run_folder(cwd / "outputs"), outcome
 

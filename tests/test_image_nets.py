@@ -20,9 +20,10 @@ from ivae_lab.build import ConfigError, build
 from ivae_lab.distributions import Normal
 from ivae_lab.engine.datamodule import DataModule
 from ivae_lab.engine.evaluate import encode
-from ivae_lab.engine.module import SeedsModule, Share
+from ivae_lab.engine.module import SeedsModule
 from ivae_lab.engine.part import State, sliced
 from ivae_lab.engine.run import build_model
+from ivae_lab.engine.share import Share
 from ivae_lab.engine.stack import Stack
 from ivae_lab.engine.training import Plan
 from ivae_lab.image_nets import (

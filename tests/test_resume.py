@@ -17,7 +17,8 @@ import pytest
 import torch
 from rich.console import Console
 
-from ivae_lab.engine.group import StoppedError, execute
+from ivae_lab.engine.folder import StoppedError
+from ivae_lab.engine.group import execute
 from ivae_lab.engine.module import SeedsModule
 from ivae_lab.engine.run import prepare
 from ivae_lab.results import is_finished, read_status

@@ -11,11 +11,12 @@ import pytest
 import torch
 from rich.console import Console
 
-from ivae_lab.engine.datamodule import DataModule, Shuffled
+from ivae_lab.engine.datamodule import DataModule
 from ivae_lab.engine.evaluate import encode, posterior_means
 from ivae_lab.engine.group import execute
 from ivae_lab.engine.module import SeedsModule
 from ivae_lab.engine.run import Run, build_model, prepare
+from ivae_lab.engine.shuffling import Shuffled
 from ivae_lab.engine.stack import Parameters, Stack
 from ivae_lab.engine.training import Compute, Plan
 from ivae_lab.places import CONFIG

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from ivae_lab.engine.datamodule import DataModule, Shuffled
+from ivae_lab.engine.datamodule import DataModule
+from ivae_lab.engine.shuffling import Shuffled
 from ivae_lab.engine.streams import generator, normals, permutations
 from ivae_lab.engine.training import Plan, Training
 from ivae_lab.types import Batch, DataSpec, Splits

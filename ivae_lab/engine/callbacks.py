@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import os
 import signal
 import time
-import zipfile
 from collections import deque
-from collections.abc import Callable
 from datetime import timedelta
 from itertools import chain
 from pathlib import Path
@@ -21,16 +18,17 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from ivae_lab.engine.checkpoint_files import save_checkpoint
 from ivae_lab.engine.evaluate import posterior_means
-from ivae_lab.engine.module import SeedsModule, Share
+from ivae_lab.engine.folder import SCHEDULER
+from ivae_lab.engine.module import SeedsModule
+from ivae_lab.engine.share import Share
 from ivae_lab.engine.training import Chunk
 from ivae_lab.metrics.mcc import mean_correlation
-from ivae_lab.results import atomic
 
 _SCORED_ROWS = 2000  # rows of the training data on which the history's MCC is taken
 _RATE_CHUNKS = 40  # chunks that the rate and the time left are taken from
 _PLAIN_LINE_SECONDS = 10.0  # how often a progress line is printed where there is no terminal
-SCHEDULER = signal.SIGUSR2  # what submitit has Slurm send before a time-out or a preemption
 
 
 class History(lightning.Callback):
@@ -102,11 +100,7 @@ class Checkpoints(lightning.Callback):
         """Write the checkpoints."""
         for share, path, fingerprint, _ in self.targets:
             seconds = self.seconds(share, len(module.stack.seeds))
-            buffer = io.BytesIO()
-            torch.save({"fingerprint": fingerprint, "seconds": seconds, **module.snapshot(share)}, buffer)
-            with atomic(path) as temporary:
-                temporary.write_bytes(buffer.getbuffer())
-                _keep(path)
+            save_checkpoint(path, {"fingerprint": fingerprint, "seconds": seconds, **module.snapshot(share)})
         self.written, self.wanted = time.monotonic(), False
 
 
@@ -228,60 +222,3 @@ class ProgressBar(lightning.Callback):
 def _mean(rows: list[dict[str, float]], name: str) -> str:
     values = [row[name] for row in rows if np.isfinite(row[name])]
     return f"{np.mean(values):.3f}" if values else "-"
-
-
-def load_checkpoint(
-    path: Path, fingerprint: str, expect: Callable[[str], Exception]
-) -> tuple[dict[str, Any] | None, list[str]]:
-    """Read the last good checkpoint: `path`, or the one before it; and say which are damaged.
-
-    Raises
-    ------
-    What `expect` makes, for a good one of another configuration.
-    """
-    damaged = []
-    for candidate in (path, _previous(path)):
-        if not candidate.exists():
-            continue
-        try:
-            snapshot = _load(candidate)
-        except Exception as error:  # whatever a damaged file makes of unzipping and unpickling
-            reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
-            damaged.append(f"expected a readable checkpoint in {candidate}, got a damaged one ({reason})")
-            continue
-        if snapshot["fingerprint"] != fingerprint:
-            found = snapshot["fingerprint"]
-            raise expect(f"expected a checkpoint of configuration {fingerprint} in {candidate}, got one of {found}")
-        return snapshot, damaged
-    return None, [*damaged, "no good checkpoint: training again from the start"] if damaged else []
-
-
-def forget_checkpoints(path: Path, but_last: bool = False) -> None:
-    """Remove the checkpoints; `but_last`: only the one before the last."""
-    _previous(path).unlink(missing_ok=True)
-    if not but_last:
-        path.unlink(missing_ok=True)
-
-
-def _load(path: Path) -> dict[str, Any]:
-    with zipfile.ZipFile(path) as archive:  # PyTorch itself does not hold the parts against their checksums
-        if broken := archive.testzip():
-            raise zipfile.BadZipFile(f"wrong checksum of {broken}")
-    snapshot: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    if "fingerprint" not in snapshot:
-        raise ValueError("no fingerprint")
-    return snapshot
-
-
-def _keep(path: Path) -> None:
-    """Give the last checkpoint the name of the one before it too, so that there is one of its own name all along."""
-    if path.exists():
-        _previous(path).unlink(missing_ok=True)
-        try:
-            _previous(path).hardlink_to(path)
-        except OSError:  # a file system without links
-            path.replace(_previous(path))
-
-
-def _previous(path: Path) -> Path:
-    return path.with_name("previous.ckpt")

@@ -45,7 +45,10 @@ def traced(function: Callable[..., Tensor], arguments: Sequence[Any]) -> GraphMo
 def compiled(function: Callable[..., Tensor], arguments: Sequence[Any]) -> Callable[..., Tensor]:
     """Compile a function for arguments of these shapes: a function of their `leaves`, which it may change in place."""
     given: list[Any] = leaves(tuple(arguments))
-    options = _CPU if given[0].device.type == "cpu" else {}
+    # As `torch.use_deterministic_algorithms` would tell the compiler, for whose import it waits seconds.
+    options: dict[str, Any] = {"deterministic": torch.are_deterministic_algorithms_enabled()}
+    if given[0].device.type == "cpu":
+        options |= _CPU
     with warnings.catch_warnings():
         # A GPU's 10-bit products are left off on purpose: a likelihood of 784 pixels is a sum of large numbers.
         warnings.filterwarnings("ignore", message="TensorFloat32 tensor cores")

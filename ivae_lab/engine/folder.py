@@ -1,4 +1,4 @@
-"""Run folders: their names, their lock, and their status. What is in them is said in `results.py`."""
+"""Run folders: their lock, their status, and what stops a run. What is in them is said in `results.py`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import os
 import platform
+import signal
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -17,11 +18,30 @@ from typing import Any
 
 from ivae_lab.identity import digest
 
+SCHEDULER = signal.SIGUSR2  # what submitit has Slurm send before a time-out or a preemption
 _LIBRARIES = ("torch", "lightning", "hydra-core", "numpy", "scipy", "scikit-learn", "pandas")
 
 
 class BusyError(RuntimeError):
     """Another process holds the run folder."""
+
+
+class StoppedError(RuntimeError):
+    """A signal stopped the training; its checkpoint is written.
+
+    Attributes
+    ----------
+    signal
+        The signal's number.
+    """
+
+    def __init__(self, folder: Path, number: int, step: int, total: int, forced: bool) -> None:
+        without = " without force=true" if forced else ""
+        super().__init__(
+            f"stopped by {signal.Signals(number).name} after step {step} of {total}; "
+            f"the same command{without} continues from {folder}"
+        )
+        self.signal = number
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import signal
+import logging
 import warnings
 from collections.abc import Iterable
 from contextlib import ExitStack
@@ -19,31 +19,15 @@ from ivae_lab.engine import folder as folders
 from ivae_lab.engine.callbacks import Checkpoints, History, ProgressBar, StopOnSignal
 from ivae_lab.engine.datamodule import DataModule
 from ivae_lab.engine.evaluate import settle
+from ivae_lab.engine.folder import StoppedError
 from ivae_lab.engine.memory import models_at_once
-from ivae_lab.engine.module import SeedsModule, Share
+from ivae_lab.engine.module import SeedsModule
 from ivae_lab.engine.run import Run, State
+from ivae_lab.engine.share import Share
 
 Snapshot = dict[str, Any]
 # Errors of the machine: the same run may well succeed another time.
 PASSING = (OSError, MemoryError, torch.OutOfMemoryError, KeyboardInterrupt)
-
-
-class StoppedError(RuntimeError):
-    """A signal stopped the training; its checkpoint is written.
-
-    Attributes
-    ----------
-    signal
-        The signal's number.
-    """
-
-    def __init__(self, folder: Path, number: int, step: int, total: int, forced: bool) -> None:
-        without = " without force=true" if forced else ""
-        super().__init__(
-            f"stopped by {signal.Signals(number).name} after step {step} of {total}; "
-            f"the same command{without} continues from {folder}"
-        )
-        self.signal = number
 
 
 def execute(runs: list[Run], console: Console) -> list[State]:
@@ -146,8 +130,11 @@ def _fit(runs: list[Run], module: SeedsModule, checkpoints: Checkpoints, console
     stop = StopOnSignal(checkpoints)
     callbacks = [stop, History(), ProgressBar(console), checkpoints]
     loggers = [logger for run in runs for logger in run.loggers()]
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     with warnings.catch_warnings(), stop:
         warnings.filterwarnings("ignore", message=".*srun.*")  # one process, on whatever machine
+        warnings.filterwarnings("ignore", message=".*configure_optimizers` returned `None`")
+        warnings.filterwarnings("ignore", message=".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*")
         try:
             _trainer(module.data.device, callbacks, loggers).fit(module, datamodule=module.data)
         except Exception:

@@ -18,9 +18,7 @@ from rich.console import Console
 
 from ivae_lab.build import ConfigError, build, check_value, unknown_key
 from ivae_lab.display import show
-from ivae_lab.engine.callbacks import SCHEDULER
-from ivae_lab.engine.folder import BusyError
-from ivae_lab.engine.group import StoppedError, execute
+from ivae_lab.engine.folder import SCHEDULER, BusyError, StoppedError
 from ivae_lab.engine.identifiable import shortfall
 from ivae_lab.engine.planner import together
 from ivae_lab.engine.run import Run, Settings, prepare
@@ -92,6 +90,8 @@ def _do(config: DictConfig, console: Console) -> int:
 
 def _execute(runs: list[Run], console: Console) -> None:
     """Train the runs together; where that fails, the first alone: the others are tried alone in their turn."""
+    from ivae_lab.engine.group import execute  # Lightning takes seconds: only what trains waits for it
+
     try:
         execute(runs, console)
     except StoppedError:

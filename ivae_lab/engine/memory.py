@@ -6,6 +6,7 @@ import operator
 import os
 from dataclasses import dataclass
 from math import prod
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -13,10 +14,13 @@ from torch.fx import GraphModule, Node
 
 from ivae_lab.engine import cgroup
 from ivae_lab.engine.compiler import traced
-from ivae_lab.engine.datamodule import DataModule, Shuffled
 from ivae_lab.engine.part import Part, new_state, update_of
+from ivae_lab.engine.shuffling import Shuffled
 from ivae_lab.engine.stack import Stack
 from ivae_lab.engine.training import Compute, Training
+
+if TYPE_CHECKING:
+    from ivae_lab.engine.datamodule import DataModule
 
 _FEW = 8  # as many models stay together on a CPU whatever its cache holds
 # A step needs less than so many times the state and the numbers of a batch: nine times for a ConvNet and batches of 64,

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from ivae_lab.engine.compiler import Recorded, compiled, leaves
-from ivae_lab.engine.datamodule import DataModule, Shuffled
 from ivae_lab.engine.optim import Rates, adam_, clip, paces, paces_at
+from ivae_lab.engine.shuffling import Shuffled
 from ivae_lab.engine.stack import Parameters, Stack
 from ivae_lab.engine.streams import normals
 from ivae_lab.engine.training import Chunk, Training
+
+if TYPE_CHECKING:
+    from ivae_lab.engine.datamodule import DataModule
 
 TERMS = ("loss", "elbo", "log_likelihood", "kl")
 State = dict[str, Parameters]  # all that training changes; every tensor is (S, ...)

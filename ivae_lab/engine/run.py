@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
 import torch
-from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from ivae_lab.build import ConfigError, build
 from ivae_lab.engine import folder as folders
-from ivae_lab.engine.callbacks import forget_checkpoints, load_checkpoint
+from ivae_lab.engine.checkpoint_files import forget_checkpoints, load_checkpoint
 from ivae_lab.engine.evaluate import Encoded, encode, examples, settle
 from ivae_lab.engine.identifiable import check_device, shortfall
-from ivae_lab.engine.module import HISTORY, Share
+from ivae_lab.engine.share import HISTORY, Share
 from ivae_lab.engine.spec import to_plain
 from ivae_lab.engine.stack import Stack
 from ivae_lab.engine.training import Compute, Plan, Training
@@ -36,6 +33,9 @@ from ivae_lab.models.model import Model
 from ivae_lab.pairs import FILE, score_pairs, write_pairs
 from ivae_lab.results import CHECKS, Row, atomic, read_status, seal, write_results, write_status
 from ivae_lab.types import DataSpec, Splits
+
+if TYPE_CHECKING:  # Lightning takes seconds, and a run that is refused does not need it
+    from lightning.pytorch.loggers import Logger
 
 State = Literal["done", "diverged"]
 SETTLED = "settled.ckpt"  # the models as they are after `settle`, of those that have it; beside the checkpoint
@@ -331,12 +331,9 @@ def _write_arrays(path: Path, arrays: dict[str, np.ndarray[Any, Any]]) -> None:
 
 def prepare(compute: Compute) -> None:
     """Settle what PyTorch does in this process."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", message=".*configure_optimizers` returned `None`")
-    warnings.filterwarnings("ignore", message=".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*")
     if compute.threads is not None:
         torch.set_num_threads(compute.threads)
     # Sums whose order depends on the threads would not be bit-identical after a resume.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True, warn_only=compute.torch_device().type == "cuda")
+    torch.set_deterministic_debug_mode("warn" if compute.torch_device().type == "cuda" else "error")
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # nothing here reads what it has not written

@@ -23,7 +23,7 @@ from torch import Tensor
 from ivae_lab.build import ConfigError
 from ivae_lab.columns import Labels
 from ivae_lab.distributions import Facets, NormalMixture
-from ivae_lab.engine.callbacks import load_checkpoint
+from ivae_lab.engine.checkpoint_files import load_checkpoint
 from ivae_lab.engine.run import SETTLED, build_model
 from ivae_lab.engine.spec import from_plain
 from ivae_lab.engine.stack import ENCODE_IMAGES, ENCODE_ROWS
