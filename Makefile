@@ -12,7 +12,7 @@ WORKERS = $(shell $(PYTHON) -c 'import os; own = getattr(os, "sched_getaffinity"
 PYTEST  = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help install run report test test-fast lint format benchmark wheel clean
+.PHONY: help install run report test test-fast test-thorough mutants lint format benchmark wheel clean
 
 help: ## List the targets
 	@echo "usage: make <target> [PYTHON=python3.11]"
@@ -26,12 +26,17 @@ run: $(READY) ## Train a first model: VaDE on the temporally non-stationary sour
 report: $(READY) ## Show every claim and figure that has results in outputs/report/index.html
 	$(BIN)/python -m ivae_lab.report
 
-test: lint ## All that the CI runs: style, types, a look at the speed, then every test, warnings as errors
-	$(BIN)/python scripts/benchmark.py --settings 'khemakhem2020 iVAE' 'ICE-BeeM iVAE' --seeds 10 --blocks 3
+test: lint ## All that the CI runs: style and types, then every test, warnings as errors
 	$(PYTEST)
 
-test-fast: $(READY) ## The tests that are not marked slow (about 90 s)
+test-fast: $(READY) ## The tests that are not marked slow
 	$(PYTEST) -m "not slow"
+
+test-thorough: lint ## Every test with many examples, long kills and large programs: tests/README.md lists what is more
+	IVAE_LAB_THOROUGH=1 $(PYTEST)
+
+mutants: $(READY) ## Put one-line faults into a copy, one at a time, and say which the tests do not notice (some hours)
+	$(BIN)/python scripts/mutants.py
 
 lint: $(READY) ## Check style and types
 	$(BIN)/ruff check .

@@ -43,29 +43,34 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import pandas as pd
-import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet
 import yaml
 from numpy.typing import NDArray
 
 from ivae_lab import pairs, results
+from ivae_lab.later import Later
 from ivae_lab.results import FINISHED, MARKS, atomic, check_seal, read_status, run_folders
 
 if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
     from rich.console import Console
+else:
+    pd, pa = Later("pandas"), Later("pyarrow")
 
 ABOUT = {"cell": str, "commit": str, "written": str, "seconds": float}  # what rows say of their run's status.json
 CACHE = ".aggregate.cache"
 RULE = "kept is done before diverged, then what was written last, then the first by name"
 
-_ARROW = {"Int64": pa.int64(), "str": pa.string(), "float64": pa.float64()}
 _UNREADABLE = (OSError, ValueError, TypeError, RecursionError, csv.Error, yaml.YAMLError)
 _YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # nine times as fast where libyaml is there
 _SECTION = re.compile(r"(?<=\n)(?=[^\s#-])")  # where the next key of the outermost level begins
 _LISTED = 20  # duplicates that are named
 _PATIENCE = 1.0  # seconds without a progress bar
+
+
+def _arrow(dtype: str) -> pa.DataType:
+    """Arrow's name for a type of a column."""
+    return {"Int64": pa.int64, "str": pa.string, "float64": pa.float64}[dtype]()
 
 
 @dataclass(frozen=True)
@@ -86,7 +91,7 @@ class Kind:
     @cached_property
     def schema(self) -> pa.Schema:
         """Columns and types, as Arrow has them."""
-        return pa.schema([(column, _ARROW[dtype]) for column, dtype in self.types.items()])
+        return pa.schema([(column, _arrow(dtype)) for column, dtype in self.types.items()])
 
 
 RESULTS = Kind("results", results.DTYPES, ("seed",), results.VARIANT, "seeds")
@@ -232,6 +237,9 @@ def table(found: Findings, kind: Kind = RESULTS) -> pd.DataFrame:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command; 0, or 2 where the arguments are wrong, there is no run, or nothing can be written."""
+    if "--help" in arguments or "-h" in arguments:
+        print((__doc__ or "").strip())
+        return 0
     name, _, value = arguments[0].partition("=") if arguments else ("outputs", "=", "outputs")
     roots = [Path(root) for root in value.split(",") if root]
     if len(arguments) > 1 or name != "outputs" or len(roots) < value.count(",") + 1:
@@ -406,7 +414,7 @@ def _check_lines(lines: Sequence[Sequence[str]], kind: Kind) -> None:
 
 
 def _typed(name: str, column: Sequence[str], kind: Kind) -> pa.Array:
-    arrow = _ARROW[kind.types[name]]
+    arrow = _arrow(kind.types[name])
     if arrow == pa.string():
         return pa.array(column, arrow)
     try:
@@ -508,15 +516,20 @@ def _text(values: Sequence[str | None]) -> pd.Categorical:
 
 
 def _write(rows: pd.DataFrame, parquet: Path, text: Path) -> None:
+    from pyarrow.csv import write_csv
+    from pyarrow.parquet import write_table
+
     content = pa.Table.from_pandas(rows, preserve_index=False)
     with atomic(parquet) as temporary:
-        pa.parquet.write_table(content, temporary, compression="zstd")
+        write_table(content, temporary, compression="zstd")
     with atomic(text) as temporary:
-        pa.csv.write_csv(content, temporary)
+        write_csv(content, temporary)
 
 
 def _save(cache: Path, runs: Sequence[Run]) -> None:
     """Write a seal, then a Parquet table of one line per run, its rows nested."""
+    from pyarrow.parquet import write_table
+
     content = {
         "fingerprint": [run.fingerprint for run in runs],
         "status": [json.dumps(run.status) for run in runs],
@@ -524,7 +537,7 @@ def _save(cache: Path, runs: Sequence[Run]) -> None:
         **{kind.stem: _nested([run.tables[kind.stem] for run in runs], kind) for kind in KINDS},
     }
     body = pa.BufferOutputStream()
-    pa.parquet.write_table(pa.table(content), body, compression="zstd")
+    write_table(pa.table(content), body, compression="zstd")
     written = body.getvalue().to_pybytes()
     with atomic(cache) as temporary:
         temporary.write_bytes(_seal(written) + written)
@@ -544,6 +557,8 @@ def _unnested(lists: pa.ListArray) -> list[pa.Table]:
 
 def _load(cache: Path) -> dict[str, Run]:
     """Runs by their fingerprints; none where the file is not there, is damaged, or comes from another version."""
+    from pyarrow.parquet import read_table
+
     try:
         found = cache.read_bytes()
     except OSError:
@@ -551,7 +566,7 @@ def _load(cache: Path) -> dict[str, Run]:
     length = len(_seal(b""))
     if found[:length] != _seal(found[length:]):
         return {}
-    content = pa.parquet.read_table(pa.BufferReader(found[length:])).combine_chunks()
+    content = read_table(pa.BufferReader(found[length:])).combine_chunks()
     told = (map(json.loads, content[name].to_pylist()) for name in ("status", "config"))
     tables = zip(*(_unnested(content[kind.stem].combine_chunks()) for kind in KINDS), strict=True)
     by_stem = (dict(zip((kind.stem for kind in KINDS), own, strict=True)) for own in tables)

@@ -12,20 +12,25 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
+from ivae_lab.later import Later
 from ivae_lab.wording import listed, one_line
+
+if TYPE_CHECKING:
+    import pandas as pd
+else:
+    pd = Later("pandas")
 
 SUFFIXES = (".npz", ".npy", ".parquet", ".csv")
 UNREADABLE = (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)  # what damaged files raise
 _PARQUET_ROWS = 16384  # read at once from a row group
 _OF_ROWS = ("x", "u", "sources", "group", "index")  # arrays that have a row for each row
 Array = NDArray[Any]
-Read = Callable[[list[str], int], Iterable[pd.DataFrame]]
+Read = Callable[[list[str], int], Iterable["pd.DataFrame"]]
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, get_type_hints
 
 from hydra.errors import InstantiationException
@@ -98,6 +99,7 @@ def check_value(value: Any, annotation: Any, path: str) -> None:
         raise ConfigError(f"{path}{where}: expected {expected}, got {wrong!r} ({type(wrong).__name__})") from None
 
 
+@cache
 def _adapter(annotation: Any) -> TypeAdapter[Any]:
     """Of a class of ours, which comes from a `_target_` only, nothing but an instance is right."""
     return TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True))

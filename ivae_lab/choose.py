@@ -33,10 +33,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from ivae_lab.aggregate import AGREEMENT, LEADING, collect, table
 from ivae_lab.arguments import BadInputError, done, written
+from ivae_lab.later import Later
 from ivae_lab.plots import STYLE, save
 from ivae_lab.results import run_folders
 from ivae_lab.scores import held_out, log_volume
@@ -44,7 +44,10 @@ from ivae_lab.tables import show
 from ivae_lab.wording import did_you_mean, listed
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.figure import Figure
+else:
+    pd = Later("pandas")
 
 _LOOKS = ("data.path", "data.root", "data.seed", "outputs", "force", "logger", "show")  # do not make runs different
 _STRONG = {"latents": "mean", "coefficient": "pearson", "alignment": "strong"}

@@ -29,14 +29,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from ivae_lab.experiment import Claim, ExperimentError, Figure, Reported, Selector, reported
+from ivae_lab.later import Later
 from ivae_lab.results import interval
+
+if TYPE_CHECKING:
+    import pandas as pd
+else:
+    pd = Later("pandas")
 
 Verdict = Literal["reproduced", "partly", "not reproduced", "not run"]
 NO_VERDICT = "none, quick"  # shown in a verdict's place: the quick scale says what little training does, not what holds

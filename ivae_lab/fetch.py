@@ -25,14 +25,14 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, BinaryIO
-
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from typing import IO, TYPE_CHECKING, BinaryIO
 
 from ivae_lab.data.catalogue import CATALOGUE, Download, Entry, File, at_hand, candidates, data_root, is_valid
 from ivae_lab.results import atomic
 from ivae_lab.wording import one_line
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 OK, FAILED, BAD_INPUT, STOPPED = 0, 1, 2, 130
 _BLOCK = 1 << 18
@@ -253,6 +253,16 @@ def _member(archive: Path, member: str) -> Iterator[IO[bytes]]:
 
 
 def _progress() -> Progress:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     return Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True)
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from ivae_lab.cells import Cell
+from ivae_lab.later import Later
 from ivae_lab.present import Evidence, as_kept
+
+if TYPE_CHECKING:
+    import pandas as pd
+else:
+    pd = Later("pandas")
 
 _RUN = ["variant", "data_seed", "seed"]  # a table that has these is joined row by row
 _UNIT = ["variant", "label"]  # another is taken over by these, each as a whole

@@ -27,15 +27,20 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from ivae_lab import results
+from ivae_lab.later import Later
 from ivae_lab.metrics.estimate import Estimate, PairMetric
 from ivae_lab.results import Row, read_latents, read_rows, read_status, write_rows
+
+if TYPE_CHECKING:
+    import pandas as pd
+else:
+    pd = Later("pandas")
 
 FILE = "agreement.csv"
 COLUMNS = (

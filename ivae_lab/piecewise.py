@@ -14,7 +14,6 @@ from functools import cache, partial
 
 import numpy as np
 import torch
-from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from ivae_lab.distributions import NormalMixture
@@ -227,6 +226,8 @@ def slices(population: Population, points: int) -> dict[str, Tensor]:
     the slice it is least, by SciPy's bounded search; "error" (), of the integrals, in nats. Parameters are, in this
     order, logits of the weights, means and log-variances of the prior, then W, b, B and c of the network.
     """
+    from scipy.optimize import minimize_scalar
+
     truth, offset = population.truth, torch.linspace(-SLICE, SLICE, points, dtype=torch.float64)
     flat = torch.cat([part.flatten() for part in _parameters(truth)])
 

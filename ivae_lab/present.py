@@ -17,30 +17,34 @@ kept in `experiments/<paper>/results/`, so that pictures, verdicts and report ca
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from ivae_lab.cells import Cell, Found
 from ivae_lab.claims import Judgement, judge, units
 from ivae_lab.experiment import Figure, Scale, function
-from ivae_lab.places import EXPERIMENTS
+from ivae_lab.later import Later
 from ivae_lab.plots import STYLE, Picture, save
+from ivae_lab.records import kept, provenance, seal
 from ivae_lab.results import FINISHED, atomic, interval, lack
 from ivae_lab.scores import per_seed
 from ivae_lab.tables import latex, markdown
 from ivae_lab.wording import one_line
 
-Tables = dict[str, pd.DataFrame]
+if TYPE_CHECKING:
+    import pandas as pd
+else:
+    pd = Later("pandas")
+
+Tables = dict[str, "pd.DataFrame"]
 _OF_RUNS = ("median", "sd_data", "sd_model", "by_elbo", "oracle")  # columns of a summary of runs alone
 NAMED = ("variant", "label", "method", "model", "data", "split", "state", "run", "commit", "written")  # text columns
 
@@ -391,11 +395,11 @@ def record(evidence: Evidence) -> list[Path]:
 
     The provenance has the number of rows and the SHA-256 of each table, which `recorded` holds them against.
     """
-    about, paths = _kept(evidence.figure, evidence.tables)
+    about, paths = kept(evidence.figure, evidence.tables)
     about.parent.mkdir(parents=True, exist_ok=True)
     for key, path in paths.items():
         write_table(path, evidence.tables[key])
-    files = {path.name: _seal(path) for path in paths.values()}
+    files = {path.name: seal(path) for path in paths.values()}
     _write_text(about, _json(evidence.plain() | {"files": files}))
     return [*paths.values(), about]
 
@@ -408,27 +412,12 @@ def recorded(figure: Figure) -> Evidence | None:
     OSError, ValueError, KeyError
         If it is not whole, or not as it was recorded; what was recorded before tables were sealed is taken as it is.
     """
-    about, paths = _kept(figure, ("rows", *figure.tables))
-    if not about.exists():
+    found = provenance(figure)
+    if found is None:
         return None
-    kept = json.loads(about.read_text(encoding="utf-8"))
-    own = {name: kept[name] for name in ("scale", "changed", "command", "total", "missing", "lines", "runs")}
-    for name, sealed in dict(kept.get("files", {})).items():
-        _check_seal(about.with_name(name), sealed)
+    _, paths = kept(figure, ("rows", *figure.tables))
     tables = {key: _read_table(path) for key, path in paths.items() if path.exists()}
-    return Evidence(figure, tables=tables, **own)
-
-
-def _seal(path: Path) -> dict[str, Any]:
-    """What tells a table from one that was cut or edited: the number of its lines but the first, and its SHA-256."""
-    content = path.read_bytes()
-    return {"rows": max(content.count(b"\n") - 1, 0), "sha256": hashlib.sha256(content).hexdigest()}
-
-
-def _check_seal(path: Path, sealed: Mapping[str, Any]) -> None:
-    if (found := _seal(path)) != sealed:
-        rows = f"{found['rows']} rows" if found["rows"] != sealed["rows"] else "another checksum: edited by hand?"
-        raise ValueError(f"expected {path.name} as it was recorded, with {sealed['rows']} rows, got {rows}")
+    return Evidence(figure, tables=tables, **found[0])
 
 
 def _read_table(path: Path) -> pd.DataFrame:
@@ -436,14 +425,6 @@ def _read_table(path: Path) -> pd.DataFrame:
         return _read_kept(path)
     except pd.errors.EmptyDataError:  # nothing had finished
         return pd.DataFrame()
-
-
-def _kept(figure: Figure, tables: Iterable[str]) -> tuple[Path, dict[str, Path]]:
-    """Where the project keeps a figure's provenance, and each of its tables."""
-    folder, name = EXPERIMENTS / figure.paper / "results", figure.name
-    return folder / f"{name}.json", {
-        key: folder / (f"{name}.csv" if key == "rows" else f"{name}.{key}.csv") for key in tables
-    }
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:

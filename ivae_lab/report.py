@@ -27,20 +27,25 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-import pandas as pd
 import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ivae_lab.about import PICTURES, About, checked, read_about
 from ivae_lab.claims import NO_VERDICT, Judgement, judge
 from ivae_lab.experiment import SCALES, ExperimentError, Figure, load, names
+from ivae_lab.later import Later
 from ivae_lab.present import Evidence, present, recorded, write_table
 from ivae_lab.results import run_folders
 from ivae_lab.tables import brief, text
 from ivae_lab.wording import one_line
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from jinja2 import Environment
+else:
+    pd = Later("pandas")
 
 OK, INCOMPLETE, BAD_INPUT = 0, 1, 2
 TEMPLATES = Path(__file__).resolve().parent / "report_pages"
@@ -130,7 +135,7 @@ class Page:
     about: About | None = None
     shown: str = ""
     others: list[str] = field(default_factory=list)
-    summary: pd.DataFrame = field(default_factory=pd.DataFrame)
+    summary: pd.DataFrame = field(default_factory=lambda: pd.DataFrame())
     links: dict[str, str] = field(default_factory=dict)  # run -> address of its folder, where it is there
     examples: list[Example] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -345,6 +350,8 @@ def _claims(pages: Sequence[Page]) -> Iterator[dict[str, Any]]:
 
 
 def _environment() -> Environment:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,

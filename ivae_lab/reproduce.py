@@ -155,7 +155,7 @@ def main(arguments: Sequence[str]) -> int:
     console = Console(markup=False, emoji=False)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = 120  # a log: the table fits
-    if not arguments or arguments[0] in ("-h", "--help"):
+    if not arguments or "-h" in arguments or "--help" in arguments:
         console.print((__doc__ or "").strip(), highlight=False)
         return OK
     before = signal.signal(signal.SIGTERM, _terminated)
@@ -605,9 +605,7 @@ def _unfinished(about: dict[str, Any]) -> Iterator[str]:
 
 
 def _list(arguments: Sequence[str], console: Console) -> int:
-    import pandas as pd
-
-    from ivae_lab.tables import show
+    from ivae_lab.tables import show_rows
 
     given = dict(each.partition("=")[::2] for each in arguments)
     if set(given) - {"outputs"}:
@@ -615,7 +613,7 @@ def _list(arguments: Sequence[str], console: Console) -> int:
     outputs = Path(given.get("outputs", "outputs"))
     rows = [_listed(name, outputs) for name in names()]
     title = "figures: python -m ivae_lab.reproduce <figure> [scale=quick|paper]"
-    console.print(show(pd.DataFrame(rows), title, whole="figure"))
+    console.print(show_rows([*rows[0]], [row.values() for row in rows], title, whole="figure"))
     return OK
 
 
@@ -630,13 +628,16 @@ def _listed(name: str, outputs: Path) -> dict[str, str]:
 
 def _state(figure: Figure, outputs: Path) -> str:
     """What is there of a figure: in this project's records, and under the outputs."""
-    from ivae_lab.present import recorded
+    from ivae_lab.records import provenance
 
     said = []
     try:
-        kept = recorded(figure)
-        if kept is not None:
-            said.append(f"{kept.scale} scale recorded ({kept.done} of {kept.total} runs)")
+        if found := provenance(figure):
+            kept, sealed = found
+            if not sealed:
+                _read_tables(figure)
+            done = kept["total"] - sum(len(each["seeds"]) for each in kept["missing"])
+            said.append(f"{kept['scale']} scale recorded ({done} of {kept['total']} runs)")
     except (OSError, ValueError, KeyError, TypeError) as error:
         said.append(f"records cannot be read: {one_line(error)}")
     for scale in SCALES:
@@ -649,6 +650,13 @@ def _state(figure: Figure, outputs: Path) -> str:
         except (OSError, ValueError, KeyError, TypeError):
             said.append(f"{scale} cannot be read")
     return "; ".join(said) or "not run"
+
+
+def _read_tables(figure: Figure) -> None:
+    """Find what is wrong with tables of before they were sealed."""
+    from ivae_lab.present import recorded
+
+    recorded(figure)
 
 
 def _duration(seconds: float) -> str:

@@ -30,21 +30,25 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
-from rich.console import Console
 
 from ivae_lab.arguments import BadInputError, done, whole, written
 from ivae_lab.blocks import UNREADABLE, has_header
+from ivae_lab.later import Later
 from ivae_lab.metrics.agreement import Agreement
 from ivae_lab.metrics.estimate import Estimate
 from ivae_lab.metrics.mcc import Coefficient
 from ivae_lab.results import Row, read_latents
 from ivae_lab.tables import show
 from ivae_lab.wording import one_line
+
+if TYPE_CHECKING:
+    import pandas as pd
+else:
+    pd = Later("pandas")
 
 KEYS = ("seed", "split", "draws", "csv")
 COEFFICIENTS: list[Coefficient] = ["pearson", "spearman"]
@@ -273,6 +277,8 @@ def score(a: Floats, b: Floats, draws: int = DRAWS) -> list[Row]:
 
 
 def _run(request: Request) -> None:
+    from rich.console import Console
+
     a, b = (read(path, seed, request.split) for path, seed in zip(request.paths, request.seeds, strict=True))
     for key, given, used in (
         ("seed", request.seeds[0], (a.seed, b.seed)),

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
+from ivae_lab.later import Later
 from ivae_lab.pairs import FILE, read_pairs
 from ivae_lab.recipe import Recipe
 from ivae_lab.results import FINISHED, read_results
+
+if TYPE_CHECKING:
+    import pandas as pd
+else:
+    pd = Later("pandas")
 
 # Name of a score -> what picks its rows; results.csv has every other variant.
 HEADLINES: dict[str, dict[str, Any]] = {

@@ -9,14 +9,15 @@ import time
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ivae_lab.arguments import BadInputError, written
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 SUFFIXES = (".parquet", ".npz")
 Block = dict[str, NDArray[Any]]  # by name, each (B, ...)
@@ -100,6 +101,8 @@ def _columns(block: Block) -> Block:
 
 
 def _watched(blocks: Iterable[Block], total: int, console: Console) -> Iterator[Block]:
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
     bar = Progress(
         BarColumn(),
         TextColumn("{task.completed:.0f} of {task.total:.0f} rows, {task.fields[rate]:.0f} rows/s,"),

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
+from ivae_lab.later import Later
+
+if TYPE_CHECKING:
+    import pandas as pd
+else:
+    pd = Later("pandas")
 
 # Column of a summary (`present.summary`), under its name for readers.
 SPREAD = {
@@ -20,6 +26,8 @@ _NUMBERS = ("mean", "low", "high", "data_seeds", "seeds", "diverged", *SPREAD.va
 
 def text(value: Any) -> str:
     """A cell: numbers that are not whole to three digits, nothing where there is none."""
+    if isinstance(value, str):
+        return value
     if value is None or (isinstance(value, float) and value != value) or value is pd.NA:
         return "-"
     return f"{value:.3f}" if isinstance(value, float) else str(value)
@@ -63,12 +71,17 @@ def latex(table: pd.DataFrame) -> str:
 
 def show(table: pd.DataFrame, title: str, whole: str | None = None) -> Any:
     """A table for the terminal (`rich.table.Table`); the column `whole` is never folded."""
+    return show_rows([*map(str, table.columns)], table.itertuples(index=False, name=None), title, whole)
+
+
+def show_rows(columns: Sequence[str], rows: Iterable[Iterable[Any]], title: str, whole: str | None = None) -> Any:
+    """As `show`, of rows that are in no data frame."""
     from rich.table import Table
     from rich.text import Text
 
     shown = Table(title=Text(title), title_justify="left")  # Text, as [words] in brackets are markup elsewhere
-    for column in table.columns:
-        shown.add_column(Text(str(column)), overflow="fold", no_wrap=column == whole)
-    for row in table.itertuples(index=False, name=None):
+    for column in columns:
+        shown.add_column(Text(column), overflow="fold", no_wrap=column == whole)
+    for row in rows:
         shown.add_row(*(Text(text(value)) for value in row))
     return shown

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
+import pickle
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
 from omegaconf import OmegaConf
 
-from ivae_lab import sweep, train
+from ivae_lab import cells, sweep, train
 from ivae_lab.engine.evaluate import encode
 from ivae_lab.engine.group import prepared
 from ivae_lab.engine.job import read_settings
@@ -34,6 +36,7 @@ TINY = (*SMALL, "trainer.steps=40", "model.encoder.hidden=8", "compute.threads=1
 FITTED = sorted(
     path.stem for path in (CONFIG / "model").glob("*.yaml") if "_target_: ivae_lab.models.linear." in path.read_text()
 )
+_drawn: dict[str, Splits] = {}  # data sets of this session, as `Run` keeps them
 _PATIENCE = 180.0  # seconds for what a test waits for
 _TRACKING = "WANDB_"  # variables of the developer's own that would change where a run logs
 
@@ -107,6 +110,7 @@ def wait_until(holds: Callable[[], bool], process: subprocess.Popen[str]) -> Non
 def here(arguments: Sequence[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Outcome:
     """Run the command in this process: its own `main`, Hydra included, without the seconds that the imports take."""
     monkeypatch.setattr(sys, "argv", ["train", *arguments])
+    warm.leave_pictures_empty(monkeypatch.setattr)
     before = len(sweep.exit_codes)
     capsys.readouterr()
     try:
@@ -118,12 +122,21 @@ def here(arguments: Sequence[str], capsys: pytest.CaptureFixture[str], monkeypat
     return Outcome(code, said.out, said.err)
 
 
-def settings(*overrides: str) -> Settings:
-    """The checked settings of a configuration."""
+@cache
+def _composed(*overrides: str) -> bytes:
+    """Composed by Hydra, and pickled."""
     from hydra import compose, initialize_config_dir
 
     with initialize_config_dir(config_dir=str(CONFIG), version_base="1.3"):
-        config = compose("config", list(overrides), return_hydra_config=True)
+        return pickle.dumps(compose("config", list(overrides), return_hydra_config=True))
+
+
+def settings(*overrides: str) -> Settings:
+    """The checked settings of a configuration; Hydra composes once for those that differ in values only."""
+    by_hydra = [each for each in overrides if each[0] in "+~" or each.startswith("hydra.") or cells._is_group(each)]
+    config = pickle.loads(_composed(*by_hydra))
+    for each in map(cells._parsed, (each for each in overrides if each not in by_hydra)):
+        OmegaConf.update(config, each.key_or_group, each.value(), force_add=False)
     choices = dict(config.hydra.runtime.choices)
     return read_settings(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]), choices)
 
@@ -132,7 +145,7 @@ def make_run(*overrides: str) -> Run:
     """A run that is built and not begun."""
     from rich.console import Console
 
-    run = Run(settings(*overrides), Console(quiet=True))
+    run = Run(settings(*overrides), Console(quiet=True), _drawn)
     run.splits = in_default_dtype(run.splits)
     return run
 

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import copy
+import gc
 import os
+import pickle
+import shlex
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -15,12 +19,28 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: the t
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra._internal.config_repository import ConfigRepository
 from omegaconf import DictConfig, OmegaConf
 
 from ivae_lab.places import CONFIG
 from tests import warm
 from tests.images import SHARED
 from tests.own import own_file
+from tests.profiles import THOROUGH
+
+_read = ConfigRepository.load_config
+_CONFIG_FILES: dict[tuple[str, ...], Any] = {}
+
+
+def _read_once(repository: ConfigRepository, config_path: str) -> Any:
+    """What Hydra reads of a file: half of the time that composing takes goes there, and the files do not change."""
+    key = config_path, *(source.path for source in repository.sources)
+    if key not in _CONFIG_FILES:
+        _CONFIG_FILES[key] = _read(repository, config_path)
+    return copy.deepcopy(_CONFIG_FILES[key])
+
+
+ConfigRepository.load_config = _read_once  # type: ignore[assignment,method-assign]
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -37,6 +57,13 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         shutil.rmtree(os.environ.pop(warm.HOME), ignore_errors=True)
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name the command that runs each test that failed again."""
+    bad = [each for kind in ("failed", "error") for each in terminalreporter.stats.get(kind, [])]
+    for name in dict.fromkeys(each.nodeid for each in bad):
+        terminalreporter.write_line(f"again: OMP_NUM_THREADS=1 {sys.executable} -m pytest {shlex.quote(name)}")
+
+
 # Files that take minutes come first, so that no worker is left with one of them when the others are done.
 LONGEST = {
     "test_slurm.py",
@@ -48,9 +75,18 @@ LONGEST = {
 }
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Order the files, and leave the order within each."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Order the files, and leave the order within each; leave out what `make test-thorough` repeats with more."""
+    if not THOROUGH and (left_out := [item for item in items if item.get_closest_marker("thorough")]):
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if not item.get_closest_marker("thorough")]
     items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
+def pytest_collection_finish() -> None:
+    """Spare the collector of garbage what the imports left: it would look at all of it, again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 # Keys that say how large something is. A component that has one of them gets the small value.
@@ -66,25 +102,29 @@ TINY: dict[str, dict[str, Any]] = {
 
 
 @cache
-def _composed_once(*overrides: str) -> DictConfig:
+def _composed_once(*overrides: str) -> bytes:
     with initialize_config_dir(str(CONFIG), version_base="1.3"):
-        return compose("config", overrides=list(overrides))
+        return pickle.dumps(compose("config", overrides=list(overrides)))
 
 
 def _composed(*overrides: str) -> DictConfig:
-    return copy.deepcopy(_composed_once(*overrides))  # a test may change what it is given
+    config: DictConfig = pickle.loads(_composed_once(*overrides))  # a test may change what it is given
+    return config
 
 
 def _tiny(*overrides: str) -> DictConfig:
+    config: DictConfig = pickle.loads(_tiny_once(*overrides))
+    return config
+
+
+@cache
+def _tiny_once(*overrides: str) -> bytes:
     config, data_is_chosen = _composed(*overrides), any(each.startswith("data=") for each in overrides)
-    if config.model["_target_"].endswith("Exact") and not data_is_chosen:
-        config = _composed("data=gmm_relu", *overrides)
-    if "model=ivae_counts" in overrides and not data_is_chosen:
-        config = _composed("data=spikes", *overrides)
-    if _is_for_images(config) and not data_is_chosen:
-        latent_dim = ["model.latent_dim=2"] * ("latent_dim" in config.model)
-        grey = ["data.binarisation=none", "data.test_binarisation=none"] * ("transform" in config.model)  # of flows
-        config = _composed("data=digits", *grey, *latent_dim, *overrides)
+    if not data_is_chosen and (fitting := _fitting_data(config, overrides)):
+        chosen = _composed(*fitting, *(each for each in overrides if each.startswith("data.")))
+        config.data, config.metric = chosen.data, chosen.metric
+        if fitting[0] == "data=digits" and not any(each.startswith("model.latent_dim=") for each in overrides):
+            config.model.update({"latent_dim": 2} if "latent_dim" in config.model else {})
     for group, sizes in TINY.items():
         for key in sizes.keys() & config[group].keys():
             config[group][key] = sizes[key]
@@ -93,7 +133,21 @@ def _tiny(*overrides: str) -> DictConfig:
         config.trainer.eps = 0.01
     if config.model.get("pretrain_steps"):
         config.model.pretrain_steps = 2
-    return config
+    if "conv_blocks" in config.model.get("transform", {}):
+        config.model.transform.update({"conv_blocks": [1, 1], "conv_hidden": [4, 4], "blocks": 1, "hidden": 16})
+    return pickle.dumps(config)
+
+
+def _fitting_data(config: DictConfig, overrides: tuple[str, ...]) -> list[str]:
+    """The overrides that choose data for a model that is not for the default's."""
+    if config.model["_target_"].endswith("Exact"):
+        return ["data=gmm_relu"]
+    if "model=ivae_counts" in overrides:
+        return ["data=spikes"]
+    if _is_for_images(config):
+        grey = ["data.binarisation=none", "data.test_binarisation=none"]
+        return ["data=digits", *grey * ("transform" in config.model)]  # of flows
+    return []
 
 
 def _is_for_images(config: DictConfig) -> bool:
@@ -133,7 +187,7 @@ def _model(config: DictConfig, spec: Any) -> Any:
     return build_model(config, spec)
 
 
-def _train(config: DictConfig, seeds: list[int]) -> Any:
+def _begun(config: DictConfig, seeds: list[int]) -> Any:
     import torch
 
     from ivae_lab.build import build
@@ -147,10 +201,13 @@ def _train(config: DictConfig, seeds: list[int]) -> Any:
     stack = Stack(lambda: _model(config, splits.spec), seeds, cpu)
     plan = plan_of(stack, training, len(splits.train))
     data = DataModule([splits], plan, training.batch_size, cpu)
-    module = SeedsModule([Share(stack, splits, training.lr)], data, training, compiled=False)
-    for number, chunk in enumerate(plan.chunks()):
-        module.training_step(chunk, number)
-    return module
+    return SeedsModule([Share(stack, splits, training.lr)], data, training, compiled=False)
+
+
+def _train(config: DictConfig, seeds: list[int]) -> Any:
+    from tests.commands import advance
+
+    return advance(_begun(config, seeds))
 
 
 @pytest.fixture(scope="session")
@@ -198,12 +255,27 @@ def inside(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.fixture
+def traced_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A compiled training runs the traced and rewritten graph itself: all of ours, without a C++ compiler's seconds."""
+    from ivae_lab.engine import part
+    from ivae_lab.engine.compiler import traced
+
+    monkeypatch.setattr(part, "compiled", traced)
+
+
+@pytest.fixture
 def in_doubles() -> Iterator[None]:
     """What a test builds is in double precision."""
     from tests.commands import doubles
 
     with doubles():
         yield
+
+
+@pytest.fixture(scope="session")
+def begun() -> Callable[[DictConfig, list[int]], Any]:
+    """(configuration, seeds) to the `SeedsModule` before its training, as `train`."""
+    return _begun
 
 
 @pytest.fixture(scope="session")

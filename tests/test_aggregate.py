@@ -610,7 +610,7 @@ class TestWhere:
         assert (list(found.runs), list(found.unreadable)) == (["a"], ["closed"])
 
     @pytest.mark.parametrize(
-        "arguments", [["out=x"], ["outputs"], ["outputs="], ["outputs=a,,b"], ["outputs=a", "outputs=b"], ["--help"]]
+        "arguments", [["out=x"], ["outputs"], ["outputs="], ["outputs=a,,b"], ["outputs=a", "outputs=b"], ["--list"]]
     )
     def test_wrong_arguments_are_one_line(self, arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
         assert main(arguments) == 2

@@ -363,6 +363,15 @@ class TestClustering:
             assert row["value"] == pytest.approx(row["chance"], abs=0.02)
             assert row["chance"] > 0.02
 
+    def test_the_floor_of_perfect_clusters_is_that_of_unrelated_ones(self) -> None:
+        labels = np.arange(1000) % 10
+        clusters = {"perfect": labels, "unrelated": np.random.default_rng(1).permutation(labels)}
+        perfect, unrelated = (
+            Clustering(10, 0)(estimate(np.zeros((1000, 2)), u=labels, clusters=own)) for own in clusters.values()
+        )
+        assert [row["value"] for row in perfect] == pytest.approx([1, 1, 1])
+        assert [row["chance"] for row in perfect] == pytest.approx([row["chance"] for row in unrelated], abs=0.02)
+
     def test_a_model_without_clusters_or_data_without_u_have_no_rows_and_a_diverged_seed_keeps_its(self) -> None:
         table = np.zeros((8, 2))
         assert Clustering(1, 0)(estimate(table, u=LABELS)) == []

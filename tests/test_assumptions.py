@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 from scipy.integrate import quad
@@ -95,7 +95,6 @@ class TestCountOfU:
 
 class TestRank:
     @given(SEEDS, st.integers(1, 5), st.data())
-    @settings(max_examples=40, deadline=None)
     def test_is_the_dimension_that_lambda_spans(self, seed: int, size: int, data: st.DataObject) -> None:
         """A product of random factors has a known rank; in other units and about another origin it has the same."""
         known = data.draw(st.integers(1, size))
@@ -285,6 +284,16 @@ class TestStatistic:
         check = statistic(found)
         assert check.passed is passed
         assert bool(check.witness) is not passed
+
+    @pytest.mark.parametrize(
+        ("prior", "named", "natural"), [(StandardNormal(3, 0), "z^2", -0.5), (StandardLaplace(3, 0), "|z|", -1.0)]
+    )
+    def test_of_a_prior_without_parameters(self, prior: Any, named: str, natural: float) -> None:
+        """p(z) is proportional to exp(natural statistic(z)), of each latent."""
+        found = prior.exponential_family()
+        assert found.statistics == (named,)
+        assert found.natural.tolist() == [pytest.approx([natural] * 3)]
+        assert statistic(found).passed is True
 
     def test_is_undecided_of_no_exponential_family(self) -> None:
         prior = TablePrior(2, 3, family="laplace", mean="learned", scale="learned", init="torch")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ivae_lab import claims
@@ -364,7 +364,6 @@ class TestCorrelation:
         assert correlation(x, y) == correlation(x[:4], y[:4])
 
     @given(st.lists(st.tuples(st.integers(-9, 9), st.integers(-9, 9)), min_size=3, max_size=5))
-    @settings(max_examples=20, deadline=None)
     def test_few_seeds_many_of_them_equal_give_no_warning_and_an_interval_within_its_range(
         self, pairs: list[tuple[int, int]]
     ) -> None:
@@ -404,7 +403,6 @@ class TestWidening:
         assert widening(ours, self.FLAT).verdict == verdict
 
     @given(shift=st.floats(-1, 1), values=st.lists(st.floats(0, 1), min_size=4, max_size=4))
-    @settings(max_examples=20, deadline=None)
     def test_it_is_numpys_slope_and_that_of_differences_only(self, shift: float, values: list[float]) -> None:
         own = pd.concat([seeds([score, score + 0.1], n=n) for n, score in enumerate(values, 2)])
         other = pd.concat([seeds([shift, shift + 0.2], "VAE", n=n) for n in range(2, 6)])
@@ -441,7 +439,6 @@ CLAIMS: dict[str, dict[str, Any]] = {
 @given(
     ours=st.lists(SCORES, min_size=1, max_size=3), theirs=st.lists(SCORES, min_size=1, max_size=3), random=st.randoms()
 )
-@settings(max_examples=12, deadline=None)
 def test_a_judgement_does_not_depend_on_the_order_of_rows(
     test: str, ours: list[list[float]], theirs: list[list[float]], random: Any
 ) -> None:
@@ -466,7 +463,6 @@ def rank(judgement: Judgement) -> int:
     ids=["at_least", "at_most", "above", "not_below"],
 )
 @given(ours=SCORES, other=SCORES, rises=st.lists(st.floats(0, 1), min_size=5, max_size=5))
-@settings(max_examples=20, deadline=None)
 def test_higher_scores_make_no_verdict_of_high_scores_worse(
     verdict_of: Callable[[Rows, Rows], int], ours: list[float], other: list[float], rises: list[float]
 ) -> None:
@@ -475,7 +471,6 @@ def test_higher_scores_make_no_verdict_of_high_scores_worse(
 
 
 @given(a=SCORES, b=SCORES)
-@settings(max_examples=20, deadline=None)
 def test_of_two_methods_not_both_are_above_the_other(a: list[float], b: list[float]) -> None:
     one_way = above(seeds(a), seeds(b, "VAE")).verdict
     other_way = above(seeds(b), seeds(a, "VAE")).verdict
@@ -490,7 +485,6 @@ EXACT = st.sampled_from([1, 2, 4]).flatmap(
 
 @pytest.mark.parametrize("test", ["above", "not_below"])
 @given(ours=EXACT, other=EXACT, shift=st.integers(-8, 8))
-@settings(max_examples=20, deadline=None)
 def test_an_ordering_is_of_differences_only(test: str, ours: list[float], other: list[float], shift: int) -> None:
     before = above(seeds(ours), seeds(other, "VAE"), test)
     raised = [[score + shift for score in scores] for scores in (ours, other)]
@@ -499,7 +493,6 @@ def test_an_ordering_is_of_differences_only(test: str, ours: list[float], other:
 
 
 @given(seed=st.integers(0, 999), rows=st.integers(12, 30))
-@settings(max_examples=20, deadline=None)
 def test_the_correlations_sign_and_interval_flip_with_a_column(seed: int, rows: int) -> None:
     x, y = np.random.default_rng(seed).standard_normal((2, rows))
     r, low, high = correlation(x, y)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import dataclasses
 import shutil
+import signal
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,17 +17,34 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ivae_lab.engine.compiler import Recorded, traced
-from ivae_lab.engine.run import Run, build_model
+from ivae_lab.engine.run import Run, build_model, prepare
 from ivae_lab.engine.stack import Stack
+from ivae_lab.engine.training import Compute
+from ivae_lab.results import read_status
 from ivae_lab.types import Splits
-from tests.commands import SMALL, advance, difference, make_module, make_run
+from tests.commands import SMALL, advance, command, difference, make_module, make_run, numbers, run_folder
+from tests.profiles import examples
+from tests.test_resume import interrupted
 
 CPU = torch.device("cpu")
 QUICK = (*SMALL, "model.encoder.hidden=8", "model.encoder.layers=2", "trainer.steps=20", "trainer.chunk=10")
+VADE = (*QUICK, "model=vade", "prior.components=4", "seed=[0,1]")
 BMM = torch.ops.aten.bmm.default
 
 needs_a_compiler = pytest.mark.skipif(not shutil.which("g++") and not shutil.which("clang++"), reason="no C++ compiler")
 needs_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+
+
+@pytest.mark.parametrize(
+    ("steps", "weights", "pays"), [(70_000, 1000, True), (100, 100_000_000, True), (1000, 1000, False)]
+)
+def test_long_trainings_and_large_models_are_compiled(
+    steps: int, weights: int, pays: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for there in (True, False):
+        monkeypatch.setattr(Compute, "_compiler", lambda self, there=there: there)
+        assert Compute("cpu", 1, "auto", 0).compiles(steps, weights) == (pays and there)
+        assert not Compute("cpu", 1, False, 0).compiles(steps, weights)
 
 
 def without_u(run: Run) -> Run:
@@ -46,13 +65,38 @@ def two_ivaes_of_full_covariance() -> list[Run]:
 
 
 def vade_without_u() -> list[Run]:
-    return [without_u(make_run(*QUICK, "model=vade", "prior.components=4", "seed=[0,1]"))]
+    return [without_u(make_run(*VADE))]
+
+
+def vade() -> list[Run]:
+    return [make_run(*VADE)]
+
+
+@pytest.mark.usefixtures("traced_only")
+@pytest.mark.parametrize("runs", [two_ivaes, two_ivaes_of_full_covariance, vade_without_u])
+def test_a_traced_training_is_the_plain_one(runs: Callable[[], list[Run]]) -> None:
+    compare_with_plain(runs)
 
 
 @needs_a_compiler
 @pytest.mark.slow
-@pytest.mark.parametrize("runs", [two_ivaes, two_ivaes_of_full_covariance, vade_without_u])
+@pytest.mark.parametrize(
+    "runs",
+    [
+        two_ivaes_of_full_covariance,
+        vade,
+        pytest.param(two_ivaes, marks=pytest.mark.thorough("a compiler's program more; traced, it is always compared")),
+        pytest.param(
+            vade_without_u, marks=pytest.mark.thorough("a compiler's program more; traced, it is always compared")
+        ),
+    ],
+)
 def test_a_compiled_training_is_the_plain_one(runs: Callable[[], list[Run]]) -> None:
+    compare_with_plain(runs)
+
+
+def compare_with_plain(runs: Callable[[], list[Run]]) -> None:
+    prepare(runs()[0].settings.compute)  # as in a command, which then finds its program in the cache
     start, plain = make_module(*runs()), advance(make_module(*runs()))
     compiled = advance(make_module(*runs(), compiled=True))
     assert compiled.compiled
@@ -67,6 +111,38 @@ def test_a_compiled_training_is_the_plain_one(runs: Callable[[], list[Run]]) -> 
 
 @needs_a_compiler
 @pytest.mark.slow
+def test_a_compiled_training_goes_on_from_a_snapshot_bit_for_bit() -> None:
+    prepare(make_run(*VADE).settings.compute)
+    whole = advance(make_module(*vade(), compiled=True))
+    begun, continued = (make_module(*vade(), compiled=True) for _ in range(2))
+    for module in (begun, continued):
+        module.parts[0].programs = whole.parts[0].programs  # compiled once
+    advance(begun, 10)
+    continued.restore(continued.shares[0], copy.deepcopy(begun.snapshot(begun.shares[0])))
+    assert continued.step == 10
+    assert difference(advance(continued).stack.parameters, whole.stack.parameters) == 0
+
+
+@needs_a_compiler
+@pytest.mark.slow
+@pytest.mark.thorough("three commands that import the compiler; a snapshot of a compiled training is always continued")
+def test_a_compiled_run_continues_bit_for_bit(tmp_path: Path) -> None:
+    """By the real command, with the program of `vade`."""
+    more = ("trainer.steps=600", "compute.compile=true", "compute.threads=1", "compute.checkpoint_seconds=0")
+    arguments = (*VADE, *more, "show=false")
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    step, outcome = interrupted(signal.SIGTERM, 10, tmp_path, *arguments, total=600)
+    assert outcome.code == 143, outcome.err
+    again, reference = (command(*arguments, cwd=cwd) for cwd in (tmp_path, alone))
+    assert (again.code, reference.code) == (0, 0)
+    assert f"continuing at step {step} of 600" in again.out
+    folder = run_folder(tmp_path / "outputs")
+    assert read_status(folder)["compiled"] is True
+    assert numbers(folder) == numbers(run_folder(alone / "outputs"))
+
+
+@pytest.mark.usefixtures("traced_only")
 def test_parts_of_one_size_share_a_program() -> None:
     arguments = (*QUICK, "model=vae", "model.encoder.layers=1", "seed=[0,1,2,3,4]", "compute.at_once=2")
     plain = advance(make_module(make_run(*arguments)))
@@ -76,7 +152,7 @@ def test_parts_of_one_size_share_a_program() -> None:
     assert difference(plain.stack.parameters, compiled.stack.parameters) <= 1e-4
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(20))
 @given(
     sizes=st.lists(st.integers(1, 40), min_size=3, max_size=5),
     models=st.integers(1, 3),
@@ -164,7 +240,6 @@ class TestRecorded:
         assert recorded(torch.zeros(3), torch.tensor(1.0)).tolist() == [2, 2, 2]
 
     @given(calls=st.lists(st.tuples(st.integers(-9, 9), st.integers(-9, 9)), min_size=1, max_size=6))
-    @settings(max_examples=30, deadline=None)
     def test_replays_are_the_step(self, calls: list[tuple[int, int]]) -> None:
         state, plain = torch.ones(3), torch.ones(3)
         recorded = Recorded(self.step_of(state), [state], [torch.zeros(3), torch.tensor(0.0)], self.kept)

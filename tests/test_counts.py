@@ -9,6 +9,7 @@ import pytest
 import torch
 from scipy import stats
 
+from ivae_lab.data.spikes import Spikes
 from ivae_lab.models.likelihoods import CategoricalLikelihood, NegativeBinomialLikelihood, PoissonLikelihood
 from ivae_lab.types import DataSpec
 
@@ -68,6 +69,14 @@ def test_a_negative_binomial_of_many_successes_is_poisson() -> None:
     x, output = torch.tensor([[0.0, 3.0, 25.0]], dtype=torch.float64), LOG_MEAN
     wide = NegativeBinomialLikelihood(COUNTS, successes=1e7).double().log_prob(x, output, END)
     assert wide.item() == pytest.approx(PoissonLikelihood(COUNTS).log_prob(x, output, END).item(), abs=1e-4)
+
+
+@pytest.mark.parametrize("bin_seconds", [0.01, 0.1])
+def test_spikes_are_counted_in_bins_of_their_length(bin_seconds: float) -> None:
+    """Neurons without a place fire 20 times a second everywhere."""
+    lengths: dict[str, Any] = {"points": 2000, "neurons": 20, "bin_seconds": bin_seconds, "speed": 0.5, "width": 0.1}
+    counts = Spikes(**lengths, peak_rate=1e-9, base_rate=20.0, split=[1.0, 0.0, 0.0], block_rows=None, gap=0)(1).train.x
+    assert counts.mean().item() == pytest.approx(20 * bin_seconds, rel=0.05)
 
 
 class TestCodes:

@@ -41,6 +41,12 @@ def test_metrics_without_latents_are_shown_where_they_were_asked_for(tmp_path: P
     assert not any("elbo" in line.lower() for line in lines)
 
 
+def test_means_are_over_the_seeds_that_have_a_number(tmp_path: Path) -> None:
+    lines = said(tmp_path, (0, "gap", 0.25), (1, "gap", float("nan")), (2, "gap", 0.75), (3, "gap", float("inf")))
+    assert "1 -" in lines or "1 nan" in lines
+    assert "mean 0.500" in lines
+
+
 def test_a_run_without_numbers_of_seeds_has_no_table_of_them(tmp_path: Path) -> None:
     assert not any("scores on" in line for line in said(tmp_path))
 

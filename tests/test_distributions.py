@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import integrate
 from torch import Tensor
@@ -17,7 +17,6 @@ from torch import distributions as reference
 
 from ivae_lab.distributions import CorrelatedNormal, Laplace, Normal, NormalMixture, kl_divergence
 
-quick = settings(max_examples=30, deadline=None)
 SHAPES = ((4, 3), (4, 3), (4, 3, 3))  # of mean, log_var and the matrix of a CorrelatedNormal
 FAMILIES = ("normal", "laplace", "mixture")
 LOCATIONS = st.floats(-20, 20)
@@ -83,7 +82,6 @@ def test_log_prob_is_scipys() -> None:
     np.testing.assert_allclose(mixed.log_prob(z).exp(), density)
 
 
-@quick
 @given(z=LOCATIONS, mean=LOCATIONS, log_scale=LOG_SCALES)
 def test_one_dimensional_densities_are_scipys_everywhere(z: float, mean: float, log_scale: float) -> None:
     at, m, s = (torch.tensor([value], dtype=torch.float64) for value in (z, mean, log_scale))
@@ -153,7 +151,6 @@ def test_kl_is_the_mean_of_the_log_ratio(family: Any) -> None:
     assert abs(kl.item() - ratio.mean().item()) < 4 * ratio.std().item() / len(z) ** 0.5
 
 
-@quick
 @given(means=st.tuples(LOCATIONS, LOCATIONS), spreads=st.tuples(LOG_SCALES, LOG_SCALES))
 def test_kl_is_never_negative_and_zero_at_equality(means: tuple[float, float], spreads: tuple[float, float]) -> None:
     (m, other), (s, spread) = (torch.tensor(pair, dtype=torch.float64).reshape(2, 1) for pair in (means, spreads))
@@ -221,7 +218,6 @@ def test_responsibilities_are_bayes_rule() -> None:
     torch.testing.assert_close(p.responsibilities(z), weighted / weighted.sum(1, keepdim=True))
 
 
-@quick
 @given(seed=st.integers(0, 1000), distance=st.floats(0, 1e4))
 def test_responsibilities_sum_to_one_even_far_out(seed: int, distance: float) -> None:
     shares = mixture(3, seed=seed).responsibilities(distance * drawn(seed, 5, 3))

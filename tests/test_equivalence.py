@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ivae_lab.arrays import Floats
@@ -72,7 +72,6 @@ class TestTotalVariation:
 
 
 class TestEquivalence:
-    @settings(max_examples=15, deadline=None)
     @given(SEEDS, st.floats(0.2, 5), st.sampled_from([1.0, -1.0]), st.floats(-5, 5))
     def test_one_latent_up_to_scale_sign_and_shift(self, seed: int, scale: float, sign: float, shift: float) -> None:
         truth = generator(seed, 1)
@@ -102,7 +101,6 @@ class TestEquivalence:
         assert found.prior < 1e-10
         np.testing.assert_allclose(found.matrix, matrix, atol=1e-10)
 
-    @settings(max_examples=15, deadline=None)
     @given(SEEDS, SEEDS)
     def test_another_model_is_away(self, seed: int, other: int) -> None:
         if seed != other:

@@ -53,6 +53,11 @@ def test_it_trains_as_the_command_does() -> None:
         assert np.array_equal(value[0].double().numpy(), weights[name].numpy()), name
 
 
+@pytest.mark.parametrize(("rows", "batch"), [(120, 16), (16, 16), (10, 10)])
+def test_fewer_rows_than_a_batch_are_one_batch(rows: int, batch: int) -> None:
+    assert tiny("ivae")._config(rows, 2).trainer.batch_size == batch
+
+
 class TestLabels:
     def test_text_and_numbers_are_the_same_labels(self) -> None:
         named = np.array(["cold", "mild", "warm"])[U]  # sorted as the numbers are

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -106,6 +107,22 @@ def test_a_search_over_rows_helps_on_the_rows() -> None:
 
     searched = likelihood("model/search=rows", "model.search.evaluations=100", *ONCE)
     assert searched > likelihood() + 0.01
+
+
+def test_a_search_over_rows_is_told_the_rows_and_not_the_truth() -> None:
+    class Told(Search):
+        def __call__(self, function: Callable[[], torch.Tensor], parameters: list[torch.nn.Parameter]) -> None:
+            told.append(function().item())
+
+    told: list[float] = []
+    run = make_run(*TRUE, "model/search=rows", "seed=0", "trainer.steps=1", "metric=[elbo]")
+    model, rows = run.stack.model(0), run.splits.train[:40]
+    assert isinstance(model, Exact)
+    assert model.truth is not None
+    model.search = Told(of="rows", evaluations=1, hops=0, step=1.0, restarts=0, panels=16, slices=0)
+    model.settle([rows[:30], rows[30:]])
+    with torch.no_grad():
+        assert told == [pytest.approx(-model.piecewise().log_prob(rows.x, 16).mean().item(), rel=1e-4)]
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ def made_up(**changes: Any) -> Figure:
 
 
 @pytest.fixture
-def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
     """(file name, content) writes a file of an experiment tree of its own, which `load` reads."""
     monkeypatch.setattr(experiment, "EXPERIMENTS", tmp_path)
     reported.cache_clear()
@@ -49,12 +49,7 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]
         path.parent.mkdir(exist_ok=True)
         path.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
 
-    return write
-
-
-@pytest.fixture(autouse=True)
-def _forget() -> Any:
-    yield
+    yield write
     reported.cache_clear()
     experiment._functions.cache_clear()
 
@@ -194,39 +189,48 @@ class TestEveryFigure:
         for made in [*figure.tables.values(), *figure.draw_runs]:
             assert list(inspect.signature(function(figure.paper, made)).parameters) == ["rows", "paths"], made
 
-    def test_tests_exactly_the_claims_that_the_paper_makes_with_it(self, name: str) -> None:
+    def test_tests_exactly_the_claims_that_the_paper_makes_with_it_with_the_numbers_that_they_need(
+        self, name: str
+    ) -> None:
         figure = load(name)
         stated = {each.claim for each in reported(figure.paper).values() if each.figure == figure.name}
         assert {claim.claim for claim in figure.claims} == stated
         assert stated, "a figure that claims nothing"
-
-    def test_its_tests_have_the_numbers_that_they_need(self, name: str) -> None:
-        figure = load(name)
         for claim in figure.claims:
             states = reported(figure.paper)[claim.claim]
             assert (states.value is not None) == (claim.test in ("at_least", "at_most", "within")), claim.claim
             assert claim.test != "within" or states.tolerance is not None, claim.claim
 
-    def test_quick_is_less_work_than_the_paper(self, name: str) -> None:
+    def test_quick_is_less_work_than_the_paper_and_no_two_settings_look_the_same(self, name: str) -> None:
+        figure = load(name)
         work: dict[str, int] = {}
         for scale in SCALES:
             own = expanded(name, scale)
             assert all(cell.steps > 0 for cell in own)
             work[scale] = sum(cell.steps * len(cell.seeds) for cell in own)
+            digests = [cell.digest for cell in own]
+            described = {
+                tuple(map(str, cell.describe(figure.columns).values())): digest
+                for cell, digest in zip(own, digests, strict=True)
+            }
+            assert len(set(described.values())) == len(set(digests))
         assert 0 < work["quick"] < work["paper"] / 2
 
-    def test_rows_of_two_settings_never_look_the_same(self, name: str) -> None:
-        figure = load(name)
-        for scale in SCALES:
-            own = expanded(name, scale)
-            described = {tuple(map(str, cell.describe(figure.columns).values())): cell.digest for cell in own}
-            assert len(set(described.values())) == len({cell.digest for cell in own})
 
-    @pytest.mark.parametrize("scale", SCALES)
-    def test_a_cell_is_what_hydra_composes(self, name: str, scale: Scale, composed: Compose) -> None:
-        own = expanded(name, scale)
-        for cell in {each.digest: each for each in (own[0], own[-1])}.values():
-            assert cell.config == hydras(composed, cell.overrides)
+@pytest.mark.parametrize("paper", sorted({name.split("/")[0] for name in ALL}))
+def test_a_cell_is_what_hydra_composes(paper: str, composed: Compose) -> None:
+    figures = [name for name in ALL if name.startswith(f"{paper}/")]
+    cell = expanded(figures[-1], "paper")[-1]
+    assert cell.config == hydras(composed, cell.overrides)
+
+
+@pytest.mark.thorough("more cells, composed as that of each paper which is always compared")
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("name", ALL)
+def test_cells_of_every_figure_are_what_hydra_composes(name: str, scale: Scale, composed: Compose) -> None:
+    own = expanded(name, scale)
+    for cell in {each.digest: each for each in (own[0], own[-1])}.values():
+        assert cell.config == hydras(composed, cell.overrides)
 
 
 def hydras(composed: Compose, overrides: tuple[str, ...]) -> dict[str, Any]:

@@ -94,6 +94,15 @@ class TestDensities:
         expected = expected + (each.log_weights.exp().unsqueeze(-1) * centred).mT @ centred
         torch.testing.assert_close(torch.cov(drawn.T), expected, rtol=0.03, atol=0.03)
 
+    def test_draws_of_a_correlated_mixture_are_the_generators(self) -> None:
+        def drawn(seed: int) -> Tensor:
+            return mixture().sample(9, torch.Generator().manual_seed(seed))
+
+        before = torch.get_rng_state()
+        assert torch.equal(drawn(5), drawn(5))
+        assert not torch.isclose(drawn(5), drawn(6)).any()
+        assert torch.equal(torch.get_rng_state(), before)
+
     def test_facets_are_independent(self) -> None:
         one, other = mixture(3, 2, seed=1), mixture(3, 1, seed=2)
         facets, z = Facets((one, other)), torch.randn(20, 3, dtype=torch.float64)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import scipy.stats as st
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as strategies
 from numpy.random import RandomState
 from numpy.typing import NDArray
@@ -45,7 +45,6 @@ def test_every_family_has_its_reference() -> None:
 
 
 @pytest.mark.parametrize("family", REFERENCES)
-@settings(max_examples=30, deadline=None)
 @given(first=POSITIVE, second=POSITIVE, y=strategies.floats(-4, 4))
 def test_the_density_of_y_is_that_of_z_times_the_slope(family: Family, first: float, second: float, y: float) -> None:
     z = z_of(family, np.array([y]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import gzip
 import hashlib
 import io
@@ -179,6 +180,22 @@ def test_interrupted_and_continued(tmp_path: Path, server: Server, monkeypatch: 
     server.stall.clear()
     run(tmp_path)
     assert server.asked[-1] == ("/a.bin", f"bytes={got}-")
+    assert (tmp_path / "toy/a.bin").read_bytes() == CONTENT
+
+
+def test_two_commands_do_not_write_the_same_part(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.files["a.bin"] = CONTENT
+    plain(monkeypatch, server.url + "a.bin")
+    (tmp_path / "toy").mkdir()
+    part = tmp_path / "toy/a.bin.part"
+    with part.open("ab") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        run(tmp_path, code=1)
+        assert part.stat().st_size == 0
+    assert f"expected {part} for this command alone, got another one that fetches it" in one_error(capsys)
+    run(tmp_path)
     assert (tmp_path / "toy/a.bin").read_bytes() == CONTENT
 
 

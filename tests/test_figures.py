@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib import rc_context
 from matplotlib.colors import to_rgb
@@ -20,7 +20,7 @@ from ivae_lab.pairs import COLUMNS as PAIR_COLUMNS
 from ivae_lab.pairs import FILE as PAIRS
 from ivae_lab.pairs import write_pairs
 from ivae_lab.plots import PALETTE, STYLE
-from ivae_lab.results import COLUMNS, write_results
+from ivae_lab.results import COLUMNS, write_results, write_status
 
 Array = NDArray[np.float64]
 SEEDS = st.integers(0, 2**32 - 1)
@@ -43,18 +43,15 @@ def sources_of(rng: np.random.Generator, n: int, rows: int = 2000) -> Array:
 
 class TestAmari:
     @given(SEEDS, st.integers(2, 8))
-    @settings(max_examples=50, deadline=None)
     def test_is_0_for_a_scaled_permutation(self, seed: int, n: int) -> None:
         assert own("amari")(scaled_permutation(np.random.default_rng(seed), n)) == pytest.approx(0, abs=1e-12)
 
     @given(st.integers(2, 8), st.floats(1e-3, 1e3), SEEDS)
-    @settings(max_examples=50, deadline=None)
     def test_is_1_for_equal_entries_of_any_sign(self, n: int, value: float, seed: int) -> None:
         signs = np.random.default_rng(seed).choice([-1, 1], (n, n))
         assert own("amari")(value * signs) == pytest.approx(1)
 
     @given(SEEDS, st.integers(2, 6), st.floats(0.01, 100))
-    @settings(max_examples=50, deadline=None)
     def test_is_the_same_after_permuting_and_for_any_scale_of_the_whole(self, seed: int, n: int, scale: float) -> None:
         rng = np.random.default_rng(seed)
         matrix = rng.standard_normal((n, n))
@@ -80,7 +77,6 @@ class TestBlockNorms:
         np.testing.assert_allclose(own("block_norms")(matrix, 1), np.abs(matrix))
 
     @given(SEEDS, st.integers(1, 4), st.integers(1, 3))
-    @settings(max_examples=50, deadline=None)
     def test_are_frobenius_norms_of_each_block(self, seed: int, n: int, order: int) -> None:
         matrix = np.random.default_rng(seed).standard_normal((n * order, n * order))
         norms = own("block_norms")(matrix, order)
@@ -105,7 +101,6 @@ class TestStatistics:
 
 class TestAffineMap:
     @given(SEEDS, st.integers(2, 5))
-    @settings(max_examples=20, deadline=None)
     def test_is_the_identity_for_permuted_and_scaled_sources_with_one_statistic(self, seed: int, n: int) -> None:
         rng = np.random.default_rng(seed)
         sources = sources_of(rng, n)
@@ -115,7 +110,6 @@ class TestAffineMap:
         assert own("amari")(matrix) == pytest.approx(0, abs=1e-6)
 
     @given(SEEDS, st.integers(2, 5))
-    @settings(max_examples=20, deadline=None)
     def test_is_the_identity_up_to_signs_with_two_statistics(self, seed: int, n: int) -> None:
         rng = np.random.default_rng(seed)
         sources = sources_of(rng, n)
@@ -155,7 +149,6 @@ class TestAffineMap:
 
 class TestAlign:
     @given(SEEDS, st.integers(2, 6))
-    @settings(max_examples=30, deadline=None)
     def test_restores_order_sign_scale_and_mean(self, seed: int, n: int) -> None:
         rng = np.random.default_rng(seed)
         sources = sources_of(rng, n, rows=400)
@@ -346,6 +339,32 @@ class TestRecipe:
         picture = own("mcc_against_elbo")({"gains": own("gains")(self.rows(), {})})
         assert [axis.get_title() for axis in picture.figure.axes] == ["ours, a", "ours, b"]
         assert "ours, b, better: ELBO +1.00, MCC +0.10" in picture.alt
+
+
+def test_a_curve_is_the_mean_over_the_seeds_of_a_label_between_the_least_and_the_largest(tmp_path: Path) -> None:
+    scores = {("a", 0): [0.1, 0.5], ("a", 1): [0.2, 0.9], ("b", 0): [0.6, 1.0]}
+    paths = {run: tmp_path / run for run in "ab"}
+    for run, path in paths.items():
+        path.mkdir()
+        found = {seed: values for (of, seed), values in scores.items() if of == run}
+        history = [{"step": 10 * n, "seed": s, "mcc": found[s][n], "elbo": 0.0} for n in range(2) for s in found]
+        pd.DataFrame(history).to_csv(path / "history.csv", index=False)
+    cells = [{"variant": "v", "label": "iVAE", "method": "ivae", "run": run, "seed": seed} for run, seed in scores]
+    curve = own("training_curves")(pd.DataFrame(cells), paths)
+    assert curve["step"].tolist() == [0, 10]
+    assert curve["seeds"].tolist() == [3, 3]
+    np.testing.assert_allclose(curve[["mean", "least", "largest"]], [[0.3, 0.1, 0.6], [0.8, 0.5, 1.0]])
+
+
+def test_hours_are_of_all_runs_and_seconds_of_one(tmp_path: Path) -> None:
+    """A folder of two seeds took two hours, and one of a single seed one."""
+    for run, seeds, seconds in (("a", [0, 1], 7200.0), ("b", [2], 3600.0)):
+        (tmp_path / run).mkdir()
+        write_status(tmp_path / run, {"state": "done", "seconds": seconds, "seeds": seeds})
+    cell = {"variant": "v", "label": "VaDE", "method": "vade"}
+    rows = pd.DataFrame([{**cell, "run": run, "seed": seed} for run, seed in (("a", 0), ("a", 1), ("b", 2))])
+    (found,) = function("willetts2021", "hours")(rows, {run: tmp_path / run for run in "ab"}).to_dict("records")
+    assert (found["runs"], found["hours"], found["seconds_a_run"]) == (3, 3.0, 3600.0)
 
 
 def test_hours_and_seconds_of_a_run_stand_beside_the_papers() -> None:

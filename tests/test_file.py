@@ -153,6 +153,17 @@ class TestParts:
             near = [other for part in (valid, test) for other in part if abs(other - row) <= gap]
             assert not [other for other in near if groups[other] == groups[row]]
 
+    @given(st.lists(st.integers(20, 60), min_size=3, max_size=6), st.integers(1, 9), st.integers(0, 99))
+    def test_blocks_stay_together(self, lengths: list[int], block: int, seed: int) -> None:
+        groups = np.repeat(np.arange(len(lengths)), lengths)
+        part = np.full(len(groups), -1)
+        for number, rows in enumerate(parts_of(groups, [0.6, 0.2, 0.2], "blocks", block, 0, seed)):
+            part[rows] = number
+        assert (part >= 0).all()
+        for group in range(len(lengths)):
+            own = part[groups == group]
+            assert all(len(set(own[start : start + block])) == 1 for start in range(0, len(own), block))
+
     def test_groups_stay_together(self) -> None:
         groups = np.array(list("abcdefghij") * 7)
         parts = parts_of(groups, [0.6, 0.2, 0.2], "groups", None, 0, 3)
@@ -217,6 +228,7 @@ def spoilt(**at: Any) -> np.ndarray:
         ({"u": X[:, 0]}, {"u_kind": "labels"}, "one column of whole numbers or words for u_kind=labels, got float64"),
         ({}, {"segments": 4, "u": "x_1"}, "expected u or segments"),
         ({}, {"window": 1}, "gap of at least 2 with window=1, got 0"),
+        ({}, {"window": 2, "gap": 3}, "gap of at least 4 with window=2, got 3"),
         ({}, {"window": 1, "split_by": "rows"}, "split_by=blocks or groups with window=1"),
         ({}, {"split_by": "groups"}, "at least as many groups as parts, got 1"),
         ({"index": np.zeros(ROWS, int)}, {}, "each id of index once"),

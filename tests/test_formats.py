@@ -20,8 +20,9 @@ from scipy.io import savemat
 
 from ivae_lab.data.formats import read_cifar10, read_dsprites, read_idx, read_idx_pair, read_svhn, upright
 from tests.images import idx, refused, refuses, shared, written
+from tests.profiles import examples
 
-FILES = settings(deadline=None, max_examples=40)  # the time of a file system is not ours
+FILES = settings(max_examples=examples(40))
 ANY_BYTES = arrays(np.uint8, array_shapes(min_dims=0, max_dims=5, min_side=0, max_side=6))
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 from omegaconf import DictConfig
+from torch import nn
 from torch.distributions import Categorical, kl_divergence
 
 from ivae_lab.build import ConfigError
@@ -17,6 +18,7 @@ from ivae_lab.distributions import NormalMixture
 from ivae_lab.engine.evaluate import DRAWS, encode, examples
 from ivae_lab.engine.part import TERMS
 from ivae_lab.gallery import _fill
+from ivae_lab.grid_nets import _Block
 from ivae_lab.models.grid import Autoencoder, GridAutoencoder
 from ivae_lab.types import Batch
 
@@ -46,6 +48,14 @@ def log_responsibilities(model: GridAutoencoder, grid: torch.Tensor) -> torch.Te
     """By the mixture's own densities."""
     mixture: NormalMixture = model.prior(None)
     return torch.log_softmax(mixture.log_joint(grid), -1)
+
+
+def test_a_block_adds_to_what_it_is_given() -> None:
+    block, h = _Block(4), torch.randn(ROWS, 4, 6, 5, generator=torch.Generator().manual_seed(0))
+    assert not torch.isclose(block(h, None), h).all()
+    nn.init.zeros_(block.narrow.weight)
+    torch.testing.assert_close(block(h, None), h)
+    torch.testing.assert_close(block(h, torch.zeros(ROWS, 0)), h)  # in training
 
 
 def test_the_posterior_over_codes_is_the_mixtures_responsibilities(built: Any) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import DictConfig
 from torch import Tensor, nn
@@ -32,6 +32,7 @@ from ivae_lab.image_nets import (
     Layers,
     ResBlock,
     WeightNormConv,
+    _padding,
     convnet_decoder,
     convnet_encoder,
     mlp_decoder,
@@ -152,6 +153,14 @@ class TestTables:
     )
     def test_a_decoders_images_have_the_tables_sizes(self, name: str, image: Image, sizes: list[int]) -> None:
         assert sizes_in(pair(name, image)[1].layers, torch.randn(2, 5)) == sizes
+
+    @pytest.mark.parametrize(("height", "width"), [(28, 28), (32, 32), (30, 27)])
+    def test_small_images_are_padded_all_around(self, height: int, width: int) -> None:
+        left, right, top, bottom = _padding(height, width)
+        assert (width + left + right) % 32 == (height + top + bottom) % 32 == 0
+        assert 0 <= right - left <= 1
+        assert 0 <= bottom - top <= 1
+        assert max(left + right, top + bottom) < 32
 
 
 def sizes_in(layers: Layers, h: Tensor) -> list[int]:
@@ -289,7 +298,6 @@ class TestWeightNorm:
 
 class TestDropout:
     @given(p=st.sampled_from([0.1, 0.5, 0.8]), seed=st.integers(0, 100))
-    @settings(max_examples=20, deadline=None)
     def test_zeros_are_as_frequent_as_asked_for_and_the_rest_makes_up(self, p: float, seed: int) -> None:
         noise = torch.randn(200, 50, generator=torch.Generator().manual_seed(seed))
         kept = Dropout(50, p)(torch.full((200, 50), 2.0), noise)
@@ -364,6 +372,9 @@ def assert_same(one: State, other: State, tolerance: float = 0.0) -> None:
         torch.testing.assert_close(one[kind], other[kind], atol=tolerance, rtol=tolerance)
 
 
+IMAGES_OF = [("mlp", SMALL), ("convnet", SMALL), ("convnet", SMALL_COLOURS), ("resnet", SMALL)]
+
+
 class TestTraining:
     @each_network
     def test_a_seed_among_others_is_the_seed_alone(self, name: str, module_of: Callable[..., SeedsModule]) -> None:
@@ -425,20 +436,24 @@ class TestTraining:
         advance(rest)
         assert_same(whole.state, rest.state)
 
+    @pytest.mark.usefixtures("traced_only")
+    @pytest.mark.parametrize(("name", "image"), IMAGES_OF)
+    def test_a_traced_training_is_the_plain_one(
+        self, name: str, image: Image, module_of: Callable[..., SeedsModule]
+    ) -> None:
+        self.compare_compiled_with_plain(name, image, module_of)
+
     @needs_a_compiler
     @pytest.mark.slow
-    @pytest.mark.parametrize(
-        ("name", "image"),
-        [
-            ("mlp", SMALL),
-            ("convnet", SMALL),
-            ("convnet", SMALL_COLOURS),
-            ("resnet", SMALL),
-        ],
-    )
+    @pytest.mark.thorough("four large programs, two minutes; traced, they are always compared")
+    @pytest.mark.parametrize(("name", "image"), IMAGES_OF)
     def test_a_compiled_training_is_the_plain_one(
         self, name: str, image: Image, module_of: Callable[..., SeedsModule]
     ) -> None:
+        self.compare_compiled_with_plain(name, image, module_of)
+
+    @staticmethod
+    def compare_compiled_with_plain(name: str, image: Image, module_of: Callable[..., SeedsModule]) -> None:
         # Two steps: sooner or later rounding turns a ReLU over, of colour images (with larger gradients) in the first.
         plain, compiled = (
             advance(module_of([0, 1], f"model/networks={name}", image=image, compiled=each), until=2)

@@ -18,6 +18,7 @@ from ivae_lab.generator import ReluNetwork
 from ivae_lab.metrics import injectivity
 from ivae_lab.metrics.check import Check
 from ivae_lab.metrics.injectivity import injective, weakly_injective
+from tests.profiles import examples
 
 Array = NDArray[np.float64]
 LINE = np.linspace(-2, 3, 101)[:, None]  # 0 is among its points: on the border of two pieces, in a piece of its own
@@ -64,7 +65,7 @@ class TestReluNetwork:
         sizes=st.lists(st.integers(1, 6), min_size=2, max_size=5),
         slope=st.sampled_from([0.0, 0.1, 0.7]),
     )
-    @settings(max_examples=50, deadline=None)
+    @settings(max_examples=examples(25))
     def test_is_affine_where_its_halfspaces_say(self, seed: int, sizes: list[int], slope: float) -> None:
         f, z = random_network(seed, *sizes, slope=slope), rows(seed, 30, sizes[0])
         patterns, other = f.pieces(z), rows(seed + 1, 30, sizes[0])
@@ -135,7 +136,6 @@ class TestPaper:
 
 class TestInjective:
     @given(seed=st.integers(0, 1000), size=st.integers(1, 3), depth=st.integers(1, 2))
-    @settings(max_examples=10, deadline=None)
     def test_square_leaky_layers_are(self, seed: int, size: int, depth: int) -> None:
         rng = np.random.default_rng(seed)
         layers = [np.linalg.qr(rng.normal(size=(size, size)))[0] * rng.uniform(0.5, 2, size) for _ in range(depth + 1)]
@@ -156,7 +156,6 @@ class TestInjective:
             assert_collides(check, f, z)
 
     @given(seed=st.integers(0, 1000), sizes=st.sampled_from([(2, 6, 3), (2, 4, 4, 3), (2, 5, 2), (3, 4, 3), (2, 3, 1)]))
-    @settings(max_examples=20, deadline=None)
     def test_what_it_reports_is_true(self, seed: int, sizes: tuple[int, ...]) -> None:
         f, z = random_network(seed, *sizes), rows(seed, 200, sizes[0])
         check = injective(f, z)
@@ -217,7 +216,6 @@ class TestInjective:
 
 class TestWeaklyInjective:
     @given(turns=st.lists(st.integers(-3, 3), min_size=6, max_size=6))
-    @settings(max_examples=30, deadline=None)
     def test_both_on_a_line_against_counting_preimages(self, turns: list[int]) -> None:
         corners = np.array([-4.0, -2, -1, 0, 1, 2])
         f = network(np.ones((6, 1)), [turns], biases=[-corners, [0]])
@@ -235,7 +233,6 @@ class TestWeaklyInjective:
         assert injective(f, z).passed is (len({*np.sign(slopes)}) == 1 and bool(slopes[0]))
 
     @given(seed=st.integers(0, 1000), sizes=st.sampled_from([(2, 6, 3), (2, 6, 2), (2, 4, 4, 3)]))
-    @settings(max_examples=10, deadline=None)
     def test_the_ball_is_hit_from_one_piece_only(self, seed: int, sizes: tuple[int, ...]) -> None:
         f, z = random_network(seed, *sizes), rows(seed, 100, 2)
         check = weakly_injective(f, z, most_rows=20)

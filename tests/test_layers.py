@@ -40,15 +40,15 @@ LAYERS = (
         third_party="torch numpy scipy annotated_types pydantic",
     ),
     _layer(0, "build"),
-    _layer(0, "identity wording", third_party="", light=True),
+    _layer(0, "identity wording later", third_party="", light=True),
     _layer(0, "places", third_party="omegaconf", light=True),
     _layer(0, "arrays blocks columns exponential generator recipe", third_party="numpy pandas", light=True),
     _layer(1, "data priors models", siblings=False),
     _layer(1, "metrics", light=True),
     _layer(
         2,
-        "arguments results pairs scores score tables experiment cells claims present joined plots gallery latent_plots "
-        "display queue aggregate about choose report streamed sweep",
+        "arguments results pairs scores score tables experiment records cells claims present joined plots gallery "
+        "latent_plots display queue aggregate about choose report streamed sweep",
         light=True,
     ),
     _layer(3, "engine"),

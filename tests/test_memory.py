@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 import torch
 from hypothesis import given
-from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -30,7 +29,6 @@ def peak(function: Callable[[Tensor], Tensor]) -> int:
     return peak_bytes(traced(function, [torch.zeros(ROWS)]))
 
 
-@hypothesis_settings(max_examples=20, deadline=None)
 @given(length=st.integers(2, 30), rows=st.integers(1, 50))
 def test_a_chain_holds_a_result_and_the_one_before(length: int, rows: int) -> None:
     def chain(x: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ivae_lab.metrics.check import Check
 from ivae_lab.metrics.mixture_checks import structure, variance_ratios
+from tests.profiles import examples
 
 Array = NDArray[Any]
 SIZES = [(2,), (4,), (6,), (8,), (2, 2), (2, 3), (4, 2), (2, 2, 2), (1, 3)]
@@ -112,7 +113,7 @@ class TestVarianceRatios:
         assert "one component only" in check.witness
 
     @given(seed=st.integers(0, 10_000), components=st.integers(1, 4), latents=st.integers(1, 4))
-    @settings(max_examples=50, deadline=None)
+    @settings(max_examples=examples(30))
     def test_order_of_components_and_latents_and_their_scales_are_free(
         self, seed: int, components: int, latents: int
     ) -> None:
@@ -324,7 +325,7 @@ class TestStructure:
             structure(table, means, variances)
 
     @given(data=st.data(), seed=st.integers(0, 10_000), sizes=st.sampled_from(SIZES), zeros=st.booleans())
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=examples(20))
     def test_names_of_variables_states_and_latents_and_their_scales_are_free(
         self, data: st.DataObject, seed: int, sizes: tuple[int, ...], zeros: bool
     ) -> None:
@@ -351,7 +352,7 @@ class TestStructure:
         assert bool(first.witness) == bool(second.witness) == (first.passed is not True)
 
     @given(data=st.data(), sizes=st.sampled_from(SIZES))
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=examples(20))
     def test_clauses_are_those_of_the_wording(self, data: st.DataObject, sizes: tuple[int, ...]) -> None:
         means = data.draw(kept(sizes))
         evidence = by_means(uniform(*sizes), means).evidence

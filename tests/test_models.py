@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from omegaconf import DictConfig
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from ivae_lab.build import ConfigError
 from ivae_lab.models.likelihoods import BernoulliLikelihood, GaussianLikelihood
+from ivae_lab.models.objectives import FourTerms
 from ivae_lab.types import Batch, DataSpec
 
 reference: Any = torch.distributions  # its methods have no types
@@ -112,6 +114,24 @@ def test_the_bound_of_the_rows_averages_to_what_the_loss_reports(make: Make, ove
     torch.testing.assert_close(loss["loss"], -loss["elbo"])  # objective elbo, beta 1
 
 
+def test_the_bound_of_the_rows_is_the_elbo_whatever_beta(make: Make) -> None:
+    rows, noise = batch(), draws(12, 2)
+    one, other = (make("model=beta_vae", f"model.beta={beta}").bound(rows, noise) for beta in (1, 3.5))
+    torch.testing.assert_close(one, other)
+    torch.testing.assert_close(other["elbo"], other["log_likelihood"] - other["kl"])
+
+
+@pytest.mark.parametrize("rows", [2, 9])
+def test_a_latent_moves_around_its_mean_while_the_others_stay_at_the_first_row(make: Make, rows: int) -> None:
+    code = draws(rows, 2) + torch.tensor([5.0, -3.0])
+    moved, chosen = make("model=vae").moved(code, 2.0)
+    assert sorted(chosen.tolist()) == [0, 1]
+    for path, latent in zip(moved, chosen.tolist(), strict=True):
+        mean, std = code[:, latent].mean(), code[:, latent].std()
+        torch.testing.assert_close(path[[0, 4, 8], latent], mean + std * torch.tensor([-2.0, 0.0, 2.0]))
+        torch.testing.assert_close(path[:, 1 - latent], code[0, 1 - latent].expand(9))
+
+
 def test_the_sample_of_the_bound_is_the_one_that_the_noise_makes(make: Make) -> None:
     model, rows, noise = make("model=ivae_paper"), batch(), draws(12, 2)
     q, bound = model.encode(rows), model.bound(rows, noise)
@@ -143,6 +163,44 @@ def test_the_released_ivae_is_written_out(make: Make) -> None:
     information = q.log_prob(z).sum(-1) - log_q
     expected = 100 * log_likelihood - information - 10 * (log_product - p.log_prob(z).sum(-1))
     torch.testing.assert_close(model.loss(rows, noise, END)["loss"], -expected.mean())
+
+
+RELEASED = {  # of log-likelihood, information, total correlation and dimension-wise KL, in Khemakhem et al.'s code
+    "ivae_released": (100, 1, 0, 10),
+    "vae_released": (1000, 1, 1, 1),
+    "beta_vae_released": (500, 5, 5, 5),
+    "beta_tcvae_released": (1000, 1, 15, 1),
+}
+
+
+@pytest.mark.parametrize("name", RELEASED)
+def test_released_models_weigh_the_four_terms_as_their_code_does(make: Make, name: str) -> None:
+    model, rows, noise = make(f"model={name}"), batch(), draws(12, 2)
+    loss = model.loss(rows, noise, END)["loss"]
+    terms = []
+    for place in range(4):
+        model.objective = FourTerms([float(place == each) for each in range(4)])
+        terms.append(model.loss(rows, noise, END)["loss"])
+    torch.testing.assert_close(loss, (torch.stack(terms) * torch.tensor(RELEASED[name])).sum())
+
+
+@pytest.mark.parametrize(
+    ("prior", "statistics"),
+    [
+        ("conditional", ("z^2",)),
+        ("conditional_k2", ("z", "z^2")),
+        ("conditional_laplace", ("|z|",)),
+        ("conditional_table", ("z^2",)),
+        ("conditional_table_k2", ("z", "z^2")),
+    ],
+)
+def test_a_conditional_prior_has_the_sufficient_statistics_of_its_name(
+    make: Make, prior: str, statistics: tuple[str, ...]
+) -> None:
+    family = make("model=ivae", f"prior={prior}").exponential_family()
+    assert family.statistics == statistics
+    assert family.natural.shape == (REAL.u_dim, 2 * len(statistics))
+    assert (np.ptp(family.natural, 0) > 0).all()  # all depend on u
 
 
 def test_progress_reaches_likelihood_and_objective(make: Make) -> None:

@@ -16,6 +16,7 @@ from torch.nn.functional import one_hot, softplus
 
 from ivae_lab.nets import MLP, Activation, GaussianEncoder, MLPDecoder, activate, look_up
 from ivae_lab.types import DataSpec
+from tests.profiles import examples
 
 ACTIVATIONS: tuple[Activation, ...] = ("xtanh", "leaky_relu", "relu")
 SMALL: dict[str, Any] = {"hidden": 7, "layers": 3, "activation": "xtanh", "slope": 0.1, "init": "torch"}
@@ -78,7 +79,7 @@ def test_a_table_is_the_network_on_each_one_hot_u(layers: int) -> None:
     u=st.lists(st.integers(0, 10**6), min_size=1, max_size=40),
     seed=st.integers(0, 100),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(30))
 def test_a_look_up_is_exactly_the_row_and_its_gradient_adds_up(rows: int, width: int, u: list[int], seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     labels = torch.tensor(u) % rows
@@ -113,7 +114,6 @@ def test_an_mlp_that_sees_u_refuses_to_go_without() -> None:
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @given(value=st.floats(-30, 30), slope=st.floats(0.01, 0.9))
-@settings(max_examples=25, deadline=None)
 def test_activations_are_their_formulas(activation: Activation, value: float, slope: float) -> None:
     expected = {
         "xtanh": math.tanh(value) + slope * value,

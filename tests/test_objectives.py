@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -21,7 +21,6 @@ from ivae_lab.types import DataSpec
 
 reference: Any = torch.distributions  # its methods have no types
 SPEC = DataSpec(x_dim=4, u_dim=0, source_dim=2, train_rows=100, binary=False)
-quick = settings(max_examples=25, deadline=None)
 
 
 def at(progress: float) -> Tensor:
@@ -88,7 +87,6 @@ def test_the_sampled_elbo_with_a_mixture_is_the_sum_over_its_clusters() -> None:
     assert ELBO()(one, 1.0, at(0)).item() == pytest.approx(-total / 6)
 
 
-@quick
 @given(seed=st.integers(0, 10_000), rows=st.integers(1, 8), train_rows=st.integers(1, 10**6))
 def test_four_terms_with_unit_weights_are_the_elbo_whatever_the_batch(seed: int, rows: int, train_rows: int) -> None:
     one = evidence(rows=rows, seed=seed, train_rows=train_rows)

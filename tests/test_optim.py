@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -11,10 +12,13 @@ import torch
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from omegaconf import DictConfig
 from torch import Tensor
 
+from ivae_lab.build import build
 from ivae_lab.engine.optim import Rates, adam_, clip, paces, paces_at
 from ivae_lab.engine.training import Training
+from tests.profiles import examples
 
 SEEDS = 3
 SHAPES = {"matrix": (4, 2), "vector": (3,), "scalar": ()}
@@ -118,7 +122,7 @@ LOSS = st.one_of(
 )
 
 
-@hypothesis_settings(max_examples=200, deadline=None)
+@hypothesis_settings(max_examples=examples(50))
 @given(
     losses=st.lists(st.tuples(*[LOSS] * SEEDS), min_size=1, max_size=25),
     patience=st.integers(0, 3),
@@ -147,6 +151,15 @@ def test_only_plateau_listens_to_the_loss() -> None:
         for _ in range(3):
             rates.end_epoch(torch.tensor([1.0, 1.0]))
         assert (rates.rate < 0.01).all() == lowered
+
+
+def test_the_trainer_of_willetts_lowers_the_rate_after_20_bad_epochs(composed: Callable[..., DictConfig]) -> None:
+    training = build(composed("trainer=willetts").trainer, "trainer")
+    rates, seen = at_start(training, 1), []
+    for _ in range(23):  # the first is the best
+        rates.end_epoch(torch.ones(1))
+        seen.append(rates.rate.item())
+    assert seen == pytest.approx([training.lr] * 21 + [0.1 * training.lr] * 2)
 
 
 def test_cosine_goes_from_the_rate_to_zero() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,8 +13,10 @@ from hypothesis import strategies as st
 from scipy.integrate import quad
 from scipy.stats import multivariate_normal, norm
 
+from ivae_lab.data.gmm_relu import GmmRelu
 from ivae_lab.distributions import CorrelatedMixture
 from ivae_lab.piecewise import PANELS, SLICE, PiecewiseMixture, Population, draw, slices
+from tests.profiles import examples
 
 SEEDS = st.integers(0, 10_000)
 
@@ -49,7 +52,6 @@ def drawn(truth: PiecewiseMixture, rows: int, seed: int = 0) -> torch.Tensor:
 
 
 class TestOneLatent:
-    @settings(max_examples=25, deadline=None)
     @given(SEEDS, st.integers(1, 3), st.sampled_from([0.0, 0.2]), st.integers(1, 3))
     def test_is_the_sum_over_a_fine_grid(self, seed: int, x_dim: int, slope: float, components: int) -> None:
         truth = model(seed, x_dim=x_dim, slope=slope, components=components)
@@ -79,7 +81,7 @@ class TestOneLatent:
         assert value.isfinite().all()
         assert (value < -100).all()
 
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=examples(30))
     @given(SEEDS, st.integers(1, 2), st.sampled_from([0.0, 0.2]))
     def test_it_is_never_above_the_density_of_the_noise(self, seed: int, x_dim: int, slope: float) -> None:
         """However extreme the parameters, as far as a search goes: p(x) is a mean of N(x; f(z), v I)."""
@@ -210,7 +212,6 @@ class TestPopulation:
             values.mean().item(), abs=4 * values.std().item() / 316
         )
 
-    @settings(max_examples=15, deadline=None)
     @given(SEEDS, SEEDS)
     def test_nothing_is_likelier_than_the_truth(self, seed: int, other: int) -> None:
         population = Population(model(seed))
@@ -249,3 +250,17 @@ def test_drawn_models_are_as_asked() -> None:
         assert (truth.decode(z).mean(0).abs() < 0.2).all()
         on = (z @ truth.weight.T + truth.bias > 0).double().mean(0)
         assert ((on > 0) & (on < 1)).all(), "each unit switches where z is"
+
+
+def test_data_sets_of_two_seeds_have_draws_of_their_own() -> None:
+    """The noise of their rows is unrelated, and of the standard deviation that was asked for."""
+    config: dict[str, Any] = {"latent_dim": 1, "x_dim": 2, "components": 2, "hidden": 3, "slope": 0.1, "scale": 2.0}
+    noises = []
+    for seed in (1, 2):
+        splits = GmmRelu(**config, noise_std=0.3, points=500, split=[1.0, 0.0, 0.0])(seed)
+        order, truth = splits.train.index.argsort(), splits.spec.truth
+        assert truth is not None
+        assert splits.train.z is not None
+        noises.append((splits.train.x - truth.decode(splits.train.z.double()))[order].flatten())
+        assert noises[-1].std().item() == pytest.approx(0.3, rel=0.1)
+    assert abs(torch.corrcoef(torch.stack(noises))[0, 1].item()) < 0.15

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from ivae_lab import experiment, present
+from ivae_lab import experiment, present, records
 from ivae_lab.cells import Cell, expand, find
 from ivae_lab.experiment import Figure, Line, Scale, load, reported
 from ivae_lab.joined import join
@@ -78,7 +78,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         (folder / "made2020" / name).write_text(text)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(experiment, "EXPERIMENTS", folder)
-        patch.setattr(present, "EXPERIMENTS", folder)
+        patch.setattr(records, "EXPERIMENTS", folder)
         yield folder
     reported.cache_clear()
     experiment._functions.cache_clear()

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ivae_lab.distributions import Laplace, Normal
+from ivae_lab.priors.codebook import Codebook
 from ivae_lab.priors.conditional import ConditionalPrior, MLPPrior, TablePrior
 from ivae_lab.priors.mixture import GaussianMixture
 from ivae_lab.priors.standard import StandardLaplace, StandardNormal
@@ -152,6 +153,14 @@ def test_laplace_prior_gives_a_laplace_with_learned_scales() -> None:
     p = conditional("table", "laplace", mean="zero")(U)
     assert isinstance(p, Laplace)
     torch.testing.assert_close(p.log_scale, conditional("table", "laplace", mean="zero").tables()["scale"][U])
+
+
+def test_codes_are_unit_gaussians_of_equal_weight() -> None:
+    torch.manual_seed(0)
+    prior, z = Codebook(LATENTS, 0, codes=5, spread=2.0), draws(7, LATENTS)
+    given_code = torch.distributions.Normal(prior.mean, 1.0).log_prob(z.unsqueeze(1)).sum(-1)  # type: ignore[no-untyped-call]
+    torch.testing.assert_close(prior(None).log_prob(z).exp(), given_code.exp().mean(1))
+    assert {name for name, _ in prior.named_parameters()} == {"mean"}
 
 
 class TestMixture:

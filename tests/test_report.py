@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,8 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure as DrawnFigure
 
-from ivae_lab import experiment, present, report
-from ivae_lab.about import Sweep
+from ivae_lab import experiment, present, records, report
+from ivae_lab.about import Sweep, read_about
 from ivae_lab.claims import NO_VERDICT
 from ivae_lab.experiment import Figure, Scale, load
 from tests.browser import CHROMIUM, Browser
@@ -129,7 +130,7 @@ def patched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         (experiments / f"{name}.yaml").write_text(DEFINITION.format(number=name.rpartition("fig")[2]))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(experiment, "EXPERIMENTS", experiments)
-        patch.setattr(present, "EXPERIMENTS", experiments)
+        patch.setattr(records, "EXPERIMENTS", experiments)
         present.record(_evidence(load(KEPT), "paper", 0.95))
         yield experiments
 
@@ -297,6 +298,18 @@ def test_damaged_file_is_named_and_the_rest_goes_on(
     assert len(error.splitlines()) == 1
     assert "There are no results of this figure yet" in _page(outputs / "report", QUICK)
     assert not (outputs / "report" / QUICK).exists()
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [("", "got none of a-run"), ("paper,a-run\npaper,b-run\n", "got some of b-run"), ("paper,a-run\n", None)],
+)
+def test_rows_are_those_of_the_runs(outputs: Path, rows: str, said: str | None) -> None:
+    """Also where some were cut off, or are of runs of which nothing is said."""
+    folder = outputs / "figures" / QUICK / "quick"
+    (folder / "rows.csv").write_text(f"variant,run\n{rows}")
+    with pytest.raises(ValueError, match=f"expected rows of the runs in .*{said}") if said else nullcontext():
+        report._summary(read_about(folder), folder)
 
 
 def test_damaged_records_and_definitions_are_named(

@@ -16,8 +16,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from ivae_lab import experiment, present, reproduce
+from ivae_lab import experiment, records, reproduce
 from ivae_lab.results import read_status, write_status
+from tests import warm
 from tests.commands import SMALL, Outcome, command, ended, started, wait_until
 from tests.test_resume import step_of
 
@@ -45,7 +46,7 @@ def dots(tables):
 def wrong(tables):
     raise ZeroDivisionError("a mistake of the researcher's")
 """
-LONG_STEPS = 600
+LONG_STEPS = 300
 
 
 def figure(*lines: list[str], seeds: int = 2, draw: str = "dots") -> str:
@@ -95,7 +96,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         (path.parent / "figures.py").write_text(FIGURES)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("IVAE_LAB_EXPERIMENTS", str(folder))
-        for module in (experiment, present):  # of this process, in which it was not set when they were imported
+        for module in (experiment, records):  # of this process, in which it was not set when they were imported
             patch.setattr(module, "EXPERIMENTS", folder)
         yield folder
 
@@ -105,6 +106,7 @@ def here(tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeyp
     """Runs the command in this process, in an empty folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "300")
+    monkeypatch.setattr("subprocess.Popen", warm.Popen)  # the trainings that it starts
     return Here(capsys)
 
 
@@ -298,6 +300,22 @@ class TestLaterCalls:
         assert f"left out: outputs/{name}: expected the columns" in outcome.out
         assert f"seeds [0, 1] in {name}: its rows cannot be read" in outcome.out
         assert "2 of 4 runs; everything lies in" in outcome.out
+
+    def test_a_seed_that_diverged_makes_the_command_exit_1(
+        self, outputs: Path, here: Here, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Though nothing is missing."""
+        (name,) = (name for name in runs(outputs) if "vade" in name)
+        table = pd.read_csv(outputs / name / "results.csv")
+        lost = table["seed"] == 1
+        table["value"], table["state"] = table["value"].mask(lost), table["state"].mask(lost, "diverged")
+        table.to_csv(outputs / name / "results.csv", index=False)
+        unseal(outputs / name)
+        monkeypatch.setattr("ivae_lab.present.present", lambda evidence, folder: missing.extend(evidence.missing))
+        monkeypatch.setattr(reproduce, "_report", lambda shown, console: None)
+        missing: list[dict[str, Any]] = []
+        outcome = here("tiny2020/pair", "train=false")
+        assert (outcome.code, outcome.err, missing) == (1, "", [])
 
     def test_rows_that_were_edited_are_made_again_and_until_then_left_out(self, outputs: Path, here: Here) -> None:
         (name,) = (name for name in runs(outputs) if "vade" in name)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
+from scipy import stats
 
-from ivae_lab.results import read_results
+from ivae_lab.recipe import Recipe
+from ivae_lab.results import COLUMNS, read_results, write_results
 from ivae_lab.scores import held_out_elbo
 from tests.commands import command
 from tests.own import own_file
@@ -36,3 +39,18 @@ def test_a_search_maximises_the_held_out_elbo_and_goes_on(tmp_path: Path) -> Non
     rows = read_results(best)
     held_out = rows[(rows["metric"] == "elbo") & (rows["split"] == "valid")]["value"]
     assert held_out_elbo(best) == pytest.approx(held_out.mean())  # nothing was preprocessed
+
+
+def test_elbos_are_held_against_each_other_in_the_units_of_the_rows(tmp_path: Path) -> None:
+    """Of a Gaussian that fits, log p(x) is the same however x was scaled for the model."""
+    rng, scales = np.random.default_rng(0), np.array([2.0, 0.1])
+    x = rng.normal(size=(1000, 2)) * scales
+    expected = stats.norm(0, scales).logpdf(x).sum(1).mean()
+    for name, recipe in {"none": Recipe(), "scaled": Recipe(shift=[0, 0], scale=np.diag(1 / scales).tolist())}.items():
+        folder, seen = tmp_path / name, recipe.apply(x)
+        folder.mkdir()
+        (folder / "recipe.json").write_text(recipe.to_json())
+        elbo = stats.norm(0, seen.std(0)).logpdf(seen).sum(1).mean()
+        fixed = {**dict.fromkeys(COLUMNS), "metric": "elbo", "split": "valid", "state": "done"}
+        write_results(folder / "results.csv", [{**fixed, "seed": seed, "value": elbo} for seed in (0, 1)])
+        assert held_out_elbo(folder) == pytest.approx(expected, abs=0.01)

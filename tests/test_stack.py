@@ -23,11 +23,12 @@ from ivae_lab.places import CONFIG
 from ivae_lab.results import COLUMNS, read_latents, read_results, read_status
 from ivae_lab.types import Splits
 from tests.commands import FITTED, SMALL, advance, difference, doubles, make_module, make_run, scores, trained
+from tests.profiles import THOROUGH
 
 CPU = torch.device("cpu")
 # Of those that are fitted test_contracts.py holds every bit.
 MODELS = sorted({path.stem for path in (CONFIG / "model").glob("*.yaml")} - {*FITTED})
-QUICK = (*SMALL, "model=ivae_paper", "trainer.steps=200", "trainer.chunk=50", "model.encoder.hidden=16")
+QUICK = (*SMALL, "model=ivae_paper", "trainer.steps=80", "trainer.chunk=20", "model.encoder.hidden=16")
 PRETRAINED = (*SMALL, "model=vade_pretrained", "model.pretrain_steps=60", "trainer.steps=60", "prior.components=4")
 
 
@@ -80,11 +81,11 @@ def test_noise_and_history_are_a_seeds_own() -> None:
     """Rounding apart, the recorded loss of seed 3 is the same: it saw the same rows and noise."""
     recorded = []
     for module in (make_module(make_run(*QUICK, "seed=[0,3]")), make_module(make_run(*QUICK, "seed=3"))):
-        advance(module, 50)
+        advance(module, 20)
         (rows,) = module.record([[None] * len(module.stack.seeds)])
         recorded += [next(row for row in rows if row["seed"] == 3)]
     assert recorded[0]["loss"] == pytest.approx(recorded[1]["loss"], rel=1e-6)
-    assert recorded[0]["epoch"] == pytest.approx(50 / 12)
+    assert recorded[0]["epoch"] == pytest.approx(20 / 12)
 
 
 def test_a_scalar_parameter_trains_with_clipping() -> None:
@@ -97,8 +98,8 @@ def test_a_scalar_parameter_trains_with_clipping() -> None:
 
 @cache
 def poisoned() -> SeedsModule:
-    """Seed 1 of 0, 1, 3 is poisoned after 100 of 200 steps."""
-    module = advance(make_module(make_run(*QUICK, "seed=[0,1,3]")), 100)
+    """Seed 1 of 0, 1, 3 is poisoned after 40 of 80 steps."""
+    module = advance(make_module(make_run(*QUICK, "seed=[0,1,3]")), 40)
     next(iter(module.stack.parameters.values()))[1] = torch.nan
     return advance(module)
 
@@ -111,7 +112,7 @@ def test_a_diverged_seed_leaves_the_others_bit_identical() -> None:
 
 def test_divergence_is_noted_with_the_step() -> None:
     assert quick("[0,1,3]").shares[0].diverged == {}
-    assert poisoned().shares[0].diverged == {1: 150}
+    assert poisoned().shares[0].diverged == {1: 60}
 
 
 def run_poisoned(folder: Path) -> Run:
@@ -121,7 +122,7 @@ def run_poisoned(folder: Path) -> Run:
     prepare(Compute("cpu", 1, False, 0))
     arguments = (*QUICK, "seed=[0,1]", f"outputs={folder}", "data.split=[.8,0,.2]")
     begun = make_run(*arguments)
-    module = advance(make_module(begun), 100)
+    module = advance(make_module(begun), 40)
     for value in module.stack.parameters.values():
         value[1] = torch.nan
     begun.checkpoint.parent.mkdir(parents=True)
@@ -135,8 +136,8 @@ def test_a_diverged_seed_stays_in_every_file(tmp_path: Path) -> None:
     assert execute([run], Console(quiet=True)) == ["diverged"]
     folder = run.settings.folder
     status, rows, latents = read_status(folder), read_results(folder), read_latents(folder)
-    assert (status["state"], status["diverged"]) == ("diverged", {"1": 150})
-    assert "seed 1 by step 150" in status["error"]
+    assert (status["state"], status["diverged"]) == ("diverged", {"1": 60})
+    assert "seed 1 by step 60" in status["error"]
     bad, good = rows[rows["seed"] == 1], rows[rows["seed"] == 0]
     assert (bad["state"] == "diverged").all()
     assert bad["value"].isna().all()
@@ -212,14 +213,21 @@ class TestPretraining:
             assert torch.equal(value, of_seed(module, 1)[name])
 
 
-IMAGES = ("data=digits", "data.train_rows=128", "data.test_rows=50", "trainer.batch_size=16", "trainer.steps=20")
+STEPS, ALONE = (100, (1, 4)) if THOROUGH else (30, (3,))  # of 5 seeds, those that are trained alone too
+IMAGES = (
+    "data=digits",
+    "data.train_rows=128",
+    "data.test_rows=50",
+    "trainer.batch_size=16",
+    f"trainer.steps={STEPS // 5}",
+)
 # Where a gradient is nothing but rounding, Adam makes a step of it, unless eps is above rounding: convolutions of one
 # model and of many are rounded differently.
 CALM = ("trainer.epochs=null", "trainer.chunk=5", "trainer.eps=0.01")
 
 
 def family(model: str) -> tuple[str, ...]:
-    """100 steps of a model as its YAML has it, on small data; of images 20 (test_image_nets.py has more networks)."""
+    """Some steps of a model as its YAML has it, on small data; of images fewer (test_image_nets.py: more networks)."""
     if model.startswith(("gin_images", "glow_images")):
         grey = ("data.binarisation=none", "data.test_binarisation=none")
         return (f"model={model}", *IMAGES, *grey, *CALM, "model.transform.hidden=32")
@@ -235,24 +243,25 @@ def family(model: str) -> tuple[str, ...]:
             "data=gmm_relu",
             "data.points=500",
             "trainer.batch_size=64",
-            "trainer.steps=50",
+            f"trainer.steps={STEPS // 2}",
             *CALM,
         )
     if model == "ivae_counts":
-        sizes = ("data.points=800", "trainer.batch_size=64", "trainer.steps=50", "metric=[mcc,elbo]")
+        sizes = ("data.points=800", "trainer.batch_size=64", f"trainer.steps={STEPS // 2}", "metric=[mcc,elbo]")
         return (f"model={model}", "data=spikes", *sizes, *CALM)
-    steps = ("trainer.steps=100", "trainer.epochs=null", "trainer.chunk=50")
+    steps = (f"trainer.steps={STEPS}", "trainer.epochs=null", f"trainer.chunk={STEPS // 2}")
     cheap = tuple(f"metric.{name}.chance_draws=1" for name in ("mcc", "mcc_weak", "linear_r2"))
-    pretraining = ("model.pretrain_steps=50", "trainer.steps=50") if model == "vade_pretrained" else ()
+    half = (f"model.pretrain_steps={STEPS // 2}", f"trainer.steps={STEPS // 2}")
+    pretraining = half if model == "vade_pretrained" else ()
     return (f"model={model}", *SMALL, *steps, *cheap, *pretraining)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 def test_every_model_is_the_same_stacked_and_alone(model: str) -> None:
-    """Parameters within 1e-5 and metrics within 1e-4 after 100 steps, seeds 0 to 4 together against two of them alone.
+    """Parameters within 1e-5 and metrics within 1e-4, seeds 0 to 4 together against some of them alone.
 
-    Deep networks of images in doubles, the others as they are trained.
+    Deep networks of images in doubles, the others as they are trained. 30 steps, in `make test-thorough` 100.
     """
     with doubles() if set(IMAGES) <= set(family(model)) else nullcontext():
         compare_with_alone(model)
@@ -262,7 +271,7 @@ def compare_with_alone(model: str) -> None:
     together = make_run(*family(model), "seed=[0,1,2,3,4]")
     many = advance(make_module(together))
     values = scores(together)
-    for seed in (1, 4):  # inside and last
+    for seed in ALONE:
         alone = make_run(*family(model), f"seed={seed}")
         one = advance(make_module(alone))
         assert difference(of_seed(many, seed), of_seed(one, seed)) <= 1e-5

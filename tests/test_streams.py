@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from torch import nn
 
 from ivae_lab.engine.datamodule import DataModule
+from ivae_lab.engine.evaluate import encode
 from ivae_lab.engine.shuffling import Shuffled
+from ivae_lab.engine.stack import Stack
 from ivae_lab.engine.streams import generator, normals, permutations
+from ivae_lab.engine.trained import Trained
 from ivae_lab.engine.training import Plan, Training
+from ivae_lab.models.model import Model
+from ivae_lab.recipe import Recipe
 from ivae_lab.types import Batch, DataSpec, Splits
+from tests.profiles import examples
 
 CPU = torch.device("cpu")
 
@@ -64,6 +72,37 @@ def test_normals_are_standard() -> None:
     assert abs(torch.corrcoef(drawn)[0, 1].item()) < 0.03
 
 
+class Echo(Model):
+    """Its sample is the noise that it is given."""
+
+    latent_dim, noise_dim, u_dim = 2, 2, 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.prior = nn.Linear(1, 1)
+
+    def bound(self, batch: Batch, noise: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"mean": 0 * noise, "sample": noise, "elbo": noise[:, 0]}
+
+    def latents(self, batch: Batch, noise: torch.Tensor) -> dict[str, torch.Tensor]:
+        return self.bound(batch, noise)
+
+
+def test_every_row_of_every_split_and_seed_has_a_posterior_sample_of_its_own() -> None:
+    part = splits(30).train
+    encoded = encode(Stack(Echo, [0, 1], CPU), Splits(part, part, part, splits(30).spec), CPU)
+    drawn = np.concatenate([each.latents["sample"] for each in encoded], 1)
+    assert drawn.shape == (2, 90, 2)
+    assert len(np.unique(drawn)) == drawn.size
+
+
+def test_every_block_of_new_rows_has_posterior_samples_of_its_own() -> None:
+    trained = Trained(Echo(), splits(30).spec, Recipe(), seed=3)
+    drawn = np.stack([trained.encode(splits(30).train, number)["sample"] for number in range(3)])
+    assert len(np.unique(drawn)) == drawn.size
+    assert np.array_equal(drawn[1], trained.encode(splits(30).train, 1)["sample"])
+
+
 @pytest.mark.parametrize("rows", [1, 2, 17])
 def test_permutations_are_permutations(rows: int) -> None:
     drawn = permutations([0, 1, 2], "a", 0, rows)
@@ -87,7 +126,7 @@ def epoch_rows(data: Shuffled, epoch: int) -> torch.Tensor:
     return torch.stack([data.at(step) for step in range(epoch * per_epoch, (epoch + 1) * per_epoch)], 1)
 
 
-@hypothesis_settings(max_examples=30, deadline=None)
+@hypothesis_settings(max_examples=examples(30))
 @given(rows=st.integers(1, 60), batch_size=st.integers(1, 60))
 def test_an_epoch_visits_a_row_at_most_once_and_leaves_out_the_partial_batch(rows: int, batch_size: int) -> None:
     batch_size = min(batch_size, rows)
@@ -142,7 +181,7 @@ PLANS = st.builds(
 )
 
 
-@hypothesis_settings(max_examples=200, deadline=None)
+@hypothesis_settings(max_examples=examples(100))
 @given(PLANS)
 def test_chunks_cover_every_step_once_and_keep_phases_apart(plan: Plan) -> None:
     chunks = list(plan.chunks())
@@ -154,7 +193,7 @@ def test_chunks_cover_every_step_once_and_keep_phases_apart(plan: Plan) -> None:
     assert list(plan.chunks()) == chunks
 
 
-@hypothesis_settings(max_examples=200, deadline=None)
+@hypothesis_settings(max_examples=examples(100))
 @given(PLANS)
 def test_the_history_has_about_as_many_points_as_asked_for(plan: Plan) -> None:
     chunks = list(plan.chunks())

@@ -112,7 +112,7 @@ def test_a_stopped_sweep_goes_on_together_and_one_of_its_runs_alone(tmp_path: Pa
     assert outcome.code == 0, outcome.err
     reference = all_numbers(whole)
 
-    step, outcome = interrupted(signal.SIGTERM, 160, stopped, *LONG)
+    step, outcome = interrupted(signal.SIGTERM, 120, stopped, *LONG)
     assert outcome.code == 143, outcome.err
     (line,) = outcome.err.splitlines()
     assert f"stopped by SIGTERM after step {step} of {TOTAL}" in line

@@ -20,6 +20,7 @@ from ivae_lab.data import mixing
 from ivae_lab.data.mixing import Floats, Matrices, MatrixLaw, leaky_relu, mix, xtanh
 from ivae_lab.data.tcl import TCL, split_rows
 from ivae_lab.types import Batch, Splits
+from tests.profiles import examples
 
 CONF = Path(__file__).parents[1] / "conf"
 VARIANTS = sorted(path.stem for path in (CONF / "data").glob("tcl*.yaml"))
@@ -145,7 +146,6 @@ def test_chunks_of_candidates_do_not_change_the_threshold(monkeypatch: pytest.Mo
 # Contract
 
 
-@settings(deadline=None, max_examples=15)
 @given(
     seed=st.integers(0, 2**32 - 1),
     family=st.sampled_from(["gaussian", "laplace"]),
@@ -221,7 +221,6 @@ def test_variants_say_what_their_source_says(name: str, expected: dict[str, Any]
 # Sources
 
 
-@settings(deadline=None, max_examples=10)
 @given(seed=st.integers(0, 1000), lo=st.floats(0.1, 2), width=st.floats(0, 3))
 def test_modulation_is_in_its_range(seed: int, lo: float, width: float) -> None:
     for modulation, power in (("variance", 1), ("std", 2)):
@@ -287,7 +286,6 @@ def test_activations() -> None:
 
 
 @pytest.mark.parametrize("kind", get_args(Matrices))
-@settings(deadline=None, max_examples=15)
 @given(seed=st.integers(0, 1000), n=st.integers(2, 6), extra=st.integers(0, 4), layers=st.integers(1, 4))
 def test_matrices(kind: Matrices, seed: int, n: int, extra: int, layers: int) -> None:
     d = n + extra
@@ -374,7 +372,7 @@ def test_binary_observations_of_huge_signals() -> None:
 # Splits and preprocessing
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=examples(30))
 @given(seed=st.integers(0, 2**32 - 1), rows=st.integers(1, 300), cuts=st.tuples(st.floats(0, 1), st.floats(0, 1)))
 def test_splits_partition_the_rows(seed: int, rows: int, cuts: tuple[float, float]) -> None:
     low, high = sorted(cuts)

@@ -21,6 +21,7 @@ from ivae_lab.engine.run import Run, draw_data, prepare
 from ivae_lab.engine.spec import from_plain, to_plain
 from ivae_lab.engine.trained import Trained, load
 from ivae_lab.results import read_latents
+from ivae_lab.streamed import block_rows, stream
 from tests.commands import SMALL, command, settings
 
 STEPS = ("trainer.steps=20", "metric=[elbo]", "model.encoder.hidden=8")
@@ -90,6 +91,14 @@ class TestEncode:
     def test_blocks_are_bounded_whatever_the_rows(self, made: dict[str, Path]) -> None:
         blocks = list(encode.encoded(load(made["vade"]), open_table(made["folder"] / "x.npy"), 100))
         assert [len(block["mean"]) for block in blocks] == [100] * 8
+
+    def test_numbers_of_a_row_have_a_column_each_named_by_their_places(self, tmp_path: Path) -> None:
+        of_facets = np.arange(24.0).reshape(4, 2, 3)
+        stream(tmp_path / "new.parquet", [{"p": of_facets[:2]}, {"p": of_facets[2:]}], 4, Console(quiet=True))
+        table = pd.read_parquet(tmp_path / "new.parquet")
+        assert table.shape == (4, 6)
+        for facet, component in np.ndindex(2, 3):
+            assert table[f"p_{facet}_{component}"].tolist() == of_facets[:, facet, component].tolist()
 
     def test_score_reads_it(self, made: dict[str, Path], tmp_path: Path) -> None:
         new = tmp_path / "new.npz"
@@ -195,6 +204,18 @@ class TestSample:
         assert np.array_equal(one["x"], same["x"])
         assert not np.isclose(one["x"], other["x"]).any()
 
+    def test_rows_are_drawn_at_the_labels_that_stand_beside_them(self, made: dict[str, Path]) -> None:
+        trained = load(made["gin"])
+        (block,) = sample.sampled(trained, 20)
+        assert np.array_equal(block["x"], trained.sample(20, trained.codes(block["u"]).numpy()))
+        assert not np.isclose(block["x"], trained.sample(20, np.zeros(20, np.int64)))[block["u"] > 0].all(1).any()
+
+    def test_every_block_has_draws_of_its_own(self, made: dict[str, Path]) -> None:
+        trained, wide = load(made["vade"]), 2**20  # of so many columns a block has few rows
+        trained = replace(trained, spec=replace(trained.spec, x_dim=wide))
+        one, other = sample.sampled(trained, 2 * block_rows(wide))
+        assert not np.isclose(one["x"], other["x"]).all(1).any()
+
     def test_traversals_move_one_latent(self, made: dict[str, Path], tmp_path: Path) -> None:
         assert sample.main([f"run={made['vade']}", "traversals=true", f"out={tmp_path / 't.npz'}"]) == 0
         found = read_latents(tmp_path / "t.npz")
@@ -209,6 +230,7 @@ class TestSample:
             ("gin", ["u=9"], "expected u one of 0, 1, 2, 3, 4, 5, 6, 7, got 9"),
             ("vade", ["u=1"], "expected no u=, as this model's prior is told none, got 1"),
             ("gin", ["traversals=true"], "expected u= for traversals, one of 0, 1, 2"),
+            ("gin", ["rows=3", "rows=5"], "expected rows= once and with a value, got "),
             ("gin", ["rows=0"], "expected rows= a whole number of at least 1, got 0"),
             ("gin", ["traversals=yes"], "expected traversals= one of true, false, got yes"),
             ("gin", ["traversals=true", "rows=3"], "expected no rows= with traversals=true, got 3"),

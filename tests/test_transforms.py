@@ -25,6 +25,7 @@ from ivae_lab.transforms import (
     Transform,
 )
 from ivae_lab.types import DataSpec, Image
+from tests.profiles import examples
 
 KINDS: list[CouplingKind] = ["gin", "gin_mean", "affine", "additive"]
 IMAGE = Image(1, 8, 8)
@@ -141,7 +142,7 @@ def test_glow_does_not_keep_volumes() -> None:
 
 
 @given(seed=st.integers(0, 1000), size=st.integers(2, 9), kind=st.sampled_from(KINDS), scale=st.floats(0.1, 30))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(20))
 def test_couplings_of_any_size_are_undone(seed: int, size: int, kind: CouplingKind, scale: float) -> None:
     torch.manual_seed(seed)
     transform = shaken(flat(size, kind), seed)

@@ -45,6 +45,7 @@ def test_operations_do_not_grow_with_the_seeds() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.thorough("a program without the cache; that parts of a size share one is held in test_compiler.py")
 def test_one_program_does_chunks_of_any_length_and_all_parts_of_a_size() -> None:
     """Of 4 models 2 take turns; chunks have 8, 8, 8 and 6 steps."""
     counters.clear()

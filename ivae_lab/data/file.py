@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import pandas as pd
 import torch
 from annotated_types import Ge
 from numpy.typing import NDArray
@@ -150,6 +149,8 @@ class File:
 
     def _raw(self, table: Table) -> Raw:
         """The columns, each for what it is."""
+        import pandas as pd
+
         named = {name: self._names(table, name) for name in OWN}
         used = {column for names in named.values() for column in names}
         named["x"] = self._names(table, "x") or [column for column in table.names if column not in used]
@@ -298,6 +299,8 @@ class File:
 
     def _shared_out(self, whole: Batch, parts: list[int]) -> list[str]:
         """How many rows are where, in words."""
+        import pandas as pd
+
         named = zip(("training", "validation", "test"), parts, strict=True)
         by = "single rows" if self.split_by == "rows" else self.split_by
         said = [f"rows by {by}: " + ", ".join(f"{count:,} {name}" for name, count in named)]

@@ -17,14 +17,12 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
 from ivae_lab.build import ConfigError, build, check_value, unknown_key
-from ivae_lab.display import show
 from ivae_lab.engine.folder import SCHEDULER, BusyError, StoppedError
 from ivae_lab.engine.identifiable import shortfall
 from ivae_lab.engine.planner import together
 from ivae_lab.engine.run import Run, Settings, prepare
 from ivae_lab.identity import NUMBERS, run_digest
 from ivae_lab.results import is_finished, read_status
-from ivae_lab.scores import held_out_elbo
 
 OK, FAILED, BAD_INPUT = 0, 1, 2
 _SETTINGS = ("seed", "outputs", "force", "logger", "show", "compute")
@@ -63,6 +61,8 @@ def objective(config: DictConfig) -> float | None:
     """
     if "optuna" not in HydraConfig.get().sweeper.get("_target_", ""):
         return None
+    from ivae_lab.scores import held_out_elbo
+
     try:
         folder = read_settings(config, dict(HydraConfig.get().runtime.choices)).folder
         return held_out_elbo(folder) if is_finished(folder) else float("nan")
@@ -84,6 +84,8 @@ def _do(config: DictConfig, console: Console) -> int:
         _sweep[:] = [each for each in _sweep if each.folder not in {run.settings.folder for run in runs}]
         _execute(runs, console)
     if config.show:
+        from ivae_lab.display import show  # pandas, which a run that is refused does not need
+
         show(settings.folder, console)
     return OK if read_status(settings.folder)["state"] == "done" else FAILED
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import pandas as pd
 import torch
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
@@ -27,6 +26,7 @@ from ivae_lab.engine.spec import to_plain
 from ivae_lab.engine.stack import Stack
 from ivae_lab.engine.training import Compute, Plan, Training
 from ivae_lab.identity import cell_digest, digest, run_digest
+from ivae_lab.later import Later
 from ivae_lab.metrics.check import Check
 from ivae_lab.metrics.estimate import CheckingMetric, Estimate, PairMetric
 from ivae_lab.models.model import Model
@@ -34,8 +34,11 @@ from ivae_lab.pairs import FILE, score_pairs, write_pairs
 from ivae_lab.results import CHECKS, Row, atomic, read_status, seal, write_results, write_status
 from ivae_lab.types import DataSpec, Splits
 
-if TYPE_CHECKING:  # Lightning takes seconds, and a run that is refused does not need it
+if TYPE_CHECKING:  # a run that is refused needs neither, and Lightning takes seconds
+    import pandas as pd
     from lightning.pytorch.loggers import Logger
+else:
+    pd = Later("pandas")
 
 State = Literal["done", "diverged"]
 SETTLED = "settled.ckpt"  # the models as they are after `settle`, of those that have it; beside the checkpoint
@@ -110,7 +113,8 @@ class Run:
             self.drawn[data] = draw_data(settings.config)
         self.splits = self.drawn[data]
         device = settings.compute.torch_device()
-        self.stack = Stack(lambda: build_model(settings.config, self.splits.spec), settings.seeds, device)
+        resolved = OmegaConf.create(settings.plain())  # once, not for each seed
+        self.stack = Stack(lambda: build_model(resolved, self.splits.spec), settings.seeds, device)
         with _named("model.identifiability"):
             check_device(self.stack.template, device)
         with _named("trainer"):

@@ -16,7 +16,6 @@ from typing import Annotated, Any
 import numpy as np
 from annotated_types import Ge, Gt
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 from ivae_lab.arrays import Integers
 from ivae_lab.metrics.estimate import Estimate, shuffles
@@ -34,6 +33,8 @@ def cluster_accuracy(clusters: Integers, labels: Labels) -> float:
     clusters, labels
         Shape (N,) each.
     """
+    from scipy.optimize import linear_sum_assignment
+
     counts = _counts(clusters, labels)
     return float(counts[linear_sum_assignment(counts, maximize=True)].sum() / len(labels))
 

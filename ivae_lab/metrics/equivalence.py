@@ -8,7 +8,6 @@ from itertools import permutations, product
 from typing import Any
 
 import numpy as np
-from scipy.optimize import minimize_scalar
 
 from ivae_lab.arrays import Floats
 from ivae_lab.generator import Generator
@@ -154,6 +153,8 @@ def _signed_permutations(size: int) -> list[Floats]:
 
 def _rotations(one: Generator, other: Generator) -> Iterator[Floats]:
     """Orthogonal matrices of which one is as good as any: both signs, or in two dimensions a search over angles."""
+    from scipy.optimize import minimize_scalar
+
     if one.means.shape[1] == 1:
         yield from _signed_permutations(1)
         return

@@ -19,17 +19,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from annotated_types import Ge, Gt, MinLen
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
-from scipy.stats import rankdata
-from threadpoolctl import ThreadpoolController
 
 from ivae_lab.arrays import Floats, Integers
 from ivae_lab.metrics.estimate import Estimate, LatentName, check_pair, halves, shuffles
+
+if TYPE_CHECKING:  # SciPy takes a second
+    from threadpoolctl import ThreadpoolController
 
 Coefficient = Literal["pearson", "spearman"]
 Alignment = Literal["strong", "weak"]
@@ -42,6 +42,8 @@ COLLAPSED = 1e-9
 
 @cache
 def _blas() -> ThreadpoolController:
+    from threadpoolctl import ThreadpoolController
+
     return ThreadpoolController().select(user_api="blas")  # looked up once: it takes longer than a small score
 
 
@@ -111,6 +113,8 @@ def match(latents: Floats, sources: Floats, coefficient: Coefficient = "pearson"
 
     Arguments and errors are those of `mean_correlation`. Where a value is not finite nothing is matched.
     """
+    from scipy.optimize import linear_sum_assignment
+
     a, b = _standardised(latents, sources, coefficient)
     columns, correlations = np.full(sources.shape[1], -1), np.full(sources.shape[1], np.nan)
     signed = a.T @ b  # (n, k)
@@ -298,11 +302,17 @@ def _standardised(latents: Floats, sources: Floats, coefficient: Coefficient) ->
 
 def standardise(table: Floats, coefficient: Coefficient) -> Array:
     """Columns (of ranks, for Spearman) with mean 0 and length 1, so that a.T @ b holds correlations; constant: 0."""
-    values = rankdata(table, axis=0) if coefficient == "spearman" else table.astype(np.float64)
+    values = _ranks(table) if coefficient == "spearman" else table.astype(np.float64)
     centred = values - values.mean(axis=0)
     centred[:, _constant(table)] = 0.0  # their mean may be off by rounding, which would be noise of length 1
     centred /= _or_one(np.abs(centred).max(axis=0))  # so that squares of tiny or huge columns stay in range
     return np.asarray(centred / _or_one(np.sqrt((centred**2).sum(axis=0))))
+
+
+def _ranks(table: Floats) -> Array:
+    from scipy.stats import rankdata
+
+    return np.asarray(rankdata(table, axis=0))
 
 
 def _or_one(sizes: Array) -> Array:
@@ -316,6 +326,8 @@ def _constant(table: Floats) -> NDArray[np.bool_]:
 
 def matched_mean(correlations: Array) -> float:
     """Mean of |correlation| over the best one-to-one matching of rows and columns (n, k), NaN if one is NaN."""
+    from scipy.optimize import linear_sum_assignment
+
     strength = np.minimum(np.abs(correlations), 1.0)
     if not _finite(strength):
         return float("nan")

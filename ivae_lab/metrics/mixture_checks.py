@@ -17,7 +17,6 @@ from math import prod
 from typing import Any
 
 import numpy as np
-from scipy.sparse.csgraph import connected_components
 
 from ivae_lab.arrays import Bools, Floats, Integers
 from ivae_lab.metrics.check import Check
@@ -205,6 +204,8 @@ def _same(mean: Floats, variance: Floats) -> Bools:
 
 def _blocks(same: Bools) -> Integers:
     """The finest partition whose blocks hold what is the same, (J, J): for each state the first one of its block."""
+    from scipy.sparse.csgraph import connected_components
+
     labels = connected_components(same, directed=False)[1]
     first: Integers = (labels[:, None] == labels).argmax(axis=1)
     return first

@@ -9,7 +9,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import basinhopping, minimize
 from torch import Tensor, nn
 
 from ivae_lab.distributions import Normal, NormalMixture, tempered
@@ -63,6 +62,7 @@ class Search:
 
     def __call__(self, function: Callable[[], Tensor], parameters: list[nn.Parameter]) -> None:
         """Move the parameters to where the function is least nearby."""
+        from scipy.optimize import basinhopping, minimize
 
         def at(values: NDArray[np.float64], /) -> tuple[float, NDArray[np.float64]]:
             nn.utils.vector_to_parameters(torch.from_numpy(values), parameters)

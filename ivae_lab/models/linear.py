@@ -9,8 +9,6 @@ from itertools import combinations
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.decomposition import PCA, FastICA
-from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor, nn
 
 from ivae_lab.models.features import Affine, Array, Features, Unmixing
@@ -79,6 +77,8 @@ class PrincipalComponents(Linear):
 
     def unmixing(self, x: Array, u: NDArray[np.int64] | None) -> Unmixing:
         """The leading components, each by its standard deviation."""
+        from sklearn.decomposition import PCA  # takes more than a second
+
         found = PCA(self.latent_dim, svd_solver="full").fit(x)
         with np.errstate(divide="ignore", invalid="ignore"):  # a direction in which x is constant gives no latent
             return Unmixing(found.components_ / np.sqrt(found.explained_variance_)[:, None], found.mean_)
@@ -117,6 +117,9 @@ class IndependentComponents(Linear):
 
 def fast_ica(x: Array, start: Tensor, iterations: int, tolerance: float) -> Unmixing:
     """FastICA of rows (N, d) from a matrix (n, n): all components at once, contrast log cosh, unit variances."""
+    from sklearn.decomposition import FastICA
+    from sklearn.exceptions import ConvergenceWarning
+
     method = FastICA(
         len(start), whiten="unit-variance", max_iter=iterations, tol=tolerance, w_init=start.double().cpu().numpy()
     )

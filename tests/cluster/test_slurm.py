@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pandas as pd
@@ -31,10 +32,10 @@ SLURM = ("hydra/launcher=slurm", "hydra.launcher.cpus_per_task=1", "hydra.launch
 LONG = (
     *SMALL,
     "model=vade_pretrained",
-    "model.pretrain_steps=200",
+    "model.pretrain_steps=100",
     "model.encoder.hidden=8",
     "prior.components=4",
-    "trainer.steps=1200",
+    "trainer.steps=500",
     "trainer.schedule=plateau",
     "seed=[0,1]",
     "compute.checkpoint_seconds=0.1",
@@ -87,6 +88,20 @@ def training(cwd: Path, count: int, of: str = "") -> Callable[[], bool]:
     return holds
 
 
+@contextmanager
+def held(cwd: Path) -> Iterator[None]:
+    """Within it the runs stand still, so that what is done to them meets them in the midst of their training."""
+    processes = [int(read_status(path)["pid"]) for path in runs(cwd)]
+    for process in processes:
+        os.kill(process, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for process in processes:
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGCONT)
+
+
 def resumed(cwd: Path) -> int:
     return sum(read_status(path)["resumed"] for path in runs(cwd))
 
@@ -99,27 +114,28 @@ def test_a_sweep_over_two_nodes_is_the_same_as_here_and_each_task_sees_a_gpu_of_
     slurm: Cluster, tmp_path: Path, inside: Inside
 ) -> None:
     gpus = ("hydra.launcher.gpus_per_node=1", "compute.device=cpu")
-    sweep = ("-m", *TINY, "model=vae,vade", "data.seed=1,2", "seed=[0,1]", "show=false")
+    sweep = ("-m", *TINY, "model=vae,vade", "seed=[0,1]", "show=false")
     there, here = tmp_path / "there", tmp_path / "here"
     for folder in (there, here):
         folder.mkdir()
     outcome = command(*sweep, *SLURM, *gpus, cwd=there)
     assert outcome.code == 0, outcome.err
-    assert "submitted 4 runs as job" in outcome.out
-    assert outcome.out.splitlines()[-1] == "4 done"
+    assert "submitted 2 runs as job" in outcome.out
+    assert outcome.out.splitlines()[-1] == "2 done"
     assert inside(*sweep, cwd=here).code == 0
     assert [path.name for path in runs(there)] == [path.name for path in runs(here)]
     assert [numbers(path) for path in runs(there)] == [numbers(path) for path in runs(here)]
     seen = {(job["node"], job["gpus"]) for job in (read_status(path)["job"] for path in runs(there))}
-    assert seen == {("n1", "0"), ("n1", "1"), ("n2", "0"), ("n2", "1")}
+    assert len(seen) == 2
+    assert seen <= {("n1", "0"), ("n1", "1"), ("n2", "0"), ("n2", "1")}
     log = Path(read_status(runs(there)[0])["job"]["log"])
     assert log.with_suffix(".out").read_text().startswith(("submitit", "vae", "vade"))
     assert submissions(there) == 1
     assert command(cwd=there, module="ivae_lab.aggregate").code == 0
-    assert pd.read_parquet(there / "outputs" / "results.parquet")["folder"].nunique() == 4
+    assert pd.read_parquet(there / "outputs" / "results.parquet")["folder"].nunique() == 2
     again = command(*sweep, *SLURM, cwd=there)
     assert again.code == 0
-    assert again.out.count("already finished") == 4
+    assert again.out.count("already finished") == 2
     assert "submitted" not in again.out
 
 
@@ -128,12 +144,13 @@ def test_a_dead_node_and_a_dead_controller_cost_nothing(
 ) -> None:
     process = started("-m", *LONG, "data.seed=1,2", *SLURM, cwd=tmp_path)
     slurm.until(training(tmp_path, 2))
-    slurm.kill_controller()
-    time.sleep(3)  # long enough for the launcher to ask in vain
-    slurm.start_controller()
-    slurm.kill_node("n1")
-    slurm.until(lambda: "PENDING" in slurm.jobs().values())
-    slurm.start_node("n1")
+    with held(tmp_path):
+        slurm.kill_controller()
+        time.sleep(2)  # long enough for the launcher to ask in vain
+        slurm.start_controller()
+        slurm.kill_node("n1")
+        slurm.until(lambda: "PENDING" in slurm.jobs().values())
+        slurm.start_node("n1")
     outcome = ended(process)
     assert outcome.code == 0, outcome.err
     assert "2 done" in outcome.out.splitlines()[-1]
@@ -144,19 +161,20 @@ def test_a_dead_node_and_a_dead_controller_cost_nothing(
 def test_preemption_and_the_signal_of_a_time_out_change_no_bit(
     slurm: Cluster, tmp_path: Path, undisturbed: dict[str, dict[str, object]]
 ) -> None:
-    process = started("-m", *LONG, "data.seed=1,2", *SLURM, "hydra.launcher.timeout_min=600", cwd=tmp_path)
-    slurm.until(training(tmp_path, 2))
-    slurm.run("sbatch", "-p", "urgent", "-n4", "-N2", "--mem=100", "-o/dev/null", "--wrap", "sleep 3")
-    slurm.until(lambda: {"PENDING"} <= {*slurm.jobs().values()})  # the runs give way
-    slurm.until(lambda: resumed(tmp_path) >= 2)
+    process = started("-m", *LONG, "data.seed=1", *SLURM, "hydra.launcher.timeout_min=600", cwd=tmp_path)
+    slurm.until(training(tmp_path, 1))
+    slurm.run("sbatch", "-p", "urgent", "-n4", "-N2", "--mem=100", "-o/dev/null", "--wrap", "sleep 1")
+    slurm.until(lambda: {"PENDING"} <= {*slurm.jobs().values()})  # the run gives way
+    slurm.until(lambda: resumed(tmp_path) >= 1)
     (first, *_) = (job for job, state in slurm.jobs().items() if state == "RUNNING")
     slurm.run("scancel", "--signal=USR2", first)  # what Slurm sends before the time limit
     outcome = ended(process)
     assert outcome.code == 0, outcome.err
-    assert "2 resumed" in outcome.out.splitlines()[-1]
-    assert resumed(tmp_path) >= 3
-    assert all(read_status(path)["job"]["restarts"] >= 1 for path in runs(tmp_path))
-    assert same(tmp_path, undisturbed)
+    assert "1 resumed" in outcome.out.splitlines()[-1]
+    assert resumed(tmp_path) >= 2
+    (folder,) = runs(tmp_path)
+    assert read_status(folder)["job"]["restarts"] >= 2
+    assert numbers(folder) == undisturbed[folder.name]
 
 
 # A figure, as `python -m ivae_lab.reproduce` takes it.
@@ -311,12 +329,13 @@ def test_sbatch_by_hand_requeues_itself(
 ) -> None:
     monkeypatch.setenv("PYTHON", sys.executable)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    (tmp_path / "runs.txt").write_text(f"{' '.join(LONG)} data.seed=1\n\n{' '.join(LONG)} data.seed=2\n")
+    (tmp_path / "runs.txt").write_text(f"\n{' '.join(LONG)} data.seed=1\n")
     sweep = str(ROOT / "scripts" / "slurm_sweep.sh")
     slurm.run(sweep, "runs.txt", "--cpus-per-task=1", "--mem=400", cwd=tmp_path)
-    slurm.until(training(tmp_path, 2))
-    (first, *_) = slurm.jobs()
+    slurm.until(training(tmp_path, 1))
+    (first,) = slurm.jobs()
     slurm.run("scancel", "--batch", "--signal=USR1", first)  # what Slurm sends before the time limit
     slurm.until(lambda: resumed(tmp_path) == 1)
     slurm.until(lambda: not slurm.jobs())
-    assert same(tmp_path, undisturbed)
+    (folder,) = runs(tmp_path)
+    assert numbers(folder) == undisturbed[folder.name]

@@ -1,0 +1,124 @@
+"""Commands start without what they do not need: held by the modules that are there at their end, not by a clock."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from ivae_lab import records, reproduce
+from ivae_lab.experiment import load
+from tests.commands import environment
+
+DOORS = ("train", "reproduce", "aggregate", "report", "score", "encode", "sample", "export", "choose", "fetch")
+# What takes a while to import, and what an import of it would bring.
+LIBRARIES = ("lightning", "pandas", "pyarrow", "scipy", "sklearn", "matplotlib", "seaborn", "wandb", "jinja2")
+
+HELP = [(door, flag) for door in DOORS for flag in ("--help", "-h")]
+WRONG = {
+    "trainer.steps=ten": "trainer.steps: expected a valid integer or null, got 'ten' (str)",
+    "metric.mcc.chance_draws=-1": "metric.mcc.chance_draws: expected greater than 0, got -1 (int)",
+    "trainer.stepz=10": "Key 'stepz' is not in struct",
+    "model.latent_dim=3 trainer.batch_size=100000000": "trainer: expected a batch_size of at most the 20000 rows",
+}
+# Runs the commands one after the other, as `python -m` does, and says of each what was loaded by then.
+_RUN = """
+import contextlib, io, json, runpy, sys
+commands, heavy = map(json.loads, sys.argv[1:])
+ended = []
+for module, *arguments in commands:
+    sys.argv[:] = [module, *arguments]
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
+        try:
+            runpy.run_module(f"ivae_lab.{module}", run_name="__main__", alter_sys=True)
+        except SystemExit as exit_:
+            code = exit_.code or 0
+    ended.append((code, out.getvalue(), err.getvalue(), sorted({*heavy} & {*sys.modules})))
+print(json.dumps(ended))
+"""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended in a process in which others had run, and which heavy modules were there then."""
+
+    code: int
+    out: str
+    err: str
+    loaded: list[str]
+
+
+def _one_after_the_other(commands: list[tuple[str, ...]], heavy: tuple[str, ...], cwd: Path) -> list[Ended]:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", _RUN, json.dumps(commands), json.dumps(heavy)],
+        cwd=cwd,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert list(cwd.iterdir()) == []
+    return [Ended(*each) for each in json.loads(done.stdout)]
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Ended]:
+    """Every command's manual, and the list of figures, in one process."""
+    commands = [*HELP, ("reproduce", "--list")]
+    ended = _one_after_the_other([*commands], ("torch", *LIBRARIES), tmp_path_factory.mktemp("empty"))
+    return dict(zip(commands, ended, strict=True))
+
+
+@pytest.fixture(scope="module")
+def refused(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ended]:
+    """Runs that cannot be, in one process: what is wrong with the later ones is found later."""
+    ended = _one_after_the_other(
+        [("train", *each.split()) for each in WRONG], LIBRARIES, tmp_path_factory.mktemp("empty")
+    )
+    return dict(zip(WRONG, ended, strict=True))
+
+
+@pytest.mark.parametrize(("door", "flag"), HELP)
+def test_help_comes_at_once(told: dict[tuple[str, str], Ended], door: str, flag: str) -> None:
+    ended = told[door, flag]
+    assert (ended.code, ended.err, ended.loaded) == (0, "", [])
+    assert f"python -m ivae_lab.{door} " in ended.out
+    assert ended.out == told[door, "--help"].out
+
+
+def test_list_comes_at_once(told: dict[tuple[str, str], Ended]) -> None:
+    ended = told["reproduce", "--list"]
+    assert (ended.code, ended.err, ended.loaded) == (0, "", [])
+    assert "khemakhem2020/fig2b" in ended.out
+
+
+@pytest.mark.parametrize("overrides", WRONG)
+def test_what_is_wrong_is_said_at_once(refused: dict[str, Ended], overrides: str) -> None:
+    ended = refused[overrides]
+    assert WRONG[overrides] in ended.err
+    assert ended.code != 0
+    assert ended.loaded == []
+
+
+def test_list_finds_damage_in_what_it_does_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    figure = load("khemakhem2020/fig2b")
+    shutil.copytree(records.EXPERIMENTS / figure.paper / "results", tmp_path / figure.paper / "results")
+    monkeypatch.setattr(records, "EXPERIMENTS", tmp_path)
+    about, tables = records.kept(figure, ["rows"])
+    state = reproduce._state(figure, tmp_path)
+    assert re.fullmatch(r"paper scale recorded \((\d+) of \1 runs\)", state)
+    tables["rows"].write_text('"')
+    assert "records cannot be read: expected fig2b.csv as it was recorded" in reproduce._state(figure, tmp_path)
+    content = json.loads(about.read_text())
+    del content["files"]  # of before tables were sealed
+    about.write_text(json.dumps(content))
+    assert "records cannot be read: Error tokenizing data" in reproduce._state(figure, tmp_path)
+    tables["rows"].unlink()
+    assert reproduce._state(figure, tmp_path) == state
