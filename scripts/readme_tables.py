@@ -13,11 +13,12 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
 
-from ivae_lab.claims import NO_VERDICT, judge
+from ivae_lab.claims import NO_VERDICT, Judgement, judge
 from ivae_lab.experiment import load, names
 from ivae_lab.present import recorded, summary
 from ivae_lab.tables import brief, markdown
@@ -41,20 +42,25 @@ def verdicts(paper: str | None = None) -> str:
     return markdown(pd.DataFrame(rows)) if rows else "nothing recorded yet\n"
 
 
-def _claims(name: str, long: bool) -> Iterator[dict[str, str]]:
+@cache
+def _judged(name: str) -> tuple[str, list[Judgement]]:
+    """The scale of a figure's rows and a judgement of each claim, made once for all tables that say them."""
     figure = load(name)
     kept = recorded(figure)
-    if kept is None:
-        return
-    for each in judge(figure, kept.chosen):
+    return ("", []) if kept is None else (kept.scale, judge(figure, kept.chosen))
+
+
+def _claims(name: str, long: bool) -> Iterator[dict[str, str]]:
+    scale, judged = _judged(name)
+    for each in judged:
         row = {
-            "figure": f"`{name.split('/')[1] if long else name}`" + (", quick" if kept.scale == "quick" else ""),
+            "figure": f"`{name.split('/')[1] if long else name}`" + (", quick" if scale == "quick" else ""),
             "claim": each.statement,
             "theirs": each.theirs,
             "variant": each.variant,
             "ours": each.ours,
             "seeds": f"{each.data_seeds} x {each.seeds}",
-            "verdict": NO_VERDICT if kept.scale == "quick" else f"{ICONS[each.verdict]} {each.verdict}",
+            "verdict": NO_VERDICT if scale == "quick" else f"{ICONS[each.verdict]} {each.verdict}",
         }
         yield row | ({"why": each.reason} if long else {})
 

@@ -391,7 +391,7 @@ class TestPseudoValues:
         from ivae_lab.results import interval
 
         rng = np.random.default_rng(0)
-        found = [interval(pseudo_values(pairs_with_effects(10, rng)), draws=500) for _ in range(150)]
+        found = [interval(pseudo_values(pairs_with_effects(10, rng)), draws=300) for _ in range(80)]
         assert np.mean([low <= 0.5 <= high for low, high in found]) > 0.85
 
     def test_places_of_a_grid_are_averaged_first(self) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
+import pytest
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
@@ -15,15 +15,24 @@ from scipy.stats import multivariate_normal
 from ivae_lab.data.tcl import TCL
 from ivae_lab.metrics.mcc import mean_correlation
 from ivae_lab.places import CONFIG
+from scripts import ceiling
 
-ROOT = Path(__file__).parents[1]
 LINEAR = ("data=tcl_2d", "data.mixing_layers=1", "data.samples_per_segment=60")
 
 
-def printed(*overrides: str) -> list[float]:
-    command = [sys.executable, str(ROOT / "scripts" / "ceiling.py"), *LINEAR, *overrides]
-    out = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout
-    return [float(line.split(":")[1].split()[0]) for line in out.splitlines()]
+Printed = Callable[..., list[float]]
+
+
+@pytest.fixture
+def printed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Printed:
+    """(*overrides) to the numbers that the script prints for linear data."""
+
+    def run(*overrides: str) -> list[float]:
+        monkeypatch.setattr(sys, "argv", ["ceiling.py", *LINEAR, *overrides])
+        ceiling.main()
+        return [float(line.split(":")[1].split()[0]) for line in capsys.readouterr().out.splitlines()]
+
+    return run
 
 
 def linear(**changes: object) -> tuple[TCL, int]:
@@ -34,7 +43,7 @@ def linear(**changes: object) -> tuple[TCL, int]:
     return instantiate(data | changes), seed
 
 
-def test_log_likelihood_is_that_of_the_gaussian_of_each_segment() -> None:
+def test_log_likelihood_is_that_of_the_gaussian_of_each_segment(printed: Printed) -> None:
     data, seed = linear(preprocess="whiten")
     truth, train = data.truth(seed), data(seed).train
     assert train.u is not None
@@ -51,7 +60,8 @@ def test_log_likelihood_is_that_of_the_gaussian_of_each_segment() -> None:
     assert abs(printed()[0] - np.concatenate(densities).mean()) < 2e-3
 
 
-def test_posterior_mean_given_x_and_u_is_the_linear_one() -> None:
+def test_posterior_mean_given_x_and_u_is_the_linear_one(printed: Printed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ceiling, "SIDE", 200)
     data, seed = linear(noise_std=0.3)
     truth, train = data.truth(seed), data(seed).train
     assert train.u is not None

@@ -25,7 +25,7 @@ END = torch.tensor(1.0)
 # Sources whose means and variances differ between segments, and one nonlinearity, which linear methods miss.
 DATA = ("data=tcl_khemakhem", "data.source_dim=2", "data.x_dim=2", "data.segments=10", "data.samples_per_segment=400")
 SMALL = (*DATA, "data.mixing_layers=2", "data.modulation_range=[.05,1]", "data.mean_range=[-2,2]")
-SHORT = ("trainer.steps=600", "trainer.batch_size=128", "trainer.lr=.01", "seed=[0,1]")
+SHORT = ("trainer.steps=200", "trainer.batch_size=256", "trainer.lr=.02", "seed=[0,1]")
 
 
 @pytest.fixture

@@ -54,10 +54,10 @@ def settled(model: Flow, rows: int = 300) -> Flow:
     return model
 
 
-IN_3D = (("gin", 3, 70), ("gin_released", 3, 70))
+IN_3D = (("gin", 3, 45), ("gin_released", 3, 45))
 
 
-@pytest.mark.parametrize(("name", "size", "count"), [*((name, 2, 250) for name in FLAT), *IN_3D])
+@pytest.mark.parametrize(("name", "size", "count"), [*((name, 2, 150) for name in FLAT), *IN_3D])
 def test_the_density_integrates_to_one(name: str, size: int, count: int, composed: Compose, model_of: ModelOf) -> None:
     """Of two dimensions GIN has no scales, of three one half has them."""
     model = settled(flow_of(model_of, composed, name, DataSpec(size, 3, 2, 1000, False)))

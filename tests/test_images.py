@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from ivae_lab.data.images import CIFAR10, EMNIST, MNIST, SVHN, Digits, DSprites,
 from ivae_lab.engine.run import build_model, draw_data
 from ivae_lab.identity import cell_digest, run_digest
 from ivae_lab.types import Batch, Image, Splits
-from tests.commands import command, settings
+from tests.commands import Inside, settings
 from tests.images import SHARED, idx, refused, shared, written
 
 ROWS: dict[str, Any] = {"train_rows": 100, "valid_rows": 20, "test_rows": 30}
@@ -169,6 +170,11 @@ class TestBinarisation:
             digits(binarisation=training, test_binarisation=test)
 
 
+@cache
+def of_sprites(u: Any = "shape") -> Splits:
+    return DSprites(**ROWS, u=u, part="subset", root=ROOT)(0)
+
+
 class TestFiles:
     def test_mnist_rows_are_the_published_ones(self) -> None:
         x, u = formats.read_idx_pair(
@@ -183,7 +189,8 @@ class TestFiles:
         assert (splits.spec.x_dim, splits.spec.u_dim, splits.spec.binary) == (784, 10, True)
         assert splits.spec.source_dim is None
 
-    def test_cifar10_is_channel_by_channel_with_the_ids_of_its_batches(self) -> None:
+    def test_cifar10_is_channel_by_channel_with_the_ids_of_its_batches(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(formats, "read_cifar10", cache(formats.read_cifar10))
         x, u = formats.read_cifar10(shared("cifar-10-batches-py/data_batch_2"))
         rows = {**ROWS, "train_rows": None, "u": "class", "root": ROOT}
         both, second = CIFAR10(**rows, batches=[2, 1])(0), CIFAR10(**rows, batches=[2])(0)
@@ -257,7 +264,7 @@ class TestFiles:
     @pytest.fixture
     def sprites(self) -> Callable[..., Splits]:
         shared("dsprites/dsprites_downsampled.npz")
-        return lambda u="shape": DSprites(**ROWS, u=u, part="subset", root=ROOT)(0)
+        return of_sprites
 
     def test_dsprites_know_their_factors(self, sprites: Callable[..., Splits]) -> None:
         splits = sprites()
@@ -317,20 +324,21 @@ class TestRoot:
         plain: Any = {**{key: {"a": 1} for key in ("model", "prior", "trainer", "metric")}, "data": {"seed": 1}}
         assert (cell_digest(plain), run_digest(plain, [0, 1])) == ("d214496615", "46ca0ec7f4")
 
-    @pytest.mark.slow
-    def test_missing_files_are_one_line_and_exit_code_2(self, tmp_path: Path) -> None:
+    def test_missing_files_are_one_line_and_exit_code_2(
+        self, tmp_path: Path, inside: Inside, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("IVAE_LAB_DATA", str(tmp_path / "nothing"))
         arguments = ("data=mnist", "model=vae", "model/likelihood=images", "model.latent_dim=2")
-        outcome = command(*arguments, cwd=tmp_path, IVAE_LAB_DATA=str(tmp_path / "nothing"))
+        outcome = inside(*arguments, cwd=tmp_path)
         assert outcome.code == 2
         assert outcome.err.count("\n") == 1
         told = ("ivae_lab.train: data: expected in", "nothing", "train-images-idx3-ubyte", "ivae_lab.fetch mnist root=")
         assert all(part in outcome.err for part in told), outcome.err
         assert not (tmp_path / "outputs").exists()
 
-    @pytest.mark.slow
-    def test_digits_run_from_the_command_line(self, tmp_path: Path) -> None:
+    def test_digits_run_from_the_command_line(self, tmp_path: Path, inside: Inside) -> None:
         arguments = ("data=digits", "model=vae", "model/likelihood=images", "model.latent_dim=2", "trainer.steps=20")
-        outcome = command(*arguments, "seed=[0,1]", "compute.threads=1", "data.test_rows=50", cwd=tmp_path)
+        outcome = inside(*arguments, "seed=[0,1]", "compute.threads=1", "data.test_rows=50", cwd=tmp_path)
         assert outcome.code == 0, outcome.err
         (folder,) = (tmp_path / "outputs").glob("digits-vae-*")
         with np.load(folder / "latents.npz") as latents:

@@ -66,6 +66,7 @@ def test_a_killed_process_takes_no_other_with_it(tmp_path: Path) -> None:
     os.kill(read_status(victim)["pid"], signal.SIGKILL)
     outcome = ended(process)
     assert outcome.code == 1
+    assert len(outcome.err.splitlines()) == 1, outcome.err
     (line,) = outcome.err.splitlines()
     assert line.startswith(f"ivae_lab.train: {victim.name}: the process died without a word")
     assert sorted(is_finished(path) for path in folders(tmp_path)) == [False, True, True]

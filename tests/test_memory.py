@@ -114,7 +114,7 @@ def test_a_model_keeps_its_parameters_and_two_moments() -> None:
 
 def test_a_step_needs_more_memory_for_more_rows_and_not_for_more_models() -> None:
     def needs(batch_size: int, seed: str) -> int:
-        own = make_module(make_run(*SMALL, "model=ivae", f"trainer.batch_size={batch_size}", f"seed={seed}"))
+        own = make_module(make_run(*SMALL, "model=vade", f"trainer.batch_size={batch_size}", f"seed={seed}"))
         return step_bytes(own.stack, own.data, own.parts[0].config)
 
     small, large = needs(64, "0"), needs(512, "0")

@@ -55,8 +55,8 @@ class TestOneLatent:
     @given(SEEDS, st.integers(1, 3), st.sampled_from([0.0, 0.2]), st.integers(1, 3))
     def test_is_the_sum_over_a_fine_grid(self, seed: int, x_dim: int, slope: float, components: int) -> None:
         truth = model(seed, x_dim=x_dim, slope=slope, components=components)
-        x = drawn(truth, 20)
-        torch.testing.assert_close(truth.log_prob(x), brute(truth, x, 100_001), atol=1e-6, rtol=1e-6)
+        x = drawn(truth, 8)
+        torch.testing.assert_close(truth.log_prob(x), brute(truth, x, 40_001), atol=1e-6, rtol=1e-6)
 
     def test_is_scipys_adaptive_quadrature(self) -> None:
         truth = model(5)
@@ -132,12 +132,12 @@ class TestTwoLatents:
     def test_is_the_sum_over_a_fine_grid(self, seed: int, slope: float) -> None:
         truth = model(seed, latent_dim=2, x_dim=2, slope=slope, noise_std=0.4)
         x = drawn(truth, 2)
-        torch.testing.assert_close(truth.log_prob(x), brute(truth, x, 1501), atol=1e-5, rtol=1e-6)
+        torch.testing.assert_close(truth.log_prob(x), brute(truth, x, 801), atol=1e-5, rtol=1e-6)
 
     def test_with_correlated_latents(self) -> None:
         truth = correlated(2)
         x = drawn(truth, 2)
-        torch.testing.assert_close(truth.log_prob(x), brute(truth, x, 1501), atol=1e-5, rtol=1e-6)
+        torch.testing.assert_close(truth.log_prob(x), brute(truth, x, 801), atol=1e-5, rtol=1e-6)
 
     def test_is_the_mean_over_draws_of_z(self) -> None:
         truth = model(4, latent_dim=2, x_dim=2, components=3, noise_std=0.5)
@@ -193,7 +193,9 @@ def test_posterior_moments_are_those_of_many_draws() -> None:
 
 
 class TestPopulation:
-    @pytest.mark.parametrize("changes", [{}, {"x_dim": 2}, {"latent_dim": 2, "x_dim": 2, "noise_std": 0.5}])
+    @pytest.mark.parametrize(
+        "changes", [{}, {"x_dim": 2}, {"latent_dim": 2, "x_dim": 2, "noise_std": 0.5, "scale": 1.0}]
+    )
     def test_its_error_is_below_a_millionth(self, changes: dict[str, float]) -> None:
         """Its weights sum to 1, it says so, and a much finer rule says the same."""
         truth = model(11, **changes)
@@ -203,6 +205,10 @@ class TestPopulation:
         assert abs((own.entropy - fine.entropy).item()) < 1e-6
 
     def test_it_says_where_its_error_is_large(self) -> None:
+        assert Population(model(7, latent_dim=2, noise_std=0.3), step=3.0).error() > 1e-6
+
+    @pytest.mark.thorough("in two observed dimensions, where its own step is too wide")
+    def test_it_says_so_in_two_dimensions(self) -> None:
         assert Population(model(6, latent_dim=2, x_dim=2, noise_std=0.3)).error() > 1e-6
 
     def test_entropy_is_the_mean_over_draws(self) -> None:

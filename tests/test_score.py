@@ -70,14 +70,14 @@ class TestIntervals:
         for seed in range(20):
             rng = np.random.default_rng(seed)
             a = rng.normal(size=(200, 1))
-            row = scored(a, 0.6 * a + 0.8 * rng.normal(size=a.shape), draws=100)["pearson", "all"]
+            row = scored(a, 0.6 * a + 0.8 * rng.normal(size=a.shape), draws=50)["pearson", "all"]
             covered += row["low"] <= 0.6 <= row["high"]
         assert covered >= 16
 
     def test_their_width_is_that_of_fishers_interval(self) -> None:
         rng = np.random.default_rng(0)
         a = rng.normal(size=(1000, 1))
-        row = scored(a, 0.6 * a + 0.8 * rng.normal(size=a.shape), draws=500)["pearson", "all"]
+        row = scored(a, 0.6 * a + 0.8 * rng.normal(size=a.shape), draws=300)["pearson", "all"]
         expected = np.tanh(np.arctanh(row["value"]) + np.array([-1.96, 1.96]) / np.sqrt(997))
         assert (row["low"], row["high"]) == pytest.approx(tuple(expected), abs=0.01)
 

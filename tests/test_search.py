@@ -22,13 +22,13 @@ SMALL = ("seed=[0,1]", "data.block_rows=8", "compute.threads=1")
 
 @pytest.mark.slow
 def test_a_search_maximises_the_held_out_elbo_and_goes_on(tmp_path: Path) -> None:
-    first = command(*SEARCH, *OWN, *SMALL, "hydra.sweeper.n_trials=2", cwd=tmp_path)
+    first = command(*SEARCH, *OWN, *SMALL, "hydra.sweeper.n_trials=1", cwd=tmp_path)
     assert first.code == 0, first.err
-    longer = command(*SEARCH, *OWN, *SMALL, "hydra.sweeper.n_trials=3", cwd=tmp_path)
+    longer = command(*SEARCH, *OWN, *SMALL, "hydra.sweeper.n_trials=2", cwd=tmp_path)
     assert longer.code == 0, longer.err
-    assert longer.out.count("already finished") == 2
+    assert longer.out.count("already finished") == 1
     folders = [path.parent for path in (tmp_path / "outputs").glob("*/results.csv")]
-    assert len(folders) == 3
+    assert len(folders) == 2
     found = yaml.safe_load((tmp_path / "outputs" / "optimization_results.yaml").read_text())
     assert found["best_value"] == pytest.approx(max(map(held_out_elbo, folders)))
     best = max(folders, key=held_out_elbo)

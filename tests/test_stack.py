@@ -213,7 +213,7 @@ class TestPretraining:
             assert torch.equal(value, of_seed(module, 1)[name])
 
 
-STEPS, ALONE = (100, (1, 4)) if THOROUGH else (30, (3,))  # of 5 seeds, those that are trained alone too
+STEPS, ALONE = (100, (1, 4)) if THOROUGH else (20, (3,))  # of 5 seeds, those that are trained alone too
 IMAGES = (
     "data=digits",
     "data.train_rows=128",
@@ -261,7 +261,7 @@ def family(model: str) -> tuple[str, ...]:
 def test_every_model_is_the_same_stacked_and_alone(model: str) -> None:
     """Parameters within 1e-5 and metrics within 1e-4, seeds 0 to 4 together against some of them alone.
 
-    Deep networks of images in doubles, the others as they are trained. 30 steps, in `make test-thorough` 100.
+    Deep networks of images in doubles, the others as they are trained. 20 steps, in `make test-thorough` 100.
     """
     with doubles() if set(IMAGES) <= set(family(model)) else nullcontext():
         compare_with_alone(model)

@@ -14,6 +14,7 @@ import pytest
 
 from ivae_lab import records, reproduce
 from ivae_lab.experiment import load
+from ivae_lab.places import EXPERIMENTS
 from tests.commands import environment
 
 DOORS = ("train", "reproduce", "aggregate", "report", "score", "encode", "sample", "export", "choose", "fetch")
@@ -109,7 +110,7 @@ def test_what_is_wrong_is_said_at_once(refused: dict[str, Ended], overrides: str
 
 def test_list_finds_damage_in_what_it_does_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     figure = load("khemakhem2020/fig2b")
-    shutil.copytree(records.EXPERIMENTS / figure.paper / "results", tmp_path / figure.paper / "results")
+    shutil.copytree(EXPERIMENTS / figure.paper / "results", tmp_path / figure.paper / "results")
     monkeypatch.setattr(records, "EXPERIMENTS", tmp_path)
     about, tables = records.kept(figure, ["rows"])
     state = reproduce._state(figure, tmp_path)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 import torch
 from torch._dynamo.utils import counters
@@ -21,6 +23,7 @@ LIMITS = {
 }
 
 
+@cache
 def work(model: str, seeds: str) -> tuple[int, int, float]:
     """Operations, products among them, and bytes made per model."""
     run = make_run(*SMALL, f"model={model}", f"seed={seeds}")
@@ -39,7 +42,7 @@ def test_a_step_does_no_more_than_it_did(model: str) -> None:
 
 
 def test_operations_do_not_grow_with_the_seeds() -> None:
-    few, many = work("ivae", "0"), work("ivae", "[0,1,2,3,4,5,6]")
+    few, many = work("vade", "[0,1,2]"), work("vade", "[0,1,2,3,4,5,6]")
     assert few[:2] == many[:2]
     assert many[2] <= few[2]
 

@@ -24,6 +24,7 @@ from threading import Thread
 from typing import IO, Any
 
 HOME = "IVAE_LAB_TESTS_WARM"  # names the folder of the parent's socket
+PYTHON = sys.executable
 UNDRAWN = ("ivae_lab.train", "submitit.core._submit")  # modules whose pictures, half of a tiny run's time, stay empty
 SERVES = ("ivae_lab", "submitit")  # packages whose modules are run as commands
 LIBRARIES = (
@@ -49,7 +50,7 @@ class Popen(subprocess.Popen[Any]):
 def _command(call: Sequence[str]) -> tuple[str, list[str]] | None:
     """The module and the arguments of `python [-u] -m module ...`, of those that the parent serves."""
     words = [word for word in call if word != "-u"] if "-u" in call[:2] else [*call]
-    if len(words) < 3 or words[0] != sys.executable or words[1] != "-m" or words[2].split(".")[0] not in SERVES:
+    if len(words) < 3 or words[0] != PYTHON or words[1] != "-m" or words[2].split(".")[0] not in SERVES:
         return None
     return words[2], words[3:]
 
