@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from functools import cache
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from torch.func import grad, vmap
 
 from ivae_lab.build import ConfigError
 from ivae_lab.engine.group import execute
-from ivae_lab.engine.identifiable import check_device, measured, shortfall
+from ivae_lab.engine.identifiable import check_device, measured, restore_ranks, shortfall
 from ivae_lab.engine.module import SeedsModule
 from ivae_lab.engine.run import prepare
 from ivae_lab.engine.training import Compute
@@ -157,6 +158,17 @@ class TestNoise:
         own = {name: value[1:2] for name, value in many.stack.parameters.items()}
         assert difference(own, alone.stack.parameters) <= 1e-5
         assert alone.shares[0].noised == {1: [20]}
+
+    def test_seeds_and_steps_have_noise_of_their_own(self) -> None:
+        found = []
+        for step in (20, 40):
+            stack = make_run(*NOISE, "seed=[0,1]").stack
+            for name in ("prior.mean", "prior.log_var"):
+                stack.parameters[name][:] = stack.parameters[name][0, :1]  # of both seeds, and of all components
+            assert restore_ranks(stack, step) == [0, 1]
+            found += [*stack.parameters["prior.mean"]]
+        for one, other in combinations(found, 2):
+            assert (one != other).all()
 
     def test_continues_bit_for_bit(self) -> None:
         begun = advance(double_component(make_module(make_run(*NOISE, "seed=[0,1,3]"))), 40)
