@@ -75,6 +75,8 @@ def test_log_prob_is_scipys() -> None:
     std, scale = (0.5 * normal.log_var).exp().numpy(), laplace.log_scale.exp().numpy()
     np.testing.assert_allclose(normal.log_prob(z), scipy.stats.norm(normal.mean, std).logpdf(z).sum(-1))
     np.testing.assert_allclose(laplace.log_prob(z), scipy.stats.laplace(laplace.mean, scale).logpdf(z).sum(-1))
+    np.testing.assert_allclose(normal.std, std)
+    np.testing.assert_allclose(laplace.std, scipy.stats.laplace(laplace.mean, scale).std())
     density = sum(
         math.exp(w) * scipy.stats.multivariate_normal(m, np.diag(v)).pdf(z)
         for w, m, v in zip(mixed.log_weights.tolist(), mixed.mean.numpy(), mixed.log_var.exp().numpy(), strict=True)

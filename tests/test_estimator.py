@@ -27,8 +27,14 @@ def tiny(model: str, **options: Any) -> IVAE:
     return IVAE(**{"latent_dim": 2, "model": model, "steps": 5, "overrides": SMALL, **options})
 
 
-@parametrize_with_checks([tiny("ivae", steps=2), tiny("vade", steps=2, overrides=(*SMALL, "prior.components=2"))])  # type: ignore[untyped-decorator]
+@parametrize_with_checks([tiny("ivae", steps=2)])  # type: ignore[untyped-decorator]
 def test_it_is_an_estimator_by_scikit_learns_own_checks(estimator: IVAE, check: Any) -> None:
+    check(estimator)
+
+
+@pytest.mark.thorough("scikit-learn's checks of a model without u, of the class whose checks always run")
+@parametrize_with_checks([tiny("vade", steps=2, overrides=(*SMALL, "prior.components=2"))])  # type: ignore[untyped-decorator]
+def test_so_is_one_of_a_model_without_u(estimator: IVAE, check: Any) -> None:
     check(estimator)
 
 

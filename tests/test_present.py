@@ -518,7 +518,7 @@ def simulated(between: float, within: float, sizes: Sequence[int], seed: int = 0
 
 
 class TestSpread:
-    @pytest.mark.parametrize("sizes", [[4] * 2000, [2, 3, 10] * 700], ids=["balanced", "unbalanced"])
+    @pytest.mark.parametrize("sizes", [[4] * 1000, [2, 3, 10] * 350], ids=["balanced", "unbalanced"])
     @pytest.mark.parametrize(("between", "within"), [(0.3, 0.1), (0.1, 0.3), (0.0, 0.3), (0.3, 0.0)])
     def test_it_finds_the_components_of_a_simulated_model(
         self, between: float, within: float, sizes: list[int]
