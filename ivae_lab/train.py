@@ -7,19 +7,17 @@ Exit codes: 0 done (or found finished), 1 a run that failed or in which a seed d
 from __future__ import annotations
 
 import gc
-import os
-import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from string import Template
-from types import FrameType
 
 import hydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from ivae_lab import sweep
+from ivae_lab.later import leaving
 from ivae_lab.places import CONFIG
 
 _INTERRUPTED = "ivae_lab.train: interrupted before the run began"
@@ -28,10 +26,8 @@ _INTERRUPTED = "ivae_lab.train: interrupted before the run began"
 @hydra.main(version_base="1.3", config_path=str(CONFIG), config_name="config")
 def main(config: DictConfig) -> float | None:
     """Do one run of the composed configuration; its held-out ELBO, for a sweeper that searches for the best."""
-    before = signal.signal(signal.SIGINT, _leave)
-    with _lasting():
+    with leaving(_INTERRUPTED), _lasting():
         from ivae_lab.engine.job import do, objective
-    signal.signal(signal.SIGINT, before)
     code = do(config)
     sweep.exit_codes.append(code)
     if code > 128:  # told to stop: a sweep does not go on either
@@ -79,12 +75,6 @@ def _groups() -> str:
         groups.setdefault(path.parent.relative_to(CONFIG).as_posix(), []).append(path.stem)
     own = (name for name in sorted(groups) if name.partition("/")[0] != "hydra")
     return "".join(f"{name}: {', '.join(sorted(groups[name]))}\n" for name in own)
-
-
-def _leave(number: int, frame: FrameType | None) -> None:
-    """End at once: an exception in the midst of a library's import may be swallowed there, and the run go on."""
-    print(_INTERRUPTED, file=sys.stderr, flush=True)
-    os._exit(130)
 
 
 if __name__ == "__main__":

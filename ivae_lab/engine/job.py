@@ -22,9 +22,11 @@ from ivae_lab.engine.identifiable import shortfall
 from ivae_lab.engine.planner import together
 from ivae_lab.engine.run import Run, Settings, prepare
 from ivae_lab.identity import NUMBERS, run_digest
+from ivae_lab.later import leaving
 from ivae_lab.results import is_finished, read_status
 
 OK, FAILED, BAD_INPUT = 0, 1, 2
+_INTERRUPTED = "interrupted; the same command begins again, or continues from its last checkpoint"
 _SETTINGS = ("seed", "outputs", "force", "logger", "show", "compute")
 _Seed = Annotated[int, Ge(0), Le(2**32 - 1)]
 _sweep: list[Settings] = []  # the runs of a sweep that have not been trained by this process
@@ -46,7 +48,7 @@ def do(config: DictConfig) -> int:
             signal.raise_signal(SCHEDULER)  # the scheduler's handler requeues the job and ends the process
         return code
     except KeyboardInterrupt:
-        return _say("interrupted; the same command begins again, or continues from its last checkpoint", 130)
+        return _say(_INTERRUPTED, 130)
     except Exception:
         # Not foreseen, so the traceback is what helps; the run folder's status.json says `failed`.
         traceback.print_exc()
@@ -92,7 +94,8 @@ def _do(config: DictConfig, console: Console) -> int:
 
 def _execute(runs: list[Run], console: Console) -> None:
     """Train the runs together; where that fails, the first alone: the others are tried alone in their turn."""
-    from ivae_lab.engine.group import execute  # Lightning takes seconds: only what trains waits for it
+    with leaving(f"ivae_lab.train: {_INTERRUPTED}"):
+        from ivae_lab.engine.group import execute  # Lightning takes seconds: only what trains waits for it
 
     try:
         execute(runs, console)
