@@ -139,22 +139,24 @@ def _composed(job: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, str]]:
 
     Composing takes a tenth of a second, so configurations that differ in values only share it.
     """
-    groups = tuple(each for each in job if _is_group(each))
+    groups = tuple(each for each in job if chooses_group(each))
     composed, choices = _composed_groups(groups)
     config: DictConfig = pickle.loads(composed)
-    for each in map(_parsed, (each for each in job if each not in groups)):
+    for each in map(parse_override, (each for each in job if each not in groups)):
         OmegaConf.update(config, each.key_or_group, each.value(), force_add=False)
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     return {name: plain[name] for name in NUMBERS}, choices
 
 
-def _is_group(override: str) -> bool:
+def chooses_group(override: str) -> bool:
+    """Whether it chooses a YAML of a group, in place of changing a value."""
     key = override.partition("=")[0]
     return "/" in key or key in NUMBERS
 
 
 @cache
-def _parsed(override: str) -> Override:
+def parse_override(override: str) -> Override:
+    """An override as Hydra reads it."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     return OverridesParser.create().parse_override(override)

@@ -24,6 +24,7 @@ from ivae_lab.engine.job import read_settings
 from ivae_lab.engine.module import SeedsModule
 from ivae_lab.engine.run import Run, Settings
 from ivae_lab.engine.stack import Parameters
+from ivae_lab.engine.training import Training
 from ivae_lab.places import CONFIG
 from ivae_lab.results import COLUMNS, read_latents
 from ivae_lab.types import Splits
@@ -32,6 +33,23 @@ from tests import warm
 SMALL = ("data.segments=8", "data.samples_per_segment=100", "trainer.batch_size=64", "trainer.chunk=20")
 # Least work for a run of which only the folder matters.
 TINY = (*SMALL, "trainer.steps=40", "model.encoder.hidden=8", "compute.threads=1")
+# What a trainer's YAML says, for tests of the loop without one.
+TRAINING = Training(
+    steps=10,
+    epochs=None,
+    batch_size=4,
+    lr=0.01,
+    betas=[0.9, 0.999],
+    eps=1e-8,
+    schedule="constant",
+    drop_at=0.5,
+    drop_factor=0.1,
+    plateau_factor=0.1,
+    plateau_patience=0,
+    clip_norm=None,
+    history_points=2,
+    chunk=5,
+)
 # Models that are fitted and have no parameters: what holds of a training does not apply.
 FITTED = sorted(
     path.stem for path in (CONFIG / "model").glob("*.yaml") if "_target_: ivae_lab.models.linear." in path.read_text()
@@ -133,9 +151,9 @@ def _composed(*overrides: str) -> bytes:
 
 def settings(*overrides: str) -> Settings:
     """The checked settings of a configuration; Hydra composes once for those that differ in values only."""
-    by_hydra = [each for each in overrides if each[0] in "+~" or each.startswith("hydra.") or cells._is_group(each)]
+    by_hydra = [each for each in overrides if each[0] in "+~" or each.startswith("hydra.") or cells.chooses_group(each)]
     config = pickle.loads(_composed(*by_hydra))
-    for each in map(cells._parsed, (each for each in overrides if each not in by_hydra)):
+    for each in map(cells.parse_override, (each for each in overrides if each not in by_hydra)):
         OmegaConf.update(config, each.key_or_group, each.value(), force_add=False)
     choices = dict(config.hydra.runtime.choices)
     return read_settings(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]), choices)

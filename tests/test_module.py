@@ -19,26 +19,20 @@ from ivae_lab.engine.datamodule import DataModule
 from ivae_lab.engine.module import SeedsModule
 from ivae_lab.engine.share import HISTORY, Share
 from ivae_lab.engine.stack import Stack
-from ivae_lab.engine.training import Plan, Training
+from ivae_lab.engine.training import Plan
 from ivae_lab.models.model import Model
 from ivae_lab.types import Batch, DataSpec, Splits
+from tests import commands
 
 CPU = torch.device("cpu")
 History = list[dict[str, float]]  # rows of history.csv
 ROWS, EPOCH, PRETRAINING, STEPS, RATE = 8, 4, 6, 18, 0.1  # the main objective begins in the middle of an epoch
-TRAINING = Training(
+TRAINING = replace(
+    commands.TRAINING,
     steps=STEPS,
-    epochs=None,
     batch_size=ROWS // EPOCH,
     lr=RATE,
-    betas=[0.9, 0.999],
-    eps=1e-8,
-    schedule="constant",
-    drop_at=0.5,
-    drop_factor=0.1,
     plateau_factor=0.5,
-    plateau_patience=0,
-    clip_norm=None,
     history_points=100,
     chunk=10,
 )

@@ -18,28 +18,12 @@ from torch import Tensor
 from ivae_lab.build import build
 from ivae_lab.engine.optim import Rates, adam_, clip, paces, paces_at
 from ivae_lab.engine.training import Training
+from tests.commands import TRAINING
 from tests.profiles import examples
 
 SEEDS = 3
 SHAPES = {"matrix": (4, 2), "vector": (3,), "scalar": ()}
 CPU = torch.device("cpu")
-
-TRAINING = Training(
-    steps=10,
-    epochs=None,
-    batch_size=4,
-    lr=0.01,
-    betas=[0.9, 0.999],
-    eps=1e-8,
-    schedule="constant",
-    drop_at=0.5,
-    drop_factor=0.1,
-    plateau_factor=0.1,
-    plateau_patience=0,
-    clip_norm=None,
-    history_points=2,
-    chunk=5,
-)
 
 
 def at_start(training: Training, seeds: int) -> Rates:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -20,6 +22,7 @@ from ivae_lab.engine.training import Plan, Training
 from ivae_lab.models.model import Model
 from ivae_lab.recipe import Recipe
 from ivae_lab.types import Batch, DataSpec, Splits
+from tests.commands import TRAINING
 from tests.profiles import examples
 
 CPU = torch.device("cpu")
@@ -214,7 +217,7 @@ def test_what_remains_after_a_stop_is_the_end_of_the_same_plan() -> None:
 
 
 def make_training(steps: int | None, epochs: int | None, batch_size: int = 10) -> Training:
-    return Training(steps, epochs, batch_size, 0.1, [0.9, 0.9], 1e-8, "constant", 0.5, 0.1, 0.5, 1, None, 10, 10)
+    return replace(TRAINING, steps=steps, epochs=epochs, batch_size=batch_size)
 
 
 def test_the_length_is_steps_or_epochs_of_full_batches() -> None:
