@@ -6,10 +6,11 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.installed
 
 # One thread per worker and one worker more than cores, as the tests of the cluster and of signals mostly wait. In the
-# order of tests/conftest.py, the longest files first. Warnings are errors (pyproject.toml).
+# order of tests/conftest.py, the longest files first. Warnings are errors (pyproject.toml). Compiled tests are kept, as each
+# worker would compile all of them anew.
 WORKERS = $(shell $(PYTHON) -c 'import os; own = getattr(os, "sched_getaffinity", None); \
   print(min((len(own(0)) if own else os.cpu_count()) + 1, 8))')
-PYTEST  = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+PYTEST  = PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help install run report test test-fast test-thorough mutants lint format benchmark wheel clean

@@ -42,7 +42,7 @@ def test_it_has_the_numbers_of_the_others_and_names_what_went_wrong(tmp_path: Pa
 
 
 def test_stopping_it_stops_the_runs_which_go_on_later(tmp_path: Path) -> None:
-    long = ("trainer.steps=400", "compute.checkpoint_seconds=0")
+    long = ("trainer.steps=200", "compute.checkpoint_seconds=0")
     sweep = ("-m", *TINY, "seed=0", "data.seed=1,2", *long, "show=false", *LOCAL)
     process = started(*sweep, cwd=tmp_path, own_group=True)
     wait_until(lambda: len([*tmp_path.glob("outputs/*/checkpoints/last.ckpt")]) == 2, process)
@@ -58,7 +58,7 @@ def test_stopping_it_stops_the_runs_which_go_on_later(tmp_path: Path) -> None:
 
 
 def test_a_killed_process_takes_no_other_with_it(tmp_path: Path) -> None:
-    long = ("trainer.steps=400", "compute.checkpoint_seconds=0")
+    long = ("trainer.steps=200", "compute.checkpoint_seconds=0")
     sweep = ("-m", *TINY, "seed=0", "data.seed=1,2,3", *long, "show=false", *LOCAL)
     process = started(*sweep, cwd=tmp_path)
     wait_until(lambda: len([*tmp_path.glob("outputs/*/checkpoints/last.ckpt")]) == 2, process)

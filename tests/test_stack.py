@@ -28,7 +28,7 @@ from tests.profiles import THOROUGH
 CPU = torch.device("cpu")
 # Of those that are fitted test_contracts.py holds every bit.
 MODELS = sorted({path.stem for path in (CONFIG / "model").glob("*.yaml")} - {*FITTED})
-QUICK = (*SMALL, "model=ivae_paper", "trainer.steps=80", "trainer.chunk=20", "model.encoder.hidden=16")
+QUICK = (*SMALL, "model=ivae_paper", "trainer.steps=40", "trainer.chunk=10", "model.encoder.hidden=16")
 PRETRAINED = (*SMALL, "model=vade_pretrained", "model.pretrain_steps=60", "trainer.steps=60", "prior.components=4")
 
 
@@ -98,8 +98,8 @@ def test_a_scalar_parameter_trains_with_clipping() -> None:
 
 @cache
 def poisoned() -> SeedsModule:
-    """Seed 1 of 0, 1, 3 is poisoned after 40 of 80 steps."""
-    module = advance(make_module(make_run(*QUICK, "seed=[0,1,3]")), 40)
+    """Seed 1 of 0, 1, 3 is poisoned after 20 of 40 steps."""
+    module = advance(make_module(make_run(*QUICK, "seed=[0,1,3]")), 20)
     next(iter(module.stack.parameters.values()))[1] = torch.nan
     return advance(module)
 
@@ -112,7 +112,7 @@ def test_a_diverged_seed_leaves_the_others_bit_identical() -> None:
 
 def test_divergence_is_noted_with_the_step() -> None:
     assert quick("[0,1,3]").shares[0].diverged == {}
-    assert poisoned().shares[0].diverged == {1: 60}
+    assert poisoned().shares[0].diverged == {1: 30}
 
 
 def run_poisoned(folder: Path) -> Run:
@@ -122,7 +122,7 @@ def run_poisoned(folder: Path) -> Run:
     prepare(Compute("cpu", 1, False, 0))
     arguments = (*QUICK, "seed=[0,1]", f"outputs={folder}", "data.split=[.8,0,.2]")
     begun = make_run(*arguments)
-    module = advance(make_module(begun), 40)
+    module = advance(make_module(begun), 20)
     for value in module.stack.parameters.values():
         value[1] = torch.nan
     begun.checkpoint.parent.mkdir(parents=True)
@@ -136,8 +136,8 @@ def test_a_diverged_seed_stays_in_every_file(tmp_path: Path) -> None:
     assert execute([run], Console(quiet=True)) == ["diverged"]
     folder = run.settings.folder
     status, rows, latents = read_status(folder), read_results(folder), read_latents(folder)
-    assert (status["state"], status["diverged"]) == ("diverged", {"1": 60})
-    assert "seed 1 by step 60" in status["error"]
+    assert (status["state"], status["diverged"]) == ("diverged", {"1": 30})
+    assert "seed 1 by step 30" in status["error"]
     bad, good = rows[rows["seed"] == 1], rows[rows["seed"] == 0]
     assert (bad["state"] == "diverged").all()
     assert bad["value"].isna().all()
@@ -213,13 +213,13 @@ class TestPretraining:
             assert torch.equal(value, of_seed(module, 1)[name])
 
 
-STEPS, ALONE = (100, (1, 4)) if THOROUGH else (20, (3,))  # of 5 seeds, those that are trained alone too
+STEPS, ALONE = (100, (1, 4)) if THOROUGH else (14, (3,))  # an epoch has 12; of 5 seeds, those trained alone too
 IMAGES = (
     "data=digits",
     "data.train_rows=128",
     "data.test_rows=50",
     "trainer.batch_size=16",
-    f"trainer.steps={STEPS // 5}",
+    f"trainer.steps={max(4, STEPS // 5)}",
 )
 # Where a gradient is nothing but rounding, Adam makes a step of it, unless eps is above rounding: convolutions of one
 # model and of many are rounded differently.
@@ -261,7 +261,7 @@ def family(model: str) -> tuple[str, ...]:
 def test_every_model_is_the_same_stacked_and_alone(model: str) -> None:
     """Parameters within 1e-5 and metrics within 1e-4, seeds 0 to 4 together against some of them alone.
 
-    Deep networks of images in doubles, the others as they are trained. 20 steps, in `make test-thorough` 100.
+    Deep networks of images in doubles, the others as they are trained. 14 steps, in `make test-thorough` 100.
     """
     with doubles() if set(IMAGES) <= set(family(model)) else nullcontext():
         compare_with_alone(model)

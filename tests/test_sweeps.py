@@ -106,7 +106,7 @@ def test_a_stopped_sweep_goes_on_together_and_one_of_its_runs_alone(tmp_path: Pa
     assert outcome.code == 0, outcome.err
     reference = all_numbers(whole)
 
-    step, outcome = interrupted(signal.SIGTERM, 120, stopped, *LONG)
+    step, outcome = interrupted(signal.SIGTERM, 60, stopped, *LONG)
     assert outcome.code == 143, outcome.err
     (line,) = outcome.err.splitlines()
     assert f"stopped by SIGTERM after step {step} of {TOTAL}" in line
@@ -131,7 +131,7 @@ def test_runs_that_stand_at_different_steps_go_on_in_lots(tmp_path: Path, inside
     pair = ("-m", *RUN, "data.seed=1,2")
     outcome = inside(*pair, cwd=whole)
     assert outcome.code == 0, outcome.err
-    step, outcome = interrupted(signal.SIGKILL, 100, stopped, *RUN, "data.seed=2")
+    step, outcome = interrupted(signal.SIGKILL, 60, stopped, *RUN, "data.seed=2")
     assert outcome.code == -9
     outcome = inside(*pair, cwd=stopped)
     assert (outcome.code, outcome.err) == (0, "")

@@ -32,10 +32,10 @@ SLURM = ("hydra/launcher=slurm", "hydra.launcher.cpus_per_task=1", "hydra.launch
 LONG = (
     *SMALL,
     "model=vade_pretrained",
-    "model.pretrain_steps=100",
+    "model.pretrain_steps=60",
     "model.encoder.hidden=8",
     "prior.components=4",
-    "trainer.steps=500",
+    "trainer.steps=240",
     "trainer.schedule=plateau",
     "seed=[0,1]",
     "compute.checkpoint_seconds=0.1",
