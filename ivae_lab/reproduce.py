@@ -8,7 +8,7 @@
     scale=quick|paper    quick (the default): minutes on two cores, smaller than the paper, and labelled so; paper: its
                          sizes, steps and seeds
     train=false          draw with what is there
-    hydra/launcher=slurm train on a cluster, all missing cells as one array job (README, "On a cluster")
+    hydra/launcher=slurm train on a cluster, all missing cells as one array job (docs/cluster.md)
     wait=false           with it: leave right after the submission; the same command shows how it stands, submits what
                          has become missing, and draws when all is there
     retry=true           train again also what raised an error of its own under this very code

@@ -24,7 +24,8 @@ from ivae_lab.present import recorded, summary
 from ivae_lab.tables import brief, markdown
 
 ROOT = Path(__file__).resolve().parents[1]
-FILES = (ROOT / "README.md", *(path.with_name("README.md") for path in sorted(ROOT.glob("experiments/*/reported.csv"))))
+PAPERS = sorted(path.with_name("README.md") for path in ROOT.glob("experiments/*/reported.csv"))
+FILES = (ROOT / "experiments" / "README.md", *PAPERS)
 BLOCK = re.compile(r"(<!-- table: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 ALIGNED = {
     "mcc_in_20": "rank 20, in",

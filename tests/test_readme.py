@@ -1,4 +1,4 @@
-"""README says what the committed results say, and names commands and choices that exist."""
+"""README and documentation say what the committed results say, and name files, commands and choices that exist."""
 
 from __future__ import annotations
 
@@ -15,6 +15,12 @@ from scripts import readme_tables
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
+VERDICTS = (ROOT / "experiments" / "README.md").read_text()
+PAGES = [
+    path
+    for pattern in ("*.md", "docs/*.md", "tests/*.md", "experiments/**/*.md")
+    for path in sorted(ROOT.glob(pattern))
+]
 
 
 @pytest.mark.parametrize("path", readme_tables.FILES, ids=lambda path: path.parent.name)
@@ -43,7 +49,7 @@ def test_committed_rows_say_where_they_come_from() -> None:
     assert kept
     for evidence in kept:
         rows = evidence.tables["rows"]
-        assert evidence.scale == "paper" or f"`{evidence.figure.full_name}`, quick" in README
+        assert evidence.scale == "paper" or f"`{evidence.figure.full_name}`, quick" in VERDICTS
         assert not evidence.changed
         assert set(rows["run"]) == set(evidence.runs)
         assert not rows[["commit", "written"]].isna().any(axis=None)
@@ -51,11 +57,16 @@ def test_committed_rows_say_where_they_come_from() -> None:
         assert all(run["versions"]["torch"] for run in evidence.runs.values())
 
 
-def test_every_file_it_shows_is_there() -> None:
-    shown = re.findall(r"!\[[^]]*\]\(([^)]+)\)", README)
-    assert shown
-    for path in shown:
-        assert (ROOT / path).is_file(), path
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_every_file_it_links_to_is_there(page: Path) -> None:
+    linked = re.findall(r"\]\(([^)#\s]+)", page.read_text())
+    missing = [link for link in linked if "://" not in link and not (page.parent / link).exists()]
+    assert missing == []
+
+
+def test_the_readme_is_short_and_shows_a_picture() -> None:
+    assert len(README.encode()) <= 20_000
+    assert re.search(r"!\[[^]]+\]\(", README)
 
 
 def test_the_choices_it_lists_are_those_of_the_configuration() -> None:
