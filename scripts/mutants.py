@@ -94,7 +94,7 @@ def ask(tests: list[str], tree: Path) -> tuple[int, str]:
         )
     except subprocess.TimeoutExpired:
         return 1, ""
-    failed = re.findall(r"^(?:FAILED|ERROR) (.*?)(?: - .*)?$", done.stdout, re.MULTILINE)
+    failed = re.findall(r"^(?:FAILED|ERROR) (tests/.*?)(?: - .*)?$", done.stdout, re.MULTILINE)
     return done.returncode, failed[0] if failed else ""
 
 

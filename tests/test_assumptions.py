@@ -211,6 +211,9 @@ class TestOverlap:
         check = overlap(np.random.default_rng(0).normal(size=(48, 1)), u, family(drawn(0, 3, 1)), **LIMITS)
         assert check.passed is None
         assert check.witness.startswith("1 of 3 values of u have 10 rows")
+        u = np.array([0] * 9 + [1] * 30 + [2] * 30)
+        check = overlap(np.random.default_rng(0).normal(size=(69, 1)), u, family(drawn(0, 3, 1)), **LIMITS)
+        assert check.evidence == {"pair": [1, 2], "values": 2, "left_out": 1}
 
     @pytest.mark.parametrize("labels", [None, REAL])
     def test_is_undecided_without_values(self, labels: Any) -> None:

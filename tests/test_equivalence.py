@@ -116,6 +116,13 @@ class TestEquivalence:
         )
         assert affine(truth, split).prior < 1e-10
 
+    def test_two_components_that_nearly_are_one_are_near_it(self) -> None:
+        two = Generator(np.array([0.5, 0.5]), np.array([[-0.3], [0.3]]), np.ones((2, 1, 1)), None)
+        one = Generator(np.ones(1), np.ones((1, 1)), np.full((1, 1, 1), 9.0), None)
+        found = affine(two, one)
+        assert found.prior < 0.005
+        assert abs(found.matrix[0, 0]) == pytest.approx(3 / 1.09**0.5)
+
     def test_only_the_decoder_may_be_away(self) -> None:
         truth = generator(7, 1)
         found = affine(truth, replace(truth, network=generator(8, 1).network))
