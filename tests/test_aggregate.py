@@ -196,6 +196,7 @@ class TestTable:
 
 
 class TestSummary:
+    @pytest.mark.slow
     def test_names_what_has_no_rows(self, outputs: Path) -> None:
         done = run(cwd=outputs.parent)
         assert (done.code, done.err) == (0, "")
@@ -260,6 +261,7 @@ class TestUnreadable:
             ("status.json", "[0, 1]", "2", "TypeError"),
         ],
     )
+    @pytest.mark.slow
     def test_edited(self, tmp_path: Path, name: str, old: str, new: str, reason: str) -> None:
         make_run(tmp_path / "a")
         edit(make_run(tmp_path / "b") / name, old, new)
@@ -302,6 +304,7 @@ class TestUnreadable:
         (make_run(tmp_path / "a") / name).write_bytes(b"\xff\xfe\x00")
         assert list(unreadable(tmp_path)) == ["a"]
 
+    @pytest.mark.slow
     def test_truncated_results_are_noticed_wherever_they_end(self, tmp_path: Path) -> None:
         path = make_run(tmp_path / "a", values=(0.5, 0.25, 0.75)) / "results.csv"
         whole = path.read_bytes()
@@ -310,6 +313,7 @@ class TestUnreadable:
             path.write_bytes(whole[:end])
             assert list(unreadable(tmp_path)) == ["a"], whole[:end]
 
+    @pytest.mark.slow
     def test_the_command_goes_on(self, outputs: Path) -> None:
         edit(make_run(outputs / "older") / "results.csv", "chance", "luck")
         done = run(cwd=outputs.parent)
@@ -355,6 +359,7 @@ class TestCache:
             lambda outputs: edit(outputs / "tcl-vade-3" / "status.json", '"running"', '"done"'),
         ],
     )
+    @pytest.mark.slow
     def test_a_change_gives_what_a_fresh_start_gives(
         self, outputs: Path, change: Callable[[Path], object], capsys: pytest.CaptureFixture[str]
     ) -> None:
@@ -522,6 +527,7 @@ class TestAgreement:
         assert reason in found.unreadable["a"]
         assert len(table(found)) == 0
 
+    @pytest.mark.slow
     def test_truncated_is_noticed_wherever_it_ends(self, tmp_path: Path) -> None:
         path = make_pairs(tmp_path / "a") / "agreement.csv"
         whole = path.read_bytes()

@@ -230,6 +230,7 @@ def trained_folder(outputs: Path, seeds: str) -> Path:
 
 
 class TestRunFolder:
+    @pytest.mark.slow
     def test_has_the_pairs_of_its_seeds(self, whole: Path) -> None:
         rows = read_pairs(whole)
         assert rows[["seed_a", "seed_b"]].drop_duplicates().to_numpy().tolist() == [[0, 1], [0, 2], [1, 2]]
@@ -248,6 +249,7 @@ class TestRunFolder:
         assert set(read_results(whole)["metric"]) >= {"cluster_accuracy", "cluster_purity", "nmi", "elbo"}
         assert (whole / "examples.png").stat().st_size > 0
 
+    @pytest.mark.slow
     def test_one_seed_has_no_file_and_a_lost_or_edited_one_is_missed(self, whole: Path, tmp_path: Path) -> None:
         alone = trained_folder(tmp_path, "0")
         assert not (alone / "agreement.csv").exists()
@@ -260,6 +262,7 @@ class TestRunFolder:
         (copy / "agreement.csv").unlink()
         assert lack(copy) == "expected agreement.csv, got none"
 
+    @pytest.mark.slow
     def test_pairs_across_folders_are_those_of_one(self, whole: Path, tmp_path: Path) -> None:
         one, two = trained_folder(tmp_path, "1"), trained_folder(tmp_path, "[2,0]")
         across = pairs_of({0: two, 1: one, 2: two})
@@ -387,6 +390,7 @@ class TestPseudoValues:
         assert list(values.index) == list(range(7))
         assert values.mean() == pytest.approx(pairs["value"].mean())
 
+    @pytest.mark.slow
     def test_plain_intervals_over_them_cover_the_truth(self) -> None:
         from ivae_lab.results import interval
 

@@ -385,6 +385,7 @@ def test_laplace_sources_with_means_have_no_natural_parameters(composed: Callabl
 
 
 @pytest.mark.parametrize("model", ["ivae", "vade"])
+@pytest.mark.slow
 def test_a_run_leaves_its_checks(
     model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

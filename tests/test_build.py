@@ -45,6 +45,7 @@ def changed(config: DictConfig, override: str) -> DictConfig:
         ("compute", "thread", "threads", "device"),
     ],
 )
+@pytest.mark.slow
 def test_an_unknown_key_is_named_with_the_known_ones_and_a_near_miss(
     composed: Compose, group: str, key: str, near: str | None, known: str
 ) -> None:
@@ -156,6 +157,7 @@ def test_what_is_given_besides_the_configuration_is_no_key(composed: Compose, ke
         (["prior=normal", "+prior.latent_dim=3"], "prior.latent_dim: expected no keys; got "),
     ],
 )
+@pytest.mark.slow
 def test_what_a_factory_is_told_later_is_no_key(composed: Compose, overrides: list[str], expected: str) -> None:
     assert error_of(composed(*overrides), "prior") == f"{expected}an unknown key"
 
@@ -175,6 +177,7 @@ def test_what_is_given_besides_the_configuration_is_not_missing(composed: Compos
         (("model/objective=four_terms", "model.objective.end_at=0.5"), "expected both or neither of end_weights"),
     ],
 )
+@pytest.mark.slow
 def test_what_a_constructor_refuses_carries_the_path(
     composed: Compose, overrides: tuple[str, ...], expected: str
 ) -> None:

@@ -60,6 +60,7 @@ def test_log_likelihood_is_that_of_the_gaussian_of_each_segment(printed: Printed
     assert abs(printed()[0] - np.concatenate(densities).mean()) < 2e-3
 
 
+@pytest.mark.slow
 def test_posterior_mean_given_x_and_u_is_the_linear_one(printed: Printed, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ceiling, "SIDE", 200)
     data, seed = linear(noise_std=0.3)

@@ -350,6 +350,7 @@ class TestCorrelation:
         assert judgement.verdict == verdict
         assert ("fewer than three" in judgement.reason) == (verdict == "not run")
 
+    @pytest.mark.slow
     def test_it_is_numpys_and_its_interval_fishers_in_large_samples(self) -> None:
         generator = np.random.default_rng(1)
         x = generator.normal(size=400)
@@ -439,6 +440,7 @@ CLAIMS: dict[str, dict[str, Any]] = {
 @given(
     ours=st.lists(SCORES, min_size=1, max_size=3), theirs=st.lists(SCORES, min_size=1, max_size=3), random=st.randoms()
 )
+@pytest.mark.slow
 def test_a_judgement_does_not_depend_on_the_order_of_rows(
     test: str, ours: list[list[float]], theirs: list[list[float]], random: Any
 ) -> None:
@@ -463,6 +465,7 @@ def rank(judgement: Judgement) -> int:
     ids=["at_least", "at_most", "above", "not_below"],
 )
 @given(ours=SCORES, other=SCORES, rises=st.lists(st.floats(0, 1), min_size=5, max_size=5))
+@pytest.mark.slow
 def test_higher_scores_make_no_verdict_of_high_scores_worse(
     verdict_of: Callable[[Rows, Rows], int], ours: list[float], other: list[float], rises: list[float]
 ) -> None:
@@ -485,6 +488,7 @@ EXACT = st.sampled_from([1, 2, 4]).flatmap(
 
 @pytest.mark.parametrize("test", ["above", "not_below"])
 @given(ours=EXACT, other=EXACT, shift=st.integers(-8, 8))
+@pytest.mark.slow
 def test_an_ordering_is_of_differences_only(test: str, ours: list[float], other: list[float], shift: int) -> None:
     before = above(seeds(ours), seeds(other, "VAE"), test)
     raised = [[score + shift for score in scores] for scores in (ours, other)]
@@ -493,6 +497,7 @@ def test_an_ordering_is_of_differences_only(test: str, ours: list[float], other:
 
 
 @given(seed=st.integers(0, 999), rows=st.integers(12, 30))
+@pytest.mark.slow
 def test_the_correlations_sign_and_interval_flip_with_a_column(seed: int, rows: int) -> None:
     x, y = np.random.default_rng(seed).standard_normal((2, rows))
     r, low, high = correlation(x, y)

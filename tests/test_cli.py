@@ -44,6 +44,7 @@ def test_help_names_the_groups_and_an_example(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("overrides", [(), ("model=ivae", "+model.more=3", "data.seed=7")], ids=["bare", "overrides"])
+@pytest.mark.slow
 def test_help_is_what_hydra_prints(overrides: tuple[str, ...], tmp_path: Path, inside: Inside) -> None:
     arguments = ["--help", *overrides]
     assert inside(*arguments, cwd=tmp_path).out == f"{train.manual(arguments)}\n"
@@ -228,6 +229,7 @@ class TestNames:
     def test_outputs_move_the_folder_only(self) -> None:
         assert settings("outputs=a/b").folder == Path("a/b") / settings().folder.name
 
+    @pytest.mark.slow
     def test_every_key_that_changes_numbers_changes_the_name(self) -> None:
         overrides = [
             "seed=[0,1,2,3]",

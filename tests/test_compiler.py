@@ -26,6 +26,8 @@ from tests.commands import SMALL, advance, command, difference, make_module, mak
 from tests.profiles import examples
 from tests.test_resume import interrupted
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 QUICK = (*SMALL, "model.encoder.hidden=8", "model.encoder.layers=2", "trainer.steps=20", "trainer.chunk=10")
 VADE = (*QUICK, "model=vade", "prior.components=4", "seed=[0,1]")
@@ -79,7 +81,6 @@ def test_a_traced_training_is_the_plain_one(runs: Callable[[], list[Run]]) -> No
 
 
 @needs_a_compiler
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "runs",
     [
@@ -110,7 +111,6 @@ def compare_with_plain(runs: Callable[[], list[Run]]) -> None:
 
 
 @needs_a_compiler
-@pytest.mark.slow
 def test_a_compiled_training_goes_on_from_a_snapshot_bit_for_bit() -> None:
     prepare(make_run(*VADE).settings.compute)
     whole = advance(make_module(*vade(), compiled=True))
@@ -124,7 +124,6 @@ def test_a_compiled_training_goes_on_from_a_snapshot_bit_for_bit() -> None:
 
 
 @needs_a_compiler
-@pytest.mark.slow
 @pytest.mark.thorough("three commands that import the compiler; a snapshot of a compiled training is always continued")
 def test_a_compiled_run_continues_bit_for_bit(tmp_path: Path) -> None:
     """By the real command, with the program of `vade`."""
@@ -262,7 +261,6 @@ class TestRecorded:
 
 
 @needs_a_gpu
-@pytest.mark.slow
 @pytest.mark.parametrize("model", ["ivae", "vade_pretrained"])
 def test_a_training_by_recorded_steps_is_the_plain_one(model: str) -> None:
     def run() -> Run:
@@ -275,7 +273,6 @@ def test_a_training_by_recorded_steps_is_the_plain_one(model: str) -> None:
 
 
 @needs_a_gpu
-@pytest.mark.slow
 def test_recorded_steps_go_on_from_a_snapshot() -> None:
     def run() -> Run:
         return make_run(*QUICK, "model=ivae", "seed=[0,1,2]", "compute.device=cuda")

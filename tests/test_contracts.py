@@ -34,6 +34,8 @@ from ivae_lab.types import Batch, DataSpec, Splits
 from tests.commands import FITTED, advance, doubles
 from tests.own import own_file
 
+pytestmark = pytest.mark.slow
+
 Compose = Callable[..., DictConfig]
 SplitsOf = Callable[[DictConfig], Splits]
 ModelOf = Callable[[DictConfig, DataSpec], Model]

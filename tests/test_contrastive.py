@@ -107,6 +107,7 @@ def scores_of(run: Run) -> list[float]:
     return [mean_correlation(mean, part.rows.z.numpy()) for mean in part.latents["mean"]]
 
 
+@pytest.mark.slow
 def test_a_short_training_of_tcl_is_above_what_knows_no_u() -> None:
     """Linear methods without u are below, linear ICA that knows u is near."""
     pca, segments = (np.mean(scores_of(fitted(f"model={name}", "seed=0"))) for name in ("pca", "segment_ica"))
@@ -116,6 +117,7 @@ def test_a_short_training_of_tcl_is_above_what_knows_no_u() -> None:
 
 
 @pytest.mark.parametrize("name", ["tcl", "gcl"])
+@pytest.mark.slow
 def test_stacked_as_alone(name: str) -> None:
     few = (f"model={name}", "trainer.steps=30", "trainer.batch_size=64")
     with doubles():
@@ -157,6 +159,7 @@ def test_a_seed_that_diverged_gives_no_numbers(name: str) -> None:
         (["model.statistics=[cube]"], "model.statistics"),
     ],
 )
+@pytest.mark.slow
 def test_what_does_not_fit_is_refused(name: str, overrides: list[str], message: str, built: Any) -> None:
     with pytest.raises(ConfigError, match=message):
         built(f"model={name}", *overrides)

@@ -103,6 +103,7 @@ def test_density_integrates_to_one_in_one_dimension(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.slow
 def test_density_integrates_to_one_in_two_dimensions(family: str) -> None:
     grid = torch.linspace(-30, 30, 2001, dtype=torch.float64)
     density = example(family, 2).log_prob(torch.cartesian_prod(grid, grid)).exp().reshape(2001, 2001).numpy()

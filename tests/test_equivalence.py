@@ -82,6 +82,7 @@ class TestEquivalence:
             assert found.decoder < 1e-6
 
     @pytest.mark.parametrize("seed", range(3))
+    @pytest.mark.slow
     def test_two_latents_up_to_an_affine_map(self, seed: int) -> None:
         truth, rng = generator(seed, 2), np.random.default_rng(seed)
         matrix, shift = rng.normal(size=(2, 2)) + np.eye(2), rng.normal(size=2)

@@ -58,6 +58,7 @@ class Attempt:
         ("trainer.lr=???", ["trainer.lr"]),
     ],
 )
+@pytest.mark.slow
 def test_a_wrong_value_is_one_line_and_leaves_nothing(attempt: Attempt, wrong: str, expected: list[str]) -> None:
     outcome = attempt(*TINY, wrong)
     assert outcome.code == 2, outcome.err
@@ -116,6 +117,7 @@ def test_a_wrong_value_is_one_line_and_leaves_nothing(attempt: Attempt, wrong: s
         ("outputs=3", ["outputs", "string", "3"]),
     ],
 )
+@pytest.mark.slow
 def test_it_is_an_error_of_the_run_in_one_line(wrong: str, expected: list[str]) -> None:
     """What the command says of it, as of those above, before it makes a folder."""
     with pytest.raises(ConfigError) as error:
@@ -146,6 +148,7 @@ def test_it_is_an_error_of_the_run_in_one_line(wrong: str, expected: list[str]) 
         ),
     ],
 )
+@pytest.mark.slow
 def test_so_is_that_of_an_exact_likelihood_or_its_data(wrong: list[str], expected: str) -> None:
     with pytest.raises(ConfigError) as error:
         make_run(*wrong)
@@ -165,6 +168,7 @@ def test_so_is_that_of_an_exact_likelihood_or_its_data(wrong: list[str], expecte
         ("seed=[0,1", ["[0,1"]),
     ],
 )
+@pytest.mark.slow
 def test_what_hydra_cannot_compose_it_says_without_a_traceback(
     attempt: Attempt, wrong: str, expected: list[str]
 ) -> None:
@@ -176,6 +180,7 @@ def test_what_hydra_cannot_compose_it_says_without_a_traceback(
     assert attempt.left() == []
 
 
+@pytest.mark.slow
 def test_a_wrong_value_in_a_process_of_its_own(tmp_path: Path) -> None:
     outcome = command(*TINY, "data.segments=-3", cwd=tmp_path)
     assert (outcome.code, outcome.out) == (2, "")
@@ -183,6 +188,7 @@ def test_a_wrong_value_in_a_process_of_its_own(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_sweep_into_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     outcome = command("-m", *TINY, "seed=0,1", "outputs=/dev/null/x", cwd=tmp_path)
     assert (outcome.code, outcome.out) == (2, "")

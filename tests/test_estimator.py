@@ -28,6 +28,7 @@ def tiny(model: str, **options: Any) -> IVAE:
 
 
 @parametrize_with_checks([tiny("ivae", steps=2)])  # type: ignore[untyped-decorator]
+@pytest.mark.slow
 def test_it_is_an_estimator_by_scikit_learns_own_checks(estimator: IVAE, check: Any) -> None:
     check(estimator)
 
@@ -73,6 +74,7 @@ class TestLabels:
         assert one.score(X, U) == other.score(X, named)
         assert np.array_equal(one.sample(9, u=1), other.sample(9, u="mild"))
 
+    @pytest.mark.slow
     def test_an_unknown_one_is_named(self) -> None:
         seeing = fit(X, U, steps=5, model="ivae_paper", overrides=SMALL)
         assert seeing.transform(X, U).shape == X.shape
@@ -113,6 +115,7 @@ def test_there_and_back_and_the_score_follow_the_units_of_x() -> None:
     assert scaled.score(10 * X, U) == pytest.approx(flow.score(X, U) - 2 * np.log(10), abs=1e-3)
 
 
+@pytest.mark.slow
 def test_it_learns() -> None:
     """A longer training reconstructs unseen rows better than their mean does, and scores them above a short one."""
     vae = fit(
@@ -135,6 +138,7 @@ class TestNumbersAsU:
         given = {"latent_dim": 1, "steps": 80, "observation": "counts", "overrides": small, **options}
         return fit(self.SPIKES, self.POSITION, model="ivae_counts", **given)
 
+    @pytest.mark.slow
     def test_a_position_is_found_in_counts_alone(self) -> None:
         model = self.fitted()
         assert model.labels_.size == 0

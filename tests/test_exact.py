@@ -95,6 +95,7 @@ def test_hops_leave_a_local_minimum() -> None:
         assert parameter.item() == pytest.approx(least, abs=0.1)
 
 
+@pytest.mark.slow
 def test_a_search_over_rows_helps_on_the_rows() -> None:
     def likelihood(*overrides: str) -> float:
         run = make_run(*TRUE, *overrides, "seed=0", "trainer.steps=50", "metric=[elbo]")
@@ -149,6 +150,7 @@ def test_a_search_over_all_of_p_asks_for_data_whose_density_is_known() -> None:
         make_run("model=exact", "data=tcl", "model.latent_dim=2", "model/search=population", "seed=0")
 
 
+@pytest.mark.slow
 def test_runs_of_two_data_sets_train_together_and_leave_checks_and_slices(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

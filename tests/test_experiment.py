@@ -201,6 +201,7 @@ class TestEveryFigure:
             assert (states.value is not None) == (claim.test in ("at_least", "at_most", "within")), claim.claim
             assert claim.test != "within" or states.tolerance is not None, claim.claim
 
+    @pytest.mark.slow
     def test_quick_is_less_work_than_the_paper_and_no_two_settings_look_the_same(self, name: str) -> None:
         figure = load(name)
         work: dict[str, int] = {}
@@ -255,6 +256,7 @@ class TestExpand:
             ("data=tcl", "trainer.steps=null", "trainer.epochs=2", "model=vae"),
         ],
     )
+    @pytest.mark.slow
     def test_is_what_hydra_composes_from_the_same_overrides(
         self, composed: Compose, overrides: tuple[str, ...]
     ) -> None:

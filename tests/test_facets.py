@@ -122,6 +122,7 @@ class TestLoss:
     @pytest.mark.parametrize("covariance", ["diagonal", "full"])
     @pytest.mark.parametrize("networks", ["ladder", "shared"])
     @pytest.mark.parametrize("progress", [0.1, 0.6, 1.0])
+    @pytest.mark.slow
     def test_it_is_the_sum_over_the_clusters_of_each_facet(
         self, covariance: str, networks: str, progress: float, built: Built
     ) -> None:
@@ -225,6 +226,7 @@ class TestNetworks:
             (["model.encoder.widths=[]"], r"^model\.encoder\.widths: expected List should have at least 1 item"),
         ],
     )
+    @pytest.mark.slow
     def test_what_does_not_fit_is_refused(self, overrides: list[str], told: str, built: Built) -> None:
         with pytest.raises(ConfigError, match=told):
             built(*overrides)
@@ -312,6 +314,7 @@ class TestScores:
         assert all(np.isnan(row["value"]) for row in diverged)
 
 
+@pytest.mark.slow
 def test_a_run_folder_says_it_of_each_facet(tmp_path: Path) -> None:
     sizes = ("data.train_rows=128", "data.test_rows=60", "trainer.batch_size=32", "trainer.epochs=2")
     prepare(Compute("cpu", 1, False, 0))

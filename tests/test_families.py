@@ -55,6 +55,7 @@ def test_the_density_of_y_is_that_of_z_times_the_slope(family: Family, first: fl
 
 
 @pytest.mark.parametrize("family", REFERENCES)
+@pytest.mark.slow
 def test_sources_draws_and_moments_are_those_of_the_family(family: Family) -> None:
     first, second, rows = 2.5, 1.7, 20000
     law, own = REFERENCES[family](first, second), density(family, first, second)

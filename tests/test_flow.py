@@ -58,6 +58,7 @@ IN_3D = (("gin", 3, 45), ("gin_released", 3, 45))
 
 
 @pytest.mark.parametrize(("name", "size", "count"), [*((name, 2, 150) for name in FLAT), *IN_3D])
+@pytest.mark.slow
 def test_the_density_integrates_to_one(name: str, size: int, count: int, composed: Compose, model_of: ModelOf) -> None:
     """Of two dimensions GIN has no scales, of three one half has them."""
     model = settled(flow_of(model_of, composed, name, DataSpec(size, 3, 2, 1000, False)))
@@ -74,6 +75,7 @@ def test_the_density_integrates_to_one(name: str, size: int, count: int, compose
 
 @pytest.mark.parametrize("name", FLAT)
 class TestSampling:
+    @pytest.mark.slow
     def test_samples_are_what_the_prior_says_once_encoded(
         self, name: str, composed: Compose, model_of: ModelOf
     ) -> None:
@@ -84,6 +86,7 @@ class TestSampling:
             expected = model.prior(u).sample(6000, torch.Generator().manual_seed(0))
         torch.testing.assert_close(z, expected, atol=1e-3, rtol=1e-3)  # zuko inverts to 1e-4
 
+    @pytest.mark.slow
     def test_a_temperature_scales_the_spread(self, name: str, composed: Compose, model_of: ModelOf) -> None:
         model, u = settled(flow_of(model_of, composed, name, FOUR_D)), torch.zeros(4000, dtype=torch.int64)
         prior: Any = model.prior(u)
@@ -276,6 +279,7 @@ class TestClassStatistics:
 
 
 @pytest.mark.parametrize("name", ["gin", "vae"])
+@pytest.mark.slow
 def test_every_seed_settles_on_its_own_latents(
     name: str,
     tiny: Compose,

@@ -399,6 +399,7 @@ def test_real_cifar10(name: str, first: list[int]) -> None:
     assert max(steps) < 20  # neighbouring pixels are alike along rows and columns
 
 
+@pytest.mark.slow
 def test_real_dsprites_are_full_factorial() -> None:
     images, classes, values = read_dsprites(shared("dsprites/dsprites_downsampled.npz"))
     assert images.shape == (46_080, 64, 64)

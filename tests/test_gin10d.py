@@ -27,6 +27,7 @@ def make(composed: Compose) -> Callable[..., GIN10D]:
 
 
 class TestSources:
+    @pytest.mark.slow
     def test_clusters_have_the_papers_means_and_variances(self, make: Callable[..., GIN10D]) -> None:
         means, variances = [], []
         for seed in range(30):
@@ -44,6 +45,7 @@ class TestSources:
         assert 2.7 < max(variances) < 3.4
         assert np.mean(variances) == pytest.approx(1.75, rel=0.08)
 
+    @pytest.mark.slow
     def test_the_released_ones_are_half_as_wide(self, make: Callable[..., GIN10D]) -> None:
         spreads, means = [], []
         for seed in range(30):

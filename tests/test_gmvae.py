@@ -210,6 +210,7 @@ def test_what_is_shown_are_the_components_at_the_most_probable_w(built: Built) -
 
 
 @pytest.mark.parametrize("networks", ["mlp", "convnet"])
+@pytest.mark.slow
 def test_on_images_it_trains_stacked_as_alone(networks: str, tiny: Compose, train: Any) -> None:
     config = tiny(*IMAGES, f"model/networks={networks}", "trainer.eps=0.01")
     together, alone = train(config, [0, 1]), train(config, [1])
@@ -232,6 +233,7 @@ def test_on_images_it_trains_stacked_as_alone(networks: str, tiny: Compose, trai
         (["model.least_information=-1.0"], r"^model\.least_information: expected greater than or equal to 0"),
     ],
 )
+@pytest.mark.slow
 def test_what_does_not_fit_is_refused(overrides: list[str], told: str, built: Built) -> None:
     with pytest.raises(ConfigError, match=told):
         built(*overrides)

@@ -140,6 +140,7 @@ class TestNoise:
         assert prior.mean.isfinite().all()
         assert prior.log_var.exp().max().item() == pytest.approx(200)  # half the precision, at the least
 
+    @pytest.mark.slow
     def test_restores_the_rank_of_the_seed_that_lost_it_alone(self) -> None:
         module, reference = lacking("[0,1,3]"), whole(*VADE, "seed=[0,1,3]")
         assert module.shares[0].noised == {1: [20]}
@@ -148,11 +149,13 @@ class TestNoise:
             for position in (0, 2):
                 assert torch.equal(value[position], module.stack.parameters[name][position]), name
 
+    @pytest.mark.slow
     def test_without_it_the_rank_stays_lost(self) -> None:
         module = advance(double_component(make_module(make_run(*VADE, "seed=[0,1]"))))
         assert [row["l_rank"] for row in measured(module.stack)] == [3, 2]
         assert module.shares[0].noised == {}
 
+    @pytest.mark.slow
     def test_is_a_seeds_own(self) -> None:
         many, alone = lacking("[0,1,3]"), lacking("1")
         own = {name: value[1:2] for name, value in many.stack.parameters.items()}
@@ -170,6 +173,7 @@ class TestNoise:
         for one, other in combinations(found, 2):
             assert (one != other).all()
 
+    @pytest.mark.slow
     def test_continues_bit_for_bit(self) -> None:
         begun = advance(double_component(make_module(make_run(*NOISE, "seed=[0,1,3]"))), 40)
         snapshot = copy.deepcopy(begun.snapshot(begun.shares[0]))
@@ -179,6 +183,7 @@ class TestNoise:
         assert difference(continued.stack.parameters, lacking("[0,1,3]").stack.parameters) == 0
         assert continued.shares[0].noised == {1: [20]}
 
+    @pytest.mark.slow
     def test_a_diverged_seed_gets_none(self) -> None:
         module = make_module(make_run(*NOISE, "seed=[0,1]"))
         module.stack.parameters["prior.mean"][0] = torch.nan
@@ -250,17 +255,20 @@ class TestPenalty:
             slope = grad(Penalty(0.3))(differences).norm() * largest
             assert slope.item() == pytest.approx(0.3 / eps, rel=1e-4)
 
+    @pytest.mark.slow
     def test_lowers_the_condition_number(self) -> None:
         faster = ("trainer.lr=0.01", "seed=[0,1]")
         without, with_penalty = (measured(trained(*each, *faster).stack) for each in (VADE, PENALTY))
         for plain, penalised in zip(without, with_penalty, strict=True):
             assert penalised["l_condition"] < 0.7 * plain["l_condition"]
 
+    @pytest.mark.slow
     def test_a_seed_is_the_same_alone_and_beside_others(self) -> None:
         many, alone = whole(*PENALTY, "seed=[0,1,3]"), trained(*PENALTY, "seed=3")
         own = {name: value[2:] for name, value in many.stack.parameters.items()}
         assert difference(own, alone.stack.parameters) <= 1e-5
 
+    @pytest.mark.slow
     def test_a_diverged_seed_does_not_end_the_training_of_the_others(self) -> None:
         module, reference = make_module(make_run(*PENALTY, "seed=[0,1,3]")), whole(*PENALTY, "seed=[0,1,3]")
         module.stack.parameters["prior.mean"][0] = torch.nan
@@ -269,6 +277,7 @@ class TestPenalty:
             assert torch.equal(value[1:], module.stack.parameters[name][1:]), name
 
     @pytest.mark.usefixtures("traced_only")
+    @pytest.mark.slow
     def test_traced_it_is_the_same(self) -> None:
         self.compare_compiled_with_plain()
 
@@ -295,11 +304,13 @@ class TestPenalty:
 class TestOff:
     """Configurations have no key of it then: test_contracts.py."""
 
+    @pytest.mark.slow
     def test_training_is_the_same_to_the_bit_where_rank_is_never_lost(self) -> None:
         plain, watched = whole(*VADE, "seed=[0,1,3]"), trained(*NOISE, "seed=[0,1,3]")
         assert watched.shares[0].noised == {}
         assert difference(plain.stack.parameters, watched.stack.parameters) == 0
 
+    @pytest.mark.slow
     def test_recording_changes_nothing(self) -> None:
         plain, recorded = whole(*VADE, "seed=[0,1,3]"), make_module(make_run(*VADE, "seed=[0,1,3]"))
         for until in (20, 40, 60):
@@ -317,6 +328,7 @@ class TestOff:
         (("model=vade", "model.identifiability.alpha=0"), "alpha: .* greater than 0, got 0"),
     ],
 )
+@pytest.mark.slow
 def test_what_does_not_fit_is_refused_in_one_line(arguments: tuple[str, ...], message: str) -> None:
     measure = () if "model/identifiability=noise" in arguments else ("model/identifiability=penalty",)
     with pytest.raises(ConfigError, match=message) as error:
@@ -341,6 +353,7 @@ def test_a_prior_without_natural_parameters_is_tracked_as_not_a_number() -> None
     assert np.isnan(list(row.values())).all()
 
 
+@pytest.mark.slow
 def test_a_run_leaves_rank_condition_and_noise_in_its_folder(tmp_path: Path) -> None:
     prepare(Compute("cpu", 1, False, 0))
     run = make_run(*NOISE, "seed=[0,1]", f"outputs={tmp_path}")

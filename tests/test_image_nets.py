@@ -176,6 +176,7 @@ def sizes_in(layers: Layers, h: Tensor) -> list[int]:
 class TestNetworks:
     @each_network
     @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 32, 32), (1, 28, 28), (1, 64, 64), (2, 20, 44)])
+    @pytest.mark.slow
     def test_rows_of_images_come_back_as_rows_of_images(self, name: str, shape: tuple[int, int, int]) -> None:
         encoder, decoder = pair(name, Image(*shape))
         width = spec_of(Image(*shape)).x_dim
@@ -377,6 +378,7 @@ IMAGES_OF = [("mlp", SMALL), ("convnet", SMALL), ("convnet", SMALL_COLOURS), ("r
 
 class TestTraining:
     @each_network
+    @pytest.mark.slow
     def test_a_seed_among_others_is_the_seed_alone(self, name: str, module_of: Callable[..., SeedsModule]) -> None:
         start = module_of([3, 1], f"model/networks={name}")
         together = advance(module_of([3, 1], f"model/networks={name}"))
@@ -394,6 +396,7 @@ class TestTraining:
 
     @pytest.mark.parametrize("name", ["mlp", "convnet"])
     @pytest.mark.parametrize("live", [True, False])
+    @pytest.mark.slow
     def test_encoding_changes_no_number_of_the_models(
         self, name: str, live: bool, module_of: Callable[..., SeedsModule]
     ) -> None:
@@ -425,6 +428,7 @@ class TestTraining:
             module_of([0], "model.evaluate_live=0")
 
     @each_network
+    @pytest.mark.slow
     def test_a_resumed_training_is_the_uninterrupted_one(
         self, name: str, module_of: Callable[..., SeedsModule]
     ) -> None:
@@ -438,6 +442,7 @@ class TestTraining:
 
     @pytest.mark.usefixtures("traced_only")
     @pytest.mark.parametrize(("name", "image"), IMAGES_OF)
+    @pytest.mark.slow
     def test_a_traced_training_is_the_plain_one(
         self, name: str, image: Image, module_of: Callable[..., SeedsModule]
     ) -> None:
@@ -464,6 +469,7 @@ class TestTraining:
 
 @pytest.mark.parametrize("model", ["vae_images", "vade_images", "ivae_images", "vade_images_released"])
 @each_network
+@pytest.mark.slow
 def test_networks_are_chosen_by_one_word(model: str, name: str, composed: Compose) -> None:
     chosen = composed(f"model={model}", f"model/networks={name}").model
     assert chosen.encoder._target_ == f"ivae_lab.image_nets.{name}_encoder"

@@ -176,6 +176,7 @@ def of_sprites(u: Any = "shape") -> Splits:
 
 
 class TestFiles:
+    @pytest.mark.slow
     def test_mnist_rows_are_the_published_ones(self) -> None:
         x, u = formats.read_idx_pair(
             shared("mnist/t10k-images-idx3-ubyte.gz"), shared("mnist/t10k-labels-idx1-ubyte.gz"), range(10)
@@ -189,6 +190,7 @@ class TestFiles:
         assert (splits.spec.x_dim, splits.spec.u_dim, splits.spec.binary) == (784, 10, True)
         assert splits.spec.source_dim is None
 
+    @pytest.mark.slow
     def test_cifar10_is_channel_by_channel_with_the_ids_of_its_batches(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(formats, "read_cifar10", cache(formats.read_cifar10))
         x, u = formats.read_cifar10(shared("cifar-10-batches-py/data_batch_2"))
@@ -266,6 +268,7 @@ class TestFiles:
         shared("dsprites/dsprites_downsampled.npz")
         return of_sprites
 
+    @pytest.mark.slow
     def test_dsprites_know_their_factors(self, sprites: Callable[..., Splits]) -> None:
         splits = sprites()
         truth = formats.read_dsprites(shared("dsprites/dsprites_downsampled.npz"))
@@ -336,6 +339,7 @@ class TestRoot:
         assert all(part in outcome.err for part in told), outcome.err
         assert not (tmp_path / "outputs").exists()
 
+    @pytest.mark.slow
     def test_digits_run_from_the_command_line(self, tmp_path: Path, inside: Inside) -> None:
         arguments = ("data=digits", "model=vae", "model/likelihood=images", "model.latent_dim=2", "trainer.steps=20")
         outcome = inside(*arguments, "seed=[0,1]", "compute.threads=1", "data.test_rows=50", cwd=tmp_path)

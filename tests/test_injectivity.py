@@ -136,6 +136,7 @@ class TestPaper:
 
 class TestInjective:
     @given(seed=st.integers(0, 1000), size=st.integers(1, 3), depth=st.integers(1, 2))
+    @pytest.mark.slow
     def test_square_leaky_layers_are(self, seed: int, size: int, depth: int) -> None:
         rng = np.random.default_rng(seed)
         layers = [np.linalg.qr(rng.normal(size=(size, size)))[0] * rng.uniform(0.5, 2, size) for _ in range(depth + 1)]
@@ -145,6 +146,7 @@ class TestInjective:
         assert weakly_injective(f, z).passed is True
 
     @pytest.mark.parametrize("seed", range(12))
+    @pytest.mark.slow
     def test_a_plane_that_is_turned_over_somewhere_is_folded(self, seed: int) -> None:
         f, z = random_network(seed, 2, 4, 2, slope=0.1), rows(seed, 2000, 2)
         turns = {np.sign(np.linalg.det(f.affine(pattern)[0])) for pattern in np.unique(f.pieces(z), axis=0)}
@@ -195,6 +197,7 @@ class TestInjective:
 
     @pytest.mark.parametrize(("f", "passed"), [(ABSOLUTE, False), (IDENTITY, True), (RELU, False)])
     @pytest.mark.parametrize(("unit", "out"), [(1e4, 1e-5), (1e-5, 1e6)])
+    @pytest.mark.slow
     def test_units_do_not_matter(self, f: ReluNetwork, passed: bool, unit: float, out: float) -> None:
         moved = network(f.weights[0] / unit, f.weights[1] * out, biases=[f.biases[0], f.biases[1] + 3 * out])
         assert injective(moved, LINE * unit).passed is passed
@@ -216,6 +219,7 @@ class TestInjective:
 
 class TestWeaklyInjective:
     @given(turns=st.lists(st.integers(-3, 3), min_size=6, max_size=6))
+    @pytest.mark.slow
     def test_both_on_a_line_against_counting_preimages(self, turns: list[int]) -> None:
         corners = np.array([-4.0, -2, -1, 0, 1, 2])
         f = network(np.ones((6, 1)), [turns], biases=[-corners, [0]])
@@ -233,6 +237,7 @@ class TestWeaklyInjective:
         assert injective(f, z).passed is (len({*np.sign(slopes)}) == 1 and bool(slopes[0]))
 
     @given(seed=st.integers(0, 1000), sizes=st.sampled_from([(2, 6, 3), (2, 6, 2), (2, 4, 4, 3)]))
+    @pytest.mark.slow
     def test_the_ball_is_hit_from_one_piece_only(self, seed: int, sizes: tuple[int, ...]) -> None:
         f, z = random_network(seed, *sizes), rows(seed, 100, 2)
         check = weakly_injective(f, z, most_rows=20)

@@ -12,6 +12,7 @@ from ivae_lab.latent_plots import latents_by_u
 
 
 @pytest.mark.parametrize(("kind", "latents"), [("labels", 5), ("many", 1), ("many", 2), ("columns", 1), ("columns", 5)])
+@pytest.mark.slow
 def test_it_is_drawn(tmp_path: Path, kind: str, latents: int) -> None:
     rng = np.random.default_rng(0)
     u = {"labels": np.arange(60) % 3, "many": np.arange(60) % 40, "columns": rng.normal(size=(60, 2))}[kind]

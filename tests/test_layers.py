@@ -183,6 +183,7 @@ def violations(sources: Mapping[str, str]) -> list[str]:
     return [line for line in found if line]
 
 
+@pytest.mark.slow
 def test_package_respects_its_layers() -> None:
     folder = ROOT / PACKAGE
     sources = {str(p.relative_to(folder)): p.read_text(encoding="utf-8") for p in sorted(folder.rglob("*.py"))}

@@ -219,6 +219,7 @@ def test_what_does_not_fit_is_refused(changes: dict[str, object], keys: dict[str
         segment_ica(spec_of(5, **changes), **given)
 
 
+@pytest.mark.slow
 def test_a_run_leaves_a_whole_folder_without_a_step(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,6 +22,8 @@ from ivae_lab.engine.module import SeedsModule
 from ivae_lab.engine.training import Compute
 from tests.commands import SMALL, make_module, make_run, settings
 
+pytestmark = pytest.mark.slow
+
 ROWS = 100  # of four bytes
 
 

@@ -427,6 +427,7 @@ class TestRows:
             strong(rank=3)
 
     @pytest.mark.parametrize("path", sorted(CONF.glob("*.yaml")), ids=lambda path: path.stem)
+    @pytest.mark.slow
     def test_every_configured_metric_gives_rows_of_the_schema(self, path: Path) -> None:
         import importlib
 

@@ -194,6 +194,7 @@ def test_released_models_weigh_the_four_terms_as_their_code_does(make: Make, nam
         ("conditional_table_k2", ("z", "z^2")),
     ],
 )
+@pytest.mark.slow
 def test_a_conditional_prior_has_the_sufficient_statistics_of_its_name(
     make: Make, prior: str, statistics: tuple[str, ...]
 ) -> None:

@@ -51,6 +51,7 @@ def terms(e: Evidence) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("family", [Normal, Laplace])
+@pytest.mark.slow
 def test_the_closed_form_is_the_expectation_of_the_sampled_estimate(family: Any) -> None:
     one = evidence(prior=family(drawn(2, 3), drawn(3, 3)))
     closed = ELBO()(one, 1.0, at(0)).item()
@@ -210,6 +211,7 @@ class TestLinearGaussian:
             one.log_likelihood - one.sampled_kl(), self.log_marginal(), rtol=1e-6, atol=1e-6
         )  # log v is held in float32
 
+    @pytest.mark.slow
     def test_with_another_posterior_the_elbo_falls_short_by_its_divergence(self) -> None:
         exact = self.posterior()
         q = Normal(exact.mean + 0.2, exact.log_var + 0.7)

@@ -15,6 +15,8 @@ from ivae_lab.results import read_latents
 from tests.commands import here, make_run, run_folder
 from tests.own import own_file
 
+pytestmark = pytest.mark.slow
+
 TINY = ("trainer.steps=20", "trainer.batch_size=16", "model.latent_dim=2", "compute.threads=1", "show=false", "seed=0")
 ROWS = 200
 

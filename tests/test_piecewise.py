@@ -129,6 +129,7 @@ class TestOneLatent:
 class TestTwoLatents:
     @pytest.mark.parametrize("slope", [0.0, 0.2])
     @pytest.mark.parametrize("seed", [0, 1])
+    @pytest.mark.slow
     def test_is_the_sum_over_a_fine_grid(self, seed: int, slope: float) -> None:
         truth = model(seed, latent_dim=2, x_dim=2, slope=slope, noise_std=0.4)
         x = drawn(truth, 2)
@@ -196,6 +197,7 @@ class TestPopulation:
     @pytest.mark.parametrize(
         "changes", [{}, {"x_dim": 2}, {"latent_dim": 2, "x_dim": 2, "noise_std": 0.5, "scale": 1.0}]
     )
+    @pytest.mark.slow
     def test_its_error_is_below_a_millionth(self, changes: dict[str, float]) -> None:
         """Its weights sum to 1, it says so, and a much finer rule says the same."""
         truth = model(11, **changes)

@@ -356,6 +356,7 @@ class TestGather:
         ],
         ids=["empty", "half", "cut row", "header", "column", "word", "other seed", "row twice"],
     )
+    @pytest.mark.slow
     def test_a_damaged_run_is_missing_and_named_and_the_rest_goes_on(
         self, figure: Figure, cells: list[Cell], tmp_path: Path, damage: Callable[[str], str], said: str
     ) -> None:
@@ -520,6 +521,7 @@ def simulated(between: float, within: float, sizes: Sequence[int], seed: int = 0
 class TestSpread:
     @pytest.mark.parametrize("sizes", [[4] * 1000, [2, 3, 10] * 350], ids=["balanced", "unbalanced"])
     @pytest.mark.parametrize(("between", "within"), [(0.3, 0.1), (0.1, 0.3), (0.0, 0.3), (0.3, 0.0)])
+    @pytest.mark.slow
     def test_it_finds_the_components_of_a_simulated_model(
         self, between: float, within: float, sizes: list[int]
     ) -> None:
@@ -558,6 +560,7 @@ def shown(whole: Evidence, tmp_path_factory: pytest.TempPathFactory) -> present.
 
 
 class TestPresent:
+    @pytest.mark.slow
     def test_writes_every_file_that_it_says_and_no_other(self, shown: present.Presented) -> None:
         tables = {"rows.csv", "means.csv", "about.json", *(f"dots{kind}" for kind in (".png", ".svg", ".pdf"))}
         written = {f"{stem}{kind}" for stem in ("summary", "verdicts") for kind in (".csv", ".md", ".tex")}

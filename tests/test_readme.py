@@ -24,6 +24,7 @@ PAGES = [
 
 
 @pytest.mark.parametrize("path", readme_tables.FILES, ids=lambda path: path.parent.name)
+@pytest.mark.slow
 def test_tables_are_those_of_the_committed_rows(path: Path) -> None:
     text = path.read_text()
     assert "<!-- table: " in text

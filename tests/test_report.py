@@ -21,6 +21,8 @@ from ivae_lab.experiment import Figure, Scale, load
 from tests.browser import CHROMIUM, Browser
 from tests.commands import command
 
+pytestmark = pytest.mark.slow
+
 # Made-up evidence: no paper, no training.
 PAPER = "madeup2020"
 REPORTED = """claim,figure,where,statement,value,tolerance

@@ -388,6 +388,7 @@ class TestCellsThatFail:
         assert "greater than 0" in lacking["error"]
 
 
+@pytest.mark.slow
 def test_an_impossible_value_for_all_cells_is_bad_input(tree: Path, tmp_path: Path) -> None:
     outcome = real("tiny2020/single", "trainer.lr=-1", cwd=tmp_path)
     assert outcome.code == 2

@@ -251,6 +251,7 @@ class TestRecovered:
         words = [text.get_text() for axes in panels for text in (*axes.texts, axes.title, axes.yaxis.label)]
         return [word for word in words if word], figures[0].get_suptitle()
 
+    @pytest.mark.slow
     def test_saves_both_formats_from_the_run_folder(self, tmp_path: Path) -> None:
         np.savez(tmp_path / "latents.npz", **self.arrays(seeds=2))
         for source in (tmp_path, tmp_path / "latents.npz"):
@@ -258,6 +259,7 @@ class TestRecovered:
             assert (tmp_path / "beta=.5.png").read_bytes().startswith(b"\x89PNG")
             assert (tmp_path / "beta=.5.pdf").read_bytes().startswith(b"%PDF")
 
+    @pytest.mark.slow
     def test_says_what_was_left_out(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         words, heading = self.drawn(monkeypatch, tmp_path, latents=self.arrays(seeds=6, rows=1500, n=7, k=7))
         assert "first 5 of 6 seeds, first 6 of 7 sources" in heading.replace("\n", " ")

@@ -229,6 +229,7 @@ def handlers() -> Iterator[None]:
         signal.signal(number, handler)
 
 
+@pytest.mark.slow
 def test_a_signal_in_the_last_chunk_stops_too_and_its_like_is_ignored_then(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, handlers: None
 ) -> None:
@@ -304,6 +305,7 @@ def test_ctrl_c_stops_a_whole_sweep(tmp_path: Path) -> None:
     run_folder(tmp_path / "outputs")  # the only one
 
 
+@pytest.mark.slow
 def test_force_begins_anew_but_for_a_job_that_is_requeued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Which began anew when it was submitted, and would never end otherwise."""
     run = make_run(*TINY, "seed=0", f"outputs={tmp_path}")

@@ -65,6 +65,7 @@ class TestKnownTransforms:
 
 
 class TestIntervals:
+    @pytest.mark.slow
     def test_they_cover_a_known_correlation(self) -> None:
         covered = 0
         for seed in range(20):
@@ -74,6 +75,7 @@ class TestIntervals:
             covered += row["low"] <= 0.6 <= row["high"]
         assert covered >= 16
 
+    @pytest.mark.slow
     def test_their_width_is_that_of_fishers_interval(self) -> None:
         rng = np.random.default_rng(0)
         a = rng.normal(size=(1000, 1))
@@ -189,6 +191,7 @@ class TestCommand:
         assert "ivae_lab.score A B" in capsys.readouterr().out
 
     @pytest.mark.parametrize("arguments", [["good.npz", "nan.npz"], ["good.npz", "absent.npz"], []])
+    @pytest.mark.slow
     def test_bad_input_is_one_line_and_exit_code_2(self, files: Path, arguments: list[str]) -> None:
         done = run(*arguments, cwd=files)
         assert done.code == 2

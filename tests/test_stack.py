@@ -25,6 +25,8 @@ from ivae_lab.types import Splits
 from tests.commands import FITTED, SMALL, advance, difference, doubles, make_module, make_run, scores, trained
 from tests.profiles import THOROUGH
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 # Of those that are fitted test_contracts.py holds every bit.
 MODELS = sorted({path.stem for path in (CONFIG / "model").glob("*.yaml")} - {*FITTED})
@@ -42,12 +44,10 @@ def of_seed(module: SeedsModule, seed: int) -> Parameters:
     return {name: value[position] for name, value in module.stack.parameters.items()}
 
 
-@pytest.mark.slow
 def test_a_seed_is_the_same_alone_and_beside_others() -> None:
     assert difference(of_seed(quick("[0,1,2,3,4]"), 3), of_seed(quick("3"), 3)) <= 1e-5
 
 
-@pytest.mark.slow
 def test_the_order_of_the_seeds_does_not_matter() -> None:
     for seed in (0, 1, 3):
         assert difference(of_seed(quick("[0,1,3]"), seed), of_seed(quick("[3,0,1]"), seed)) <= 1e-5
@@ -130,7 +130,6 @@ def run_poisoned(folder: Path) -> Run:
     return make_run(*arguments)
 
 
-@pytest.mark.slow
 def test_a_diverged_seed_stays_in_every_file(tmp_path: Path) -> None:
     run = run_poisoned(tmp_path)
     assert execute([run], Console(quiet=True)) == ["diverged"]
@@ -256,7 +255,6 @@ def family(model: str) -> tuple[str, ...]:
     return (f"model={model}", *SMALL, *steps, *cheap, *pretraining)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 def test_every_model_is_the_same_stacked_and_alone(model: str) -> None:
     """Parameters within 1e-5 and metrics within 1e-4, seeds 0 to 4 together against some of them alone.

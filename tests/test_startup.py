@@ -87,6 +87,7 @@ def refused(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ended]:
 
 
 @pytest.mark.parametrize(("door", "flag"), HELP)
+@pytest.mark.slow
 def test_help_comes_at_once(told: dict[tuple[str, str], Ended], door: str, flag: str) -> None:
     ended = told[door, flag]
     assert (ended.code, ended.err, ended.loaded) == (0, "", [])
@@ -101,6 +102,7 @@ def test_list_comes_at_once(told: dict[tuple[str, str], Ended]) -> None:
 
 
 @pytest.mark.parametrize("overrides", WRONG)
+@pytest.mark.slow
 def test_what_is_wrong_is_said_at_once(refused: dict[str, Ended], overrides: str) -> None:
     ended = refused[overrides]
     assert WRONG[overrides] in ended.err

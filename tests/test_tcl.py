@@ -111,6 +111,7 @@ def one_matrix_at_a_time(rng: RandomState, rows: int, columns: int, draws: int) 
 
 @pytest.mark.parametrize(("n", "d"), [(5, 5), (2, 5), (10, 12)])
 @pytest.mark.parametrize("mean_range", [None, [-5, 5]])
+@pytest.mark.slow
 def test_released_draw_order(n: int, d: int, mean_range: list[float] | None) -> None:
     data, seed = variant(
         "tcl_khemakhem_released",

@@ -23,6 +23,8 @@ from ivae_lab.engine.planner import OWN, shape, together
 from ivae_lab.engine.run import Run, Settings, prepare
 from tests.commands import SMALL, advance, difference, make_module, make_run, scores, settings
 
+pytestmark = pytest.mark.slow
+
 QUIET = Console(quiet=True)
 CHEAP = (*SMALL, "model.encoder.hidden=8", *(f"metric.{name}.chance_draws=1" for name in ("mcc", "mcc_weak")))
 IVAE = (*CHEAP, "model=ivae", "trainer.steps=40", "seed=[0,1]")
@@ -66,7 +68,6 @@ def points(module: SeedsModule) -> list[list[dict[str, float]]]:
     return module.record([[0.5] * len(share.stack.seeds) for share in module.shares])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", SWEEPS)
 def test_a_run_trained_with_others_is_the_run_alone(name: str, tmp_path: Path) -> None:
     base, cells = SWEEPS[name]

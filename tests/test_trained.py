@@ -24,6 +24,8 @@ from ivae_lab.results import read_latents
 from ivae_lab.streamed import block_rows, stream
 from tests.commands import SMALL, command, settings
 
+pytestmark = pytest.mark.slow
+
 STEPS = ("trainer.steps=20", "metric=[elbo]", "model.encoder.hidden=8")
 
 
@@ -269,7 +271,6 @@ class TestExport:
         np.testing.assert_allclose(sd, said["sd"], atol=1e-5)
         np.testing.assert_allclose(x, trained.decode(said["mean"]), atol=1e-4)
 
-    @pytest.mark.slow
     def test_pt2_takes_any_number_of_rows(self, made: dict[str, Path], tmp_path: Path) -> None:
         assert export.main([f"run={made['ivae']}", "seed=3", "format=pt2", f"out={tmp_path / 'm'}"]) == 0
         decoder, z = torch.export.load(tmp_path / "m.decoder.pt2").module(), np.ones((2, 5), np.float32)

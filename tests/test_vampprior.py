@@ -150,6 +150,7 @@ class TestPseudoInputs:
 
 
 @pytest.mark.parametrize("networks", ["mlp", "convnet"])
+@pytest.mark.slow
 def test_on_images_it_trains_stacked_as_alone(networks: str, tiny: Compose, train: Any) -> None:
     config = tiny(*DIGITS, f"model/networks={networks}", "trainer.eps=0.01")
     together, alone = train(config, [0, 1]), train(config, [1])

@@ -34,6 +34,7 @@ def work(model: str, seeds: str) -> tuple[int, int, float]:
 
 
 @pytest.mark.parametrize("model", LIMITS)
+@pytest.mark.slow
 def test_a_step_does_no_more_than_it_did(model: str) -> None:
     operations, products, made = work(model, "[0,1,2]")
     assert operations <= LIMITS[model][0]
@@ -41,6 +42,7 @@ def test_a_step_does_no_more_than_it_did(model: str) -> None:
     assert made <= LIMITS[model][2]
 
 
+@pytest.mark.slow
 def test_operations_do_not_grow_with_the_seeds() -> None:
     few, many = work("vade", "[0,1,2]"), work("vade", "[0,1,2,3,4,5,6]")
     assert few[:2] == many[:2]
