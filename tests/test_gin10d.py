@@ -44,6 +44,8 @@ class TestSources:
         assert 0.4 < min(variances) < 0.65
         assert 2.7 < max(variances) < 3.4
         assert np.mean(variances) == pytest.approx(1.75, rel=0.08)
+        of_clusters = np.reshape(variances, (30, 5, 2))
+        assert np.median(of_clusters.max(1) / of_clusters.min(1)) > 2
 
     @pytest.mark.slow
     def test_the_released_ones_are_half_as_wide(self, make: Callable[..., GIN10D]) -> None:
