@@ -27,7 +27,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, BinaryIO
 
-from ivae_lab.data.catalogue import CATALOGUE, Download, Entry, File, at_hand, candidates, data_root, is_valid
+from ivae_lab.data.catalogue import CATALOGUE, CatalogueFile, Download, Entry, at_hand, candidates, data_root, is_valid
 from ivae_lab.results import atomic
 from ivae_lab.wording import one_line
 
@@ -103,7 +103,7 @@ def fetch(name: str, root: Path) -> int:
     return OK
 
 
-def _missing(entry: Entry, download: Download, root: Path) -> list[File]:
+def _missing(entry: Entry, download: Download, root: Path) -> list[CatalogueFile]:
     """Files of a download of which no valid copy is there."""
     files = [entry.files[path] for path in download.gives]
     return [f for f in files if not any(is_valid(path, f.checksum) for path in candidates(f, root))]
@@ -119,7 +119,7 @@ def _bring(entry: Entry, download: Download, root: Path, progress: Progress) -> 
             _unpack(entry, download, root)
     except FetchError as error:
         files = ", ".join(str(file) for each in entry.downloads for file in _missing(entry, each, root))
-        archive = f", or the archive {File(download.path, download.checksum)}" if download.members else ""
+        archive = f", or the archive {CatalogueFile(download.path, download.checksum)}" if download.members else ""
         raise FetchError(f"{error}; put into {root} by hand: {files}{archive}") from None
     if download.members and not by_hand:
         path.unlink()

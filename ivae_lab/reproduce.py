@@ -259,7 +259,7 @@ def reproduce(figure: Figure, request: Request, console: Console) -> int:
         cells = expand(figure, request.scale, request.changed)
     except (HydraException, OmegaConfBaseException) as error:
         raise ExperimentError(f"{figure.full_name}: {one_line(error)}") from None
-    training = Training(cells, request, console)
+    training = CellTraining(cells, request, console)
     if request.train and (code := training.run()) in STOPPED:
         return code
     found = find(request.outputs)
@@ -368,7 +368,7 @@ def _gap(one: pd.DataFrame, other: pd.DataFrame, seed: int) -> float:
     return float(np.max(np.abs(a - b)[~np.isnan(a)], initial=0.0))
 
 
-class Training:
+class CellTraining:
     """The missing cells of a figure, trained a line of its experiment at a time by `python -m ivae_lab.train -m`.
 
     Attributes

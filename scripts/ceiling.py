@@ -21,7 +21,7 @@ from scipy.stats import norm
 
 from ivae_lab.build import ConfigError, build
 from ivae_lab.data.mixing import leaky_relu, xtanh
-from ivae_lab.data.tcl import TCL, Truth, fit_preprocess
+from ivae_lab.data.tcl import SegmentedSources, Truth, fit_preprocess
 from ivae_lab.metrics.mcc import mean_correlation
 from ivae_lab.places import CONFIG
 
@@ -46,7 +46,7 @@ def main() -> None:
         parser.error("expected Gaussian sources, and either d = n without noise or n = 2 with noise")
 
 
-def read(overrides: list[str]) -> tuple[TCL, int]:
+def read(overrides: list[str]) -> tuple[SegmentedSources, int]:
     """The data set of a command line, not preprocessed, and its data seed."""
     with initialize_config_dir(str(CONFIG), version_base="1.3"):
         config = compose("config", overrides=overrides)
@@ -56,7 +56,7 @@ def read(overrides: list[str]) -> tuple[TCL, int]:
     return build(config.data, "data"), seed
 
 
-def log_likelihood(data: TCL, seed: int) -> float:
+def log_likelihood(data: SegmentedSources, seed: int) -> float:
     """Mean over rows of log p(z given u) - log |det J(z)| - log |det W|, with W the whitening of x."""
     truth = data.truth(seed)
     signal = truth.z.astype(np.float64)
@@ -74,7 +74,7 @@ def log_likelihood(data: TCL, seed: int) -> float:
     return float((log_prior(truth, truth.z.astype(np.float64), u) - log_det).mean())
 
 
-def posterior_mcc(data: TCL, seed: int) -> dict[str, float]:
+def posterior_mcc(data: SegmentedSources, seed: int) -> dict[str, float]:
     """MCC of the true posterior's mean and of one sample, given x and given (x, u), on rows drawn at random."""
     rng = np.random.default_rng(0)
     splits, truth = data(seed), data.truth(seed)
@@ -103,7 +103,7 @@ def log_prior(truth: Truth, z: Array, u: NDArray[np.int64]) -> Array:
     return np.sum(norm.logpdf(z, truth.mean[u], truth.std[u]), 1)  # type: ignore[no-any-return]
 
 
-def slope_at(data: TCL, h: Array) -> Array:
+def slope_at(data: SegmentedSources, h: Array) -> Array:
     """Derivative of the mixing's nonlinearity."""
     return 1 - np.tanh(h) ** 2 + data.slope if data.activation == "xtanh" else np.where(h > 0, 1.0, data.slope)
 

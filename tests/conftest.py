@@ -152,7 +152,7 @@ def _fitting_data(config: DictConfig, overrides: tuple[str, ...]) -> list[str]:
 
 def _is_for_images(config: DictConfig) -> bool:
     parts = [part["_target_"] for name in ("likelihood", "transform") if (part := config.model.get(name))]
-    return any(part.endswith(("of_images", "VaryingPixels", "ImageCouplings")) for part in parts)
+    return any(part.endswith(("image_likelihood", "VaryingPixels", "ImageCouplings")) for part in parts)
 
 
 _DRAWN: dict[tuple[Any, ...], Any] = {}  # data sets that were drawn already, by configuration and dtype

@@ -12,13 +12,15 @@ import numpy as np
 import pytest
 
 from ivae_lab.data import catalogue
-from ivae_lab.data.catalogue import CATALOGUE, Download, Entry, File, MissingDataError, data_root, locate
+from ivae_lab.data.catalogue import CATALOGUE, CatalogueFile, Download, Entry, MissingDataError, data_root, locate
 from tests.images import SHARED, idx, refused, shared, written
 
 CONTENT = idx(np.arange(10, dtype=np.uint8))
 MD5 = f"md5:{hashlib.md5(CONTENT).hexdigest()}"
 TOY = Entry(
-    "toy", {"all": (File("toy/a", MD5), File("toy/b"))}, (Download("toy/a.gz", (), MD5), Download("toy/b", (), None))
+    "toy",
+    {"all": (CatalogueFile("toy/a", MD5), CatalogueFile("toy/b"))},
+    (Download("toy/a.gz", (), MD5), Download("toy/b", (), None)),
 )
 
 
@@ -58,7 +60,7 @@ def test_missing_files(tmp_path: Path) -> None:
 
 
 def test_another_format_is_found_where_the_file_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    two = replace(TOY, parts={"all": (File("toy/a", MD5, File("toy/a.bin")),)})
+    two = replace(TOY, parts={"all": (CatalogueFile("toy/a", MD5, CatalogueFile("toy/a.bin")),)})
     monkeypatch.setitem(CATALOGUE, "toy", two)
     with refused(f"toy/a ({MD5}) or toy/a.bin (checksum unknown)"):
         locate("toy", "all", tmp_path)

@@ -12,7 +12,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from scipy.stats import multivariate_normal
 
-from ivae_lab.data.tcl import TCL
+from ivae_lab.data.tcl import SegmentedSources
 from ivae_lab.metrics.mcc import mean_correlation
 from ivae_lab.places import CONFIG
 from scripts import ceiling
@@ -35,7 +35,7 @@ def printed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     return run
 
 
-def linear(**changes: object) -> tuple[TCL, int]:
+def linear(**changes: object) -> tuple[SegmentedSources, int]:
     with initialize_config_dir(str(CONFIG), version_base="1.3"):
         data = OmegaConf.to_container(compose(overrides=[f"+{LINEAR[0]}", *LINEAR[1:]]).data)
     assert isinstance(data, dict)

@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 
 from ivae_lab import fetch
-from ivae_lab.data.catalogue import CATALOGUE, Download, Entry, File, locate
+from ivae_lab.data.catalogue import CATALOGUE, CatalogueFile, Download, Entry, locate
 from tests.images import written
 
 CONTENT = np.random.default_rng(0).integers(0, 256, 1_000_000, np.uint8).tobytes()
@@ -91,7 +91,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 
 def plain(monkeypatch: pytest.MonkeyPatch, *urls: str, checksum: str | None = md5(CONTENT)) -> None:
-    file = File("toy/a.bin", checksum)
+    file = CatalogueFile("toy/a.bin", checksum)
     download = Download(file.path, urls, checksum)
     monkeypatch.setitem(CATALOGUE, "toy", Entry("toy", {"all": (file,)}, (download,)))
 
@@ -236,7 +236,7 @@ def test_no_network_names_every_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("no_proxy", "*")
-    files = (File("toy/a", md5(b"a")), File("toy/b", md5(b"b")))
+    files = (CatalogueFile("toy/a", md5(b"a")), CatalogueFile("toy/b", md5(b"b")))
     downloads = tuple(Download(file.path, (DEAD,), file.checksum) for file in files)
     monkeypatch.setitem(CATALOGUE, "toy", Entry("toy", {"all": files}, downloads))
     run(tmp_path, 1)
@@ -262,7 +262,7 @@ def archive(kind: str, members: dict[str, bytes]) -> bytes:
 
 
 def packed(monkeypatch: pytest.MonkeyPatch, kind: str, url: str, content: bytes, checksum: str) -> None:
-    files = (File("toy/x", checksum), File("toy/y"))
+    files = (CatalogueFile("toy/x", checksum), CatalogueFile("toy/y"))
     members = (("in/x.gz", "toy/x.gz"), ("in/y", "toy/y"))
     download = Download(f"toy/pack.{kind}", (url,), md5(content), members)
     monkeypatch.setitem(CATALOGUE, "toy", Entry("toy", {"all": files}, (download,)))

@@ -18,7 +18,7 @@ from sklearn.cross_decomposition import CCA
 
 from ivae_lab.exponential import ExponentialFamily
 from ivae_lab.generator import Generator, ReluNetwork
-from ivae_lab.metrics.elbo import ELBO
+from ivae_lab.metrics.elbo import ELBOTerms
 from ivae_lab.metrics.estimate import CheckingMetric, Estimate, PairMetric, halves, shuffles
 from ivae_lab.metrics.linear_r2 import LinearR2, chance_r2, linear_r2
 from ivae_lab.metrics.mcc import (
@@ -405,7 +405,7 @@ class TestRows:
             assert row["value"] == pytest.approx(row["chance"], abs=0.1)
 
     def test_terms_are_rows_of_their_own(self) -> None:
-        rows = ELBO()(estimate(sources=None))
+        rows = ELBOTerms()(estimate(sources=None))
         assert [(row["metric"], row["value"]) for row in rows] == [("elbo", -2), ("log_likelihood", -1.5), ("kl", 0.5)]
         assert {row["source_dim"] for row in rows} == {None}
 
@@ -418,7 +418,7 @@ class TestRows:
         assert [(np.isnan(row["value"]), row["state"]) for row in rows] == [(True, "diverged")] * 2 + [
             (False, "diverged")
         ] * 2
-        assert {row["state"] for row in ELBO()(estimate(terms={"elbo": np.nan}))} == {"diverged"}
+        assert {row["state"] for row in ELBOTerms()(estimate(terms={"elbo": np.nan}))} == {"diverged"}
 
     def test_unknown_choices_and_a_rank_that_nothing_reads_are_refused(self) -> None:
         with pytest.raises(ValueError, match=r"expected choices among metric, .* got colour"):

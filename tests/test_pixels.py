@@ -11,7 +11,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from ivae_lab.models.likelihoods import BernoulliLikelihood, DiscretisedLogistic, VaryingPixels, of_images
+from ivae_lab.models.likelihoods import BernoulliLikelihood, DiscretisedLogistic, VaryingPixels, image_likelihood
 from ivae_lab.models.pixels import Pixels
 from ivae_lab.types import DataSpec, Image
 
@@ -150,8 +150,8 @@ class TestDiscretisedLogistic:
             DiscretisedLogistic(spec, scale=0.1)
 
     def test_the_likelihood_of_images_goes_by_their_kind(self) -> None:
-        assert isinstance(of_images(GREY, scale=0.1), BernoulliLikelihood)
-        colour = of_images(COLOUR, scale=0.2)
+        assert isinstance(image_likelihood(GREY, scale=0.1), BernoulliLikelihood)
+        colour = image_likelihood(COLOUR, scale=0.2)
         assert isinstance(colour, DiscretisedLogistic)
         assert colour.log_scale.exp().item() == pytest.approx(0.2)
 

@@ -18,7 +18,7 @@ from pydantic import TypeAdapter
 
 from ivae_lab.data import mixing
 from ivae_lab.data.mixing import Floats, Matrices, MatrixLaw, leaky_relu, mix, xtanh
-from ivae_lab.data.tcl import TCL, split_rows
+from ivae_lab.data.tcl import SegmentedSources, split_rows
 from ivae_lab.types import Batch, Splits
 from tests.profiles import examples
 
@@ -47,19 +47,19 @@ SMALL: dict[str, Any] = {
 }
 
 
-def small(**changes: Any) -> TCL:
-    return TCL(**(SMALL | changes))
+def small(**changes: Any) -> SegmentedSources:
+    return SegmentedSources(**(SMALL | changes))
 
 
-def variant(name: str, **changes: Any) -> tuple[TCL, int]:
+def variant(name: str, **changes: Any) -> tuple[SegmentedSources, int]:
     """Build the data set of a YAML; also its data seed."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = OmegaConf.to_container(compose(overrides=[f"+data={name}"]).data)
     assert isinstance(config, dict)
     params = {str(key): value for key, value in config.items()}
-    assert params.pop("_target_") == "ivae_lab.data.tcl.TCL"
+    assert params.pop("_target_") == "ivae_lab.data.tcl.SegmentedSources"
     seed = params.pop("seed")
-    return TCL(**(params | changes)), seed
+    return SegmentedSources(**(params | changes)), seed
 
 
 def tensors(batch: Batch) -> list[torch.Tensor]:
@@ -68,7 +68,7 @@ def tensors(batch: Batch) -> list[torch.Tensor]:
     return [batch.x, batch.u, batch.z, batch.index]
 
 
-def sources(data: TCL, seed: int = 0) -> NDArray[np.float64]:
+def sources(data: SegmentedSources, seed: int = 0) -> NDArray[np.float64]:
     """Draw the true sources by segment, (M, L, n)."""
     z = tensors(data(seed).train)[2]
     return z.double().numpy().reshape(data.segments, data.samples_per_segment, data.source_dim)
@@ -192,13 +192,13 @@ def test_variants(name: str) -> None:
 @pytest.mark.parametrize("name", VARIANTS)
 def test_variants_pass_the_annotations(name: str) -> None:
     data, _ = variant(name)
-    for key, annotation in get_type_hints(TCL, include_extras=True).items():
+    for key, annotation in get_type_hints(SegmentedSources, include_extras=True).items():
         TypeAdapter(annotation).validate_python(getattr(data, key))
 
 
 def test_base_yaml_names_every_key() -> None:
     written = OmegaConf.load(CONF / "data" / "tcl.yaml")
-    assert set(written) == {"_target_", "seed", *get_type_hints(TCL)}
+    assert set(written) == {"_target_", "seed", *get_type_hints(SegmentedSources)}
 
 
 @pytest.mark.parametrize(

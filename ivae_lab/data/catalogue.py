@@ -23,12 +23,12 @@ class MissingDataError(ValueError):
 
 
 @dataclass(frozen=True)
-class File:
+class CatalogueFile:
     """One file that a reader of `formats` opens."""
 
     path: str  # below the data root, without .gz
     checksum: str | None = None  # of the content, unpacked
-    other: File | None = None  # the same rows in another format, read where this file is not there
+    other: CatalogueFile | None = None  # the same rows in another format, read where this file is not there
 
     def __str__(self) -> str:
         """Say what to look for."""
@@ -56,11 +56,11 @@ class Entry:
     """One data set."""
 
     about: str
-    parts: dict[str, tuple[File, ...]]  # images before labels
+    parts: dict[str, tuple[CatalogueFile, ...]]  # images before labels
     downloads: tuple[Download, ...]
 
     @property
-    def files(self) -> dict[str, File]:
+    def files(self) -> dict[str, CatalogueFile]:
         """All files by their paths."""
         return {file.path: file for part in self.parts.values() for file in part}
 
@@ -77,7 +77,7 @@ def _mnist() -> Entry:
         "https://storage.googleapis.com/cvdf-datasets/mnist/",
         "http://yann.lecun.com/exdb/mnist/",  # the publisher, who often refuses
     )
-    files = [File(f"mnist/{name}", checksum) for name, checksum in contents.items()]
+    files = [CatalogueFile(f"mnist/{name}", checksum) for name, checksum in contents.items()]
     downloads = tuple(
         Download(f"mnist/{name}.gz", tuple(f"{mirror}{name}.gz" for mirror in mirrors), checksum)
         for name, checksum in contents.items()
@@ -92,9 +92,9 @@ def _emnist() -> Entry:
         "emnist-letters-test-labels-idx1-ubyte": "md5:dd1687ca8200da91c0dfd6321518806d",
     }
 
-    def part(split: str) -> tuple[File, ...]:
+    def part(split: str) -> tuple[CatalogueFile, ...]:
         names = (f"emnist-{split}-{kind}-ubyte" for kind in ("images-idx3", "labels-idx1"))
-        return tuple(File(f"emnist/{name}", known.get(name)) for name in names)
+        return tuple(CatalogueFile(f"emnist/{name}", known.get(name)) for name in names)
 
     splits = ("letters-train", "letters-test", "digits-train", "digits-test")
     parts = {split.replace("-", "_"): part(split) for split in splits}
@@ -121,9 +121,9 @@ def _cifar10() -> Entry:
         "data_batch_5": "md5:482c414d41f54cd18b22e5b47cb7c3cb",
     }
 
-    def batch(name: str, checksum: str) -> File:
+    def batch(name: str, checksum: str) -> CatalogueFile:
         """A pickle; or the file of the binary version, of which no checksum is known."""
-        return File(f"cifar-10-batches-py/{name}", checksum, File(f"cifar-10-batches-bin/{name}.bin"))
+        return CatalogueFile(f"cifar-10-batches-py/{name}", checksum, CatalogueFile(f"cifar-10-batches-bin/{name}.bin"))
 
     batches = tuple(batch(name, checksum) for name, checksum in train.items())
     test = batch("test_batch", "md5:40351d587109b95175f43aff81a1287e")
@@ -147,7 +147,7 @@ def _svhn() -> Entry:
         "train": "sha256:435e94d69a87fde4fd4d7f3dd208dfc32cb6ae8af2240d066de1df7508d083b8",
         "test": "sha256:cdce80dfb2a2c4c6160906d0bd7c68ec5a99d7ca4831afa54f09182025b6a75b",
     }
-    files = {part: File(f"svhn/{part}_32x32.mat", checksum) for part, checksum in sums.items()}
+    files = {part: CatalogueFile(f"svhn/{part}_32x32.mat", checksum) for part, checksum in sums.items()}
     downloads = tuple(Download(f.path, (address + Path(f.path).name,), f.checksum) for f in files.values())
     about = "Netzer et al. 2011: 73,257 and 26,032 house numbers' digits, 32 x 32, RGB; 246 MB to fetch"
     return Entry(about, {part: (file,) for part, file in files.items()}, downloads)
@@ -155,13 +155,13 @@ def _svhn() -> Entry:
 
 def _dsprites() -> Entry:
     name = "dsprites_ndarray_co1sh3sc6or40x32y32_64x64.npz"
-    full = File(f"dsprites/{name}", "md5:7da33b31b13a06f4b04a70402ce90c2e")
+    full = CatalogueFile(f"dsprites/{name}", "md5:7da33b31b13a06f4b04a70402ce90c2e")
     urls = (
         f"https://github.com/google-deepmind/dsprites-dataset/raw/master/{name}",
         f"https://github.com/deepmind/dsprites-dataset/raw/master/{name}",
     )
     # Every second place and fourth orientation; nobody publishes it.
-    subset = File("dsprites/dsprites_downsampled.npz", "md5:6201c648b5cbdc67573cca0f25894413")
+    subset = CatalogueFile("dsprites/dsprites_downsampled.npz", "md5:6201c648b5cbdc67573cca0f25894413")
     about = "Matthey et al. 2017: 737,280 shapes, 64 x 64, binary, full factorial"
     return Entry(about, {"full": (full,), "subset": (subset,)}, (Download(full.path, urls, full.checksum),))
 
@@ -191,7 +191,7 @@ def locate(name: str, part: str, root: Path) -> tuple[Path, ...]:
     return tuple(_verified(name, file, root) for file in files)
 
 
-def _part(name: str, part: str) -> tuple[File, ...]:
+def _part(name: str, part: str) -> tuple[CatalogueFile, ...]:
     if name not in CATALOGUE:
         raise ValueError(f"expected a data set out of {', '.join(CATALOGUE)}, got {name}")
     parts = CATALOGUE[name].parts
@@ -200,14 +200,14 @@ def _part(name: str, part: str) -> tuple[File, ...]:
     return parts[part]
 
 
-def at_hand(file: File, root: Path) -> File:
+def at_hand(file: CatalogueFile, root: Path) -> CatalogueFile:
     """The file, or its other format where only that is there."""
     if file.other is None or candidates(file, root) or not candidates(file.other, root):
         return file
     return file.other
 
 
-def candidates(file: File, root: Path) -> list[Path]:
+def candidates(file: CatalogueFile, root: Path) -> list[Path]:
     """Where the file is: plain, as .gz, or both."""
     paths = (root / file.path, root / f"{file.path}.gz")
     return [path for path in paths if path.is_file()]
@@ -233,7 +233,7 @@ def _digest(path: Path, algorithm: str, unpack: bool, _: tuple[int, ...]) -> str
         return f"{algorithm}:{hashlib.file_digest(handle, algorithm).hexdigest()}"
 
 
-def _verified(name: str, file: File, root: Path) -> Path:
+def _verified(name: str, file: CatalogueFile, root: Path) -> Path:
     found = candidates(file, root)
     for path in found:
         if is_valid(path, file.checksum):
@@ -245,13 +245,13 @@ def _verified(name: str, file: File, root: Path) -> Path:
     )
 
 
-def _absent(name: str, missing: list[File], root: Path) -> str:
+def _absent(name: str, missing: list[CatalogueFile], root: Path) -> str:
     return (
         f"expected in {root}, plain or as .gz: {', '.join(map(str, missing))}; got none; {_remedy(name, missing, root)}"
     )
 
 
-def _remedy(name: str, files: list[File], root: Path) -> str:
+def _remedy(name: str, files: list[CatalogueFile], root: Path) -> str:
     published = {path for download in CATALOGUE[name].downloads for path in download.gives}
     if any(file.path not in published for file in files):
         return "put it there by hand: it is not published"

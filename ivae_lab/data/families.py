@@ -44,7 +44,7 @@ class Families:
     mixing_layers, slope, condition_quantile, condition_draws
         The mixing, with tanh(x) + slope x between matrices of its own for each layer: `mixing.mix`, `mixing.MatrixLaw`.
     preprocess, split
-        As of `tcl.TCL`.
+        As of `tcl.SegmentedSources`.
     """
 
     family: Family

@@ -33,7 +33,7 @@ class Truth:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TCL:
+class SegmentedSources:
     r"""M segments of L samples: in each, independent sources with their own scale (and mean), mixed by one MLP.
 
     .. math:: z_t = \mu_u + \sigma_u \epsilon_t, \quad x_t = f(z_t) + \text{noise}, \quad u = \lfloor t / L \rfloor

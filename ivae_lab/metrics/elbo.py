@@ -7,7 +7,7 @@ from typing import Any
 from ivae_lab.metrics.estimate import Estimate
 
 
-class ELBO:
+class ELBOTerms:
     """One row per term that the model reports, under the term's own name, in nats per row of the data.
 
     `elbo = E_q(z|x,u)[log p(x|z) + log p(z|u) - log q(z|x,u)]`, averaged over the rows of the split; a model names its

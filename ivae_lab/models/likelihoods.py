@@ -288,7 +288,7 @@ class DiscretisedLogistic(Likelihood):
         return levels.clamp(-0.5, 0.5)
 
 
-def of_images(spec: DataSpec, *, scale: PositiveFloat) -> Likelihood:
+def image_likelihood(spec: DataSpec, *, scale: PositiveFloat) -> Likelihood:
     """Bernoulli for binary and grey images, a discretised logistic of that scale at the start for colour ones.
 
     Willetts and Paige 2021, section 4.2.
