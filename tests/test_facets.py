@@ -24,11 +24,11 @@ from ivae_lab.distributions import CorrelatedMixture, Facets, NormalMixture, tem
 from ivae_lab.engine.group import execute
 from ivae_lab.engine.run import prepare
 from ivae_lab.engine.training import Compute
-from ivae_lab.facet_nets import LadderDecoder
 from ivae_lab.metrics.agreement import Agreement
 from ivae_lab.metrics.clustering import Clustering, nmi
 from ivae_lab.metrics.estimate import Estimate
 from ivae_lab.models.facets import MFCVAE
+from ivae_lab.networks.ladder import LadderDecoder
 from ivae_lab.pairs import pairs_of
 from ivae_lab.results import read_latents, read_results
 from ivae_lab.types import Batch

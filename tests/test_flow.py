@@ -19,8 +19,8 @@ from ivae_lab.engine.evaluate import encode, principal_std, settle
 from ivae_lab.engine.module import SeedsModule
 from ivae_lab.models.flow import Flow
 from ivae_lab.models.model import Model
+from ivae_lab.networks.invertible import Chain, Transform
 from ivae_lab.priors.statistics import ClassStatistics
-from ivae_lab.transforms import Chain, Transform
 from ivae_lab.types import Batch, DataSpec, Image, Splits
 
 Compose = Callable[..., DictConfig]

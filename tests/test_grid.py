@@ -18,8 +18,8 @@ from ivae_lab.distributions import NormalMixture
 from ivae_lab.engine.evaluate import DRAWS, encode, examples
 from ivae_lab.engine.part import TERMS
 from ivae_lab.gallery import _fill
-from ivae_lab.grid_nets import _Block
 from ivae_lab.models.grid import Autoencoder, GridAutoencoder
+from ivae_lab.networks.grid import _Block
 from ivae_lab.types import Batch
 
 Compose = Callable[..., DictConfig]
@@ -209,7 +209,7 @@ def test_a_position_of_a_prior_that_needs_u_is_refused(built: Any) -> None:
 
 
 def test_images_of_other_sides_are_refused(built: Any) -> None:
-    from ivae_lab.grid_nets import GridEncoder
+    from ivae_lab.networks.grid import GridEncoder
     from ivae_lab.types import DataSpec, Image
 
     with pytest.raises(ValueError, match=r"expected images whose sides are multiples of 4, got 30 x 28"):

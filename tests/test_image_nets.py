@@ -26,7 +26,7 @@ from ivae_lab.engine.run import build_model
 from ivae_lab.engine.share import Share
 from ivae_lab.engine.stack import Stack
 from ivae_lab.engine.training import Plan
-from ivae_lab.image_nets import (
+from ivae_lab.networks.images import (
     BatchNorm,
     Dropout,
     Layers,
@@ -472,6 +472,6 @@ class TestTraining:
 @pytest.mark.slow
 def test_networks_are_chosen_by_one_word(model: str, name: str, composed: Compose) -> None:
     chosen = composed(f"model={model}", f"model/networks={name}").model
-    assert chosen.encoder._target_ == f"ivae_lab.image_nets.{name}_encoder"
-    assert chosen.decoder._target_ == f"ivae_lab.image_nets.{name}_decoder"
+    assert chosen.encoder._target_ == f"ivae_lab.networks.images.{name}_encoder"
+    assert chosen.decoder._target_ == f"ivae_lab.networks.images.{name}_decoder"
     assert chosen.encoder.std == ("softplus" if "released" in model else "exp")

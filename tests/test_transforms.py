@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.func import jacrev
 
-from ivae_lab.transforms import (
+from ivae_lab.networks.invertible import (
     Autoregressive,
     Chain,
     Checkerboard,

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from ivae_lab.data.tcl import check_range, check_split, split_rows
-from ivae_lab.transforms import Chain, fully_connected
+from ivae_lab.networks.invertible import Chain, fully_connected
 from ivae_lab.types import Batch, Count, DataSpec, Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, Splits
 
 
@@ -39,7 +39,7 @@ class GIN10D:
         s.
     mixing, blocks, hidden, layers, clamp
         Of the mixing: the kind of its couplings, blocks of two of them, width and number of linear maps of their
-        networks, and the bound of the log-scales; see `transforms.Coupling`. The paper's kind is `affine`, which
+        networks, and the bound of the log-scales; see `invertible.Coupling`. The paper's kind is `affine`, which
         changes volumes, so that no GIN is its inverse; of `gin` and `gin_mean` one is.
     split
         Fractions of the rows for training, validation and test; the rows of each are chosen at random.

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ivae_lab.models.features import Affine, Features
 from ivae_lab.models.linear import fast_ica
-from ivae_lab.nets import look_up
+from ivae_lab.networks.mlp import look_up
 from ivae_lab.types import Batch, DataSpec, PositiveFloat, PositiveInt
 
 Statistic = Literal["identity", "absolute", "square"]

@@ -15,7 +15,7 @@ from ivae_lab.distributions import Normal, NormalMixture, tempered
 from ivae_lab.generator import Generator
 from ivae_lab.models.likelihoods import GaussianLikelihood, Likelihood
 from ivae_lab.models.model import Model, mixture_generator
-from ivae_lab.nets import MLP, Decoder, MLPDecoder
+from ivae_lab.networks.mlp import MLP, Decoder, MLPDecoder
 from ivae_lab.piecewise import PANELS, PiecewiseMixture, Population, slices
 from ivae_lab.types import Batch, Count, DataSpec, PositiveFloat, PositiveInt
 

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from ivae_lab.distributions import Facets, Normal
-from ivae_lab.facet_nets import LadderDecoder
 from ivae_lab.models.likelihoods import Likelihood
 from ivae_lab.models.objectives import ELBO, Evidence
 from ivae_lab.models.vae import VAE
-from ivae_lab.nets import Decoder, Encoder
+from ivae_lab.networks.ladder import LadderDecoder
+from ivae_lab.networks.mlp import Decoder, Encoder
 from ivae_lab.types import Batch, DataSpec, Fraction, NonNegativeFloat, PositiveInt
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ivae_lab.distributions import Distribution, Normal, NormalMixture, tempered
 from ivae_lab.models.model import TRAVERSAL_STEPS, Model, check_u
 from ivae_lab.models.pixels import Pixels
-from ivae_lab.transforms import Transform
+from ivae_lab.networks.invertible import Transform
 from ivae_lab.types import Batch, DataSpec, NonNegativeFloat
 
 # As in the figures of Sorrenson et al. 2020: standard deviations that a traversal reaches to either side, the number of
@@ -38,7 +38,7 @@ class Flow(Model):
     prior
         (latent_dim, u_dim) to a module of the group `prior`.
     transform
-        See `transforms.py`.
+        See `networks/invertible.py`.
     noise_std
         Standard deviation of Gaussian noise that is added to x in training, anew at each step. What a trained flow
         says of x is said without it.

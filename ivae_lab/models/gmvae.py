@@ -12,7 +12,7 @@ from ivae_lab.distributions import Distribution, Normal, NormalMixture, kl_diver
 from ivae_lab.models.likelihoods import Likelihood
 from ivae_lab.models.objectives import ELBO, Evidence
 from ivae_lab.models.vae import VAE
-from ivae_lab.nets import MLP, Decoder, Encoder
+from ivae_lab.networks.mlp import MLP, Decoder, Encoder
 from ivae_lab.types import Batch, DataSpec, NonNegativeFloat, PositiveInt
 
 

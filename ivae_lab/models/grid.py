@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from ivae_lab.distributions import Normal, NormalMixture, tempered
-from ivae_lab.grid_nets import GridDecoder, GridEncoder
 from ivae_lab.models.likelihoods import Likelihood
 from ivae_lab.models.model import Model
 from ivae_lab.models.pixels import Pixels
+from ivae_lab.networks.grid import GridDecoder, GridEncoder
 from ivae_lab.types import Batch, DataSpec, NonNegativeFloat, PositiveFloat, PositiveInt
 
 _BELOW_ONE = 1 - 2**-24  # the float32 before 1
@@ -32,7 +32,7 @@ class Autoencoder(Model):
     latent_dim
         n, the length of a vector.
     encoder, decoder, likelihood
-        See `grid_nets.py` and `likelihoods.py`.
+        See `networks/grid.py` and `likelihoods.py`.
 
     Raises
     ------

@@ -12,7 +12,7 @@ from ivae_lab.distributions import CorrelatedNormal, Distribution, Facets, Norma
 from ivae_lab.exponential import ExponentialFamily
 from ivae_lab.generator import Generator
 from ivae_lab.models.identifiability import Noise, Penalty
-from ivae_lab.nets import MLPDecoder
+from ivae_lab.networks.mlp import MLPDecoder
 from ivae_lab.types import Batch, DataSpec
 
 # What is drawn of a model of images: components or values of u, latents that are moved, and the steps of a move.

@@ -17,7 +17,7 @@ from ivae_lab.models.likelihoods import Likelihood
 from ivae_lab.models.model import Model, check_u, latents_for, mixture_generator
 from ivae_lab.models.objectives import ELBO, Evidence, FourTerms
 from ivae_lab.models.pixels import Pixels
-from ivae_lab.nets import Decoder, Encoder
+from ivae_lab.networks.mlp import Decoder, Encoder
 from ivae_lab.types import Batch, Count, DataSpec, NonNegativeFloat, PositiveInt
 
 _REACH = 2.5  # standard deviations that a traversal reaches to either side
@@ -41,7 +41,7 @@ class VAE(Model):
     beta
         Weight of the KL term, or of what the objective says instead.
     encoder, decoder, likelihood, objective
-        See `nets.py`, `image_nets.py`, `likelihoods.py` and `objectives.py`.
+        See `networks/`, `likelihoods.py` and `objectives.py`.
     pretrain_steps
         Steps as a plain autoencoder before the objective: VaDE's pretraining. Every seed does its own.
     auxiliary

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ivae_lab.distributions import Laplace, Normal
 from ivae_lab.exponential import ExponentialFamily
 from ivae_lab.natural import Family, Tables, add_noise_, exponential_family, natural_parameters
-from ivae_lab.nets import MLP, Activation, Init, initialise, look_up
+from ivae_lab.networks.mlp import MLP, Activation, Init, initialise, look_up
 from ivae_lab.types import PositiveFloat, PositiveInt
 
 

@@ -2,7 +2,7 @@
 
 Willetts and Paige 2021, Appendix B, name an implementation of VQ-VAEs and give no sizes: two halvings by convolutions
 of filter size 4, two residual blocks, batch normalisation and ReLU, as van den Oord et al. 2017
-(https://arxiv.org/abs/1711.00937) describe. Modes as in `image_nets.py`: `noise` of any width means training mode.
+(https://arxiv.org/abs/1711.00937) describe. Modes as in `images.py`: `noise` of any width means training mode.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ivae_lab.image_nets import BatchNorm
+from ivae_lab.networks.images import BatchNorm
 from ivae_lab.types import DataSpec, PositiveInt
 
 _HALVED = 4

@@ -14,7 +14,7 @@ import torch
 from annotated_types import MinLen
 from torch import Tensor, nn
 
-from ivae_lab.nets import MLP
+from ivae_lab.networks.mlp import MLP
 from ivae_lab.types import DataSpec, PositiveFloat, PositiveInt
 
 CouplingKind = Literal["gin", "gin_mean", "affine", "additive"]

@@ -2,7 +2,7 @@
 
 An encoder is made by `encoder(spec, latent_dim)` and called as `encoder(x, u, noise)`; a decoder is made likewise and
 called as `decoder(z, noise)`. `noise` (B, noise_dim) is standard normal, for dropout: with it a network is in training
-mode, without it in evaluation mode. The networks here do the same in both; those for images are in `image_nets.py`.
+mode, without it in evaluation mode. The networks here do the same in both; those for images are in `images.py`.
 """
 
 from __future__ import annotations

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ivae_lab.distributions import Normal
-from ivae_lab.image_nets import Layers, LayersDecoder, LayersEncoder
-from ivae_lab.nets import Decoder, Encoder
+from ivae_lab.networks.images import Layers, LayersDecoder, LayersEncoder
+from ivae_lab.networks.mlp import Decoder, Encoder
 from ivae_lab.types import DataSpec, NonNegativeFloat, PositiveFloat, PositiveInt
 
 Widths = Annotated[list[PositiveInt], MinLen(1)]

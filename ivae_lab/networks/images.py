@@ -1,6 +1,6 @@
 """Networks for images, layer by layer as Tables A.2 to A.4 of Willetts and Paige 2021: MLP, ConvNet and ResNet.
 
-Written for one model, as those in `nets.py`. Encoders see x only; weights start as PyTorch draws them. Images come and
+Written for one model, as those in `mlp.py`. Encoders see x only; weights start as PyTorch draws them. Images come and
 go as rows, (B, C * H * W). Where the tables are silent, the plain thing is done, and said.
 """
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ivae_lab.distributions import Normal
-from ivae_lab.nets import Decoder, Encoder, Spread, log_variance
+from ivae_lab.networks.mlp import Decoder, Encoder, Spread, log_variance
 from ivae_lab.types import DataSpec
 
 _SLOPE, _DROPOUT = 0.1, 0.1
