@@ -10,8 +10,8 @@ where a run has some. One row is one number, with the columns
 - those of `ivae_lab.results`, or of `ivae_lab.pairs`,
 - `cell` (stands for all that a seed's numbers depend on besides the seed), `commit`, `written` and `seconds` (of the
   run's training) from its `status.json`, empty where it does not say,
-- one per key of the configurations, such as `model.latent_dim`, as text; empty where a run has no such key. A key
-  that has the name of an earlier column (`seed`) is left out: the row says it for its own seed.
+- one per key of the configurations, such as `model.latent_dim`, as text, a class by its name; empty where a run has no
+  such key. A key that has the name of an earlier column (`seed`) is left out: the row says it for its own seed.
 
 Only runs that are done or diverged have rows. A run that failed or is in progress has no number, so it has no row
 either; it is named in what the command prints, as is a folder that cannot be read, with the reason. A folder is taken
@@ -49,6 +49,7 @@ from numpy.typing import NDArray
 from ivae_lab import pairs, results
 from ivae_lab.later import Later
 from ivae_lab.results import FINISHED, MARKS, atomic, check_seal, read_status, run_folders
+from ivae_lab.targets import with_names
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -385,7 +386,7 @@ def _parsed(text: str) -> tuple[list[str], dict[str, str | None]]:
     config = yaml.load(text, Loader=_YAML)
     if not isinstance(config, dict):
         raise ValueError(f"expected config.yaml to hold keys, got {type(config).__name__}")
-    return list(config), flatten(config)
+    return list(config), flatten(with_names(config))
 
 
 def _read_rows(text: str, kind: Kind) -> pa.Table:

@@ -12,12 +12,14 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any, get_type_hints
 
+from hydra._internal.utils import _locate  # `get_object` logs a second line where there is nothing
 from hydra.errors import InstantiationException
-from hydra.utils import get_object, instantiate
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from ivae_lab.wording import did_you_mean
+from ivae_lab.targets import TARGET, known, place_of, with_places
+from ivae_lab.wording import did_you_mean, one_line
 
 
 class ConfigError(ValueError):
@@ -32,10 +34,12 @@ def build(config: DictConfig, path: str, **extra: Any) -> Any:
     ConfigError
         With the path of the offending key, what was expected there and what came.
     """
-    check(OmegaConf.to_container(config, resolve=True), path, given=frozenset(extra))
+    plain = OmegaConf.to_container(config, resolve=True)
+    check(plain, path, given=frozenset(extra))
+    placed = with_places(plain)
     try:
         # Hydra would make a configuration of a dataclass: without the methods, and no longer of its class.
-        return instantiate(config, _partial_=True)(**extra) if extra else instantiate(config)
+        return instantiate(placed, _partial_=True)(**extra) if extra else instantiate(placed)
     except InstantiationException as error:
         cause = error.__cause__
         if isinstance(cause, ValueError):
@@ -47,7 +51,7 @@ def build(config: DictConfig, path: str, **extra: Any) -> Any:
 
 def check(node: Any, path: str, given: frozenset[str] = frozenset()) -> None:
     """Hold a plain configuration tree against the constructors that its `_target_` keys name."""
-    if isinstance(node, Mapping) and "_target_" in node:
+    if isinstance(node, Mapping) and TARGET in node:
         _check_target(node, path, given)
     elif isinstance(node, Mapping):
         for key, child in node.items():
@@ -55,7 +59,7 @@ def check(node: Any, path: str, given: frozenset[str] = frozenset()) -> None:
 
 
 def _check_target(node: Mapping[str, Any], path: str, given: frozenset[str]) -> None:
-    target = get_object(node["_target_"])
+    target = _found(node[TARGET], f"{path}.{TARGET}")
     own = _configurable(target, factory=bool(node.get("_partial_")), given=given)
     hints = get_type_hints(target if inspect.isfunction(target) else target.__init__, include_extras=True)
     for key, value in node.items():
@@ -63,13 +67,27 @@ def _check_target(node: Mapping[str, Any], path: str, given: frozenset[str]) -> 
             continue
         if key not in own:
             raise ConfigError(f"{path}.{key}: {unknown_key(key, [*own])}")
-        if isinstance(value, Mapping) and "_target_" in value:
+        if isinstance(value, Mapping) and TARGET in value:
             _check_target(value, f"{path}.{key}", frozenset())
         else:
             check_value(value, hints.get(key, Any), f"{path}.{key}")
     missing = sorted({name for name, p in own.items() if p.default is p.empty} - set(node))
     if missing:
-        raise ConfigError(f"{path}: expected the key {missing[0]!r} for {node['_target_']}, got none")
+        raise ConfigError(f"{path}: expected the key {missing[0]!r} for {node[TARGET]}, got none")
+
+
+def _found(target: Any, path: str) -> Any:
+    """Import the class or function that a `_target_` names."""
+    check_value(target, str, path)
+    try:
+        found = _locate(place_of(target))
+    except (ImportError, ValueError) as error:
+        near = did_you_mean(target.rpartition(".")[2], [*known()])
+        reason = one_line(error.__cause__ or error)
+        raise ConfigError(f"{path}: expected a class or function, got {target!r}{near}: {reason}") from error
+    if not callable(found):
+        raise ConfigError(f"{path}: expected a class or function, got {target!r}, a {type(found).__name__}")
+    return found
 
 
 def _configurable(target: Any, factory: bool, given: frozenset[str]) -> dict[str, inspect.Parameter]:

@@ -1,4 +1,7 @@
-"""What makes two runs the same: digests of everything that changes numbers, and of nothing else."""
+"""What makes two runs the same: digests of everything that changes numbers, and of nothing else.
+
+Where the module of a class lies changes none, so a digest has the class's name alone (`targets`).
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,19 @@ import hashlib
 import json
 from typing import Any
 
+from ivae_lab.targets import with_names
+
 # What changes the numbers of a run, and so its name; everything else (outputs, logger, compute) does not.
 NUMBERS = ("data", "model", "prior", "trainer", "metric")
 
 
 def digest(config: Any) -> str:
-    """Ten hexadecimal digits that stand for a plain configuration tree."""
-    canonical = json.dumps(config, sort_keys=True, separators=(",", ":"))
+    """Ten hexadecimal digits that stand for a plain configuration tree, wherever the classes that it names lie."""
+    return _digits(with_names(config))
+
+
+def _digits(tree: Any) -> str:
+    canonical = json.dumps(tree, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:10]
 
 
@@ -29,4 +38,13 @@ def cell_digest(config: dict[str, Any]) -> str:
 
 def run_digest(config: dict[str, Any], seeds: list[int]) -> str:
     """Stands for what a run's numbers depend on."""
-    return digest({**numbers(config), "seed": seeds})
+    return digest(_of_run(config, seeds))
+
+
+def run_digest_by_paths(config: dict[str, Any], seeds: list[int]) -> str:
+    """Give the digest that a run had while the paths of modules were in it: its checkpoint has it still."""
+    return _digits(_of_run(config, seeds))
+
+
+def _of_run(config: dict[str, Any], seeds: list[int]) -> dict[str, Any]:
+    return {**numbers(config), "seed": seeds}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ivae_lab.cells import Cell
 from ivae_lab.later import Later
 from ivae_lab.present import Evidence, as_kept
+from ivae_lab.targets import with_names
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,24 +64,29 @@ def join(evidence: Evidence, kept: Evidence, cells: Sequence[Cell]) -> int:
 
 def _unchanged(cells: Sequence[Cell], kept: Evidence) -> list[Cell]:
     """The cells of sweeps that were recorded with the configuration they have."""
-    recorded = {(line["variant"], tuple(line["first"])): dict(_flat(line["config"])) for line in kept.lines}
+    recorded = {(line["variant"], tuple(line["first"])): _flat(line["config"]) for line in kept.lines}
     first: dict[int, Cell] = {}
     for cell in cells:
         first.setdefault(id(cell.line), cell)
     same = set()
     for line, cell in first.items():
-        then, now = recorded.get((cell.line.variant, cell.overrides)), dict(_flat(cell.config))
+        then, now = recorded.get((cell.line.variant, cell.overrides)), _flat(cell.config)
         if then is not None and all(then[key] == now[key] for key in then.keys() & now.keys()):
             same.add(line)
     return [cell for cell in cells if id(cell.line) in same]
 
 
-def _flat(config: Mapping[str, Any], path: str = "") -> list[tuple[str, Any]]:
-    """Every value with its path."""
-    pairs = []
+def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Every value by its path; a class by its name, wherever its module was."""
+    return dict(_leaves(with_names(config)))
+
+
+def _leaves(config: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in config.items():
-        pairs += _flat(value, f"{path}{key}.") if isinstance(value, Mapping) else [(f"{path}{key}", value)]
-    return pairs
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{path}{key}.")
+        else:
+            yield f"{path}{key}", value
 
 
 def _asked(evidence: Evidence, cells: Sequence[Cell], names: list[str]) -> list[Key]:

@@ -40,7 +40,7 @@ LAYERS = (
         third_party="torch numpy scipy annotated_types pydantic",
     ),
     _layer(0, "build"),
-    _layer(0, "identity wording later", third_party="", light=True),
+    _layer(0, "identity targets wording later", third_party="", light=True),
     _layer(0, "places", third_party="omegaconf", light=True),
     _layer(0, "arrays blocks columns exponential generator recipe", third_party="numpy pandas", light=True),
     _layer(1, "data priors models", siblings=False),

@@ -28,7 +28,7 @@ from ivae_lab.engine.run import SETTLED, build_model
 from ivae_lab.engine.spec import from_plain
 from ivae_lab.engine.stack import ENCODE_IMAGES, ENCODE_ROWS
 from ivae_lab.engine.streams import generator, normals
-from ivae_lab.identity import run_digest
+from ivae_lab.identity import run_digest, run_digest_by_paths
 from ivae_lab.models.model import Model
 from ivae_lab.recipe import Recipe
 from ivae_lab.results import check_seal, lack, read_status
@@ -211,7 +211,7 @@ def load(folder: Path, seed: int | None = None) -> Trained:
         raise ValueError(f"expected a seed that has not diverged, got seed {chosen} of {folder}")
     try:
         spec, recipe, config = _described(folder, status)
-        state = _state(folder, config, seeds)
+        state = _state(folder, _fingerprint(config, status))
         with torch.random.fork_rng(devices=[]):  # the weights that are drawn here are those of no one
             model = build_model(config, spec)
         model.load_state_dict({name: each[seeds.index(chosen)] for name, each in state.items()})
@@ -247,12 +247,18 @@ def _described(folder: Path, status: dict[str, Any]) -> tuple[DataSpec, Recipe, 
     return spec, recipe, config
 
 
-def _state(folder: Path, config: DictConfig, seeds: list[int]) -> dict[str, Tensor]:
+def _fingerprint(config: DictConfig, status: dict[str, Any]) -> str:
+    """What the checkpoint of a run must have; that of a run of before says where the modules of its classes were."""
+    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    by_paths = run_digest_by_paths(plain, status["seeds"])
+    return by_paths if status.get("run") == by_paths else run_digest(plain, status["seeds"])
+
+
+def _state(folder: Path, fingerprint: str) -> dict[str, Tensor]:
     """Parameters and buffers of all seeds, (S, ...) each."""
     settled = folder / "checkpoints" / SETTLED
     path = settled if settled.exists() else folder / "checkpoints" / "last.ckpt"
-    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    snapshot, damaged = load_checkpoint(path, run_digest(plain, seeds), ValueError)
+    snapshot, damaged = load_checkpoint(path, fingerprint, ValueError)
     if snapshot is None:
         raise ValueError(damaged[0] if damaged else f"expected {path}, got none: force=true trains this run again")
     return {**snapshot["state"]["parameters"], **snapshot["state"]["buffers"]}
