@@ -25,6 +25,7 @@ from ivae_lab.engine.module import SeedsModule
 from ivae_lab.engine.run import Run, Settings
 from ivae_lab.engine.stack import Parameters
 from ivae_lab.engine.training import Training
+from ivae_lab.models.linear import Linear
 from ivae_lab.places import CONFIG
 from ivae_lab.results import COLUMNS, read_latents
 from ivae_lab.types import Splits
@@ -51,8 +52,9 @@ TRAINING = Training(
     chunk=5,
 )
 # Models that are fitted and have no parameters: what holds of a training does not apply.
+_LINEAR = {f"_target_: ivae_lab.models.{kind.__name__}" for kind in Linear.__subclasses__()}
 FITTED = sorted(
-    path.stem for path in (CONFIG / "model").glob("*.yaml") if "_target_: ivae_lab.models.linear." in path.read_text()
+    path.stem for path in (CONFIG / "model").glob("*.yaml") if not _LINEAR.isdisjoint(path.read_text().splitlines())
 )
 _drawn: dict[str, Splits] = {}  # data sets of this session, as `Run` keeps them
 _PATIENCE = 180.0  # seconds for what a test waits for

@@ -130,7 +130,7 @@ def test_four_weights_are_four(composed: Compose) -> None:
 @pytest.mark.parametrize("key", ["lr", "batch_size"])
 def test_a_missing_key_is_named(composed: Compose, key: str) -> None:
     message = error_of(composed(f"~trainer.{key}"), "trainer")
-    assert message == f"trainer: expected the key '{key}' for ivae_lab.engine.training.Training, got none"
+    assert message == f"trainer: expected the key '{key}' for ivae_lab.engine.Training, got none"
 
 
 @pytest.mark.parametrize(("path", "key"), [("model.encoder", "sees_u"), ("model.likelihood", "variance")])

@@ -95,7 +95,7 @@ class TestRunFolder:
         assert "${" not in text
         assert (config["seed"], config["data"]["seed"], config["trainer"]["steps"]) == ([0, 3], 1, 40)
         assert config["model"]["decoder"]["hidden"] == config["model"]["encoder"]["hidden"] == 8
-        assert config["prior"]["_target_"] == "ivae_lab.priors.conditional.TablePrior"
+        assert config["prior"]["_target_"] == "ivae_lab.priors.TablePrior"
         assert set(config["metric"]) == {"mcc", "mcc_weak", "linear_r2", "elbo"}
         assert "hydra" not in config
 

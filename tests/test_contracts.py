@@ -158,7 +158,7 @@ class TestConfiguration:
             assert composed(f"prior={other}", f"model={name}").prior == known[other], name
 
     def test_vade_picks_its_mixture_and_gives_way(self, composed: Compose) -> None:
-        mixture, normal = "ivae_lab.priors.mixture.GaussianMixture", "ivae_lab.priors.standard.StandardNormal"
+        mixture, normal = "ivae_lab.priors.GaussianMixture", "ivae_lab.priors.StandardNormal"
         assert composed("model=vade").prior["_target_"] == mixture
         for overrides in (["model=vade", "prior=normal"], ["prior=normal", "model=vade"]):
             assert composed(*overrides).prior["_target_"] == normal

@@ -472,6 +472,6 @@ class TestTraining:
 @pytest.mark.slow
 def test_networks_are_chosen_by_one_word(model: str, name: str, composed: Compose) -> None:
     chosen = composed(f"model={model}", f"model/networks={name}").model
-    assert chosen.encoder._target_ == f"ivae_lab.networks.images.{name}_encoder"
-    assert chosen.decoder._target_ == f"ivae_lab.networks.images.{name}_decoder"
+    assert chosen.encoder._target_ == f"ivae_lab.networks.{name}_encoder"
+    assert chosen.decoder._target_ == f"ivae_lab.networks.{name}_decoder"
     assert chosen.encoder.std == ("softplus" if "released" in model else "exp")

@@ -57,7 +57,7 @@ def variant(name: str, **changes: Any) -> tuple[SegmentedSources, int]:
         config = OmegaConf.to_container(compose(overrides=[f"+data={name}"]).data)
     assert isinstance(config, dict)
     params = {str(key): value for key, value in config.items()}
-    assert params.pop("_target_") == "ivae_lab.data.tcl.SegmentedSources"
+    assert params.pop("_target_") == "ivae_lab.data.SegmentedSources"
     seed = params.pop("seed")
     return SegmentedSources(**(params | changes)), seed
 
