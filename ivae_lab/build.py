@@ -82,7 +82,7 @@ def _found(target: Any, path: str) -> Any:
     try:
         found = _locate(place_of(target))
     except (ImportError, ValueError) as error:
-        near = did_you_mean(target.rpartition(".")[2], [*known()])
+        near = did_you_mean(target, [place_of(name) for name in known()])
         reason = one_line(error.__cause__ or error)
         raise ConfigError(f"{path}: expected a class or function, got {target!r}{near}: {reason}") from error
     if not callable(found):

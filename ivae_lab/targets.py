@@ -37,7 +37,7 @@ def name_of(target: str) -> str:
 
 
 def place_of(target: str) -> str:
-    """Path, in the face that has its name, of one of our classes or functions; any other target as it is."""
+    """Path, in a face, of one of our classes or functions, given by any path or its name; another target as it is."""
     name = name_of(target)
     return f"{known()[name]}.{name}" if name in known() else target
 

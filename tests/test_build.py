@@ -216,6 +216,27 @@ def test_build_builds_what_is_described(composed: Compose) -> None:
     assert model.decoder.net.linears[0].weight.shape == (11, 2)  # follows the encoder's
 
 
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        (
+            "ivae_lab.nets.GausianEncoder",
+            "expected a class or function, got 'ivae_lab.nets.GausianEncoder' "
+            "(did you mean ivae_lab.networks.GaussianEncoder, ",
+        ),
+        ("nowhere.Encoding", "expected a class or function, got 'nowhere.Encoding': No module named 'nowhere'"),
+        ("ivae_lab.models", "expected a class or function, got 'ivae_lab.models', a module"),
+        ("..VAE", "expected a class or function, got '..VAE': Error loading '..VAE': invalid dotstring. "),
+        ("", "expected a class or function, got '': Empty path"),
+        (5, "expected a valid string, got 5 (int)"),
+    ],
+)
+def test_a_target_that_is_not_there_is_named(composed: Compose, target: str | int, expected: str) -> None:
+    config = composed("model=vade")
+    config.model.encoder["_target_"] = target
+    assert error_of(config, "model").startswith(f"model.encoder._target_: {expected}")
+
+
 def test_what_is_given_arrives_as_it_is(composed: Compose) -> None:
     """Hydra makes configurations of the dataclasses that it is given, without their methods."""
     config = composed("model=vae").model

@@ -115,6 +115,8 @@ def test_a_wrong_value_is_one_line_and_leaves_nothing(attempt: Attempt, wrong: s
         ("logger=foo", ["logger", "'csv'", "'foo'"]),
         ("force=perhaps", ["force", "boolean", "'perhaps'"]),
         ("outputs=3", ["outputs", "string", "3"]),
+        ("metric.elbo._target_=mine.ELBO", ["metric.elbo._target_", "'mine.ELBO'", "No module named 'mine'"]),
+        ("model._target_=ivae_lab.models.VAEE", ["model._target_", "did you mean ivae_lab.models.VAE"]),
     ],
 )
 @pytest.mark.slow

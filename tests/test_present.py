@@ -205,10 +205,17 @@ class TestJoin:
         assert [(each["seeds"], each["overrides"][2]) for each in evidence.missing] == [([1], "data.seed=2")]
 
     @pytest.mark.parametrize(
-        ("key", "value", "taken"), [("steps", 7, 0), ("steps", 10000, 4), ("that_there_was_not", 1, 4)]
+        ("key", "value", "taken"),
+        [
+            ("steps", 7, 0),
+            ("steps", 10000, 4),
+            ("that_there_was_not", 1, 4),
+            ("_target_", "ivae_lab.of_before.Training", 4),
+            ("_target_", "ivae_lab.engine.Compute", 0),
+        ],
     )
     def test_rows_of_another_recipe_are_not_taken(
-        self, whole: Evidence, figure: Figure, cells: list[Cell], tmp_path: Path, key: str, value: int, taken: int
+        self, whole: Evidence, figure: Figure, cells: list[Cell], tmp_path: Path, key: str, value: Any, taken: int
     ) -> None:
         """A key of the configuration that is no column of the figure, such as the number of steps."""
         for cell in cells[1:3]:

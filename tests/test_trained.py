@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from omegaconf import OmegaConf
 from rich.console import Console
 
 from ivae_lab import encode, export, sample, score
@@ -20,7 +23,8 @@ from ivae_lab.engine.group import execute
 from ivae_lab.engine.run import Run, draw_data, prepare
 from ivae_lab.engine.spec import from_plain, to_plain
 from ivae_lab.engine.trained import Trained, load
-from ivae_lab.results import read_latents
+from ivae_lab.identity import run_digest, run_digest_by_paths
+from ivae_lab.results import read_latents, read_status, write_status
 from ivae_lab.streamed import block_rows, stream
 from tests.commands import SMALL, command, settings
 
@@ -178,6 +182,54 @@ class TestWrongInput:
         finally:
             path.write_bytes(content)
         assert load(made["vade"]).seed == 1
+
+
+class TestOfBefore:
+    """Run folders whose configuration says where classes were once, which is not where they are."""
+
+    WAS: ClassVar = {
+        "ivae_lab.networks.GaussianEncoder": "ivae_lab.nets.GaussianEncoder",
+        "ivae_lab.networks.MLPDecoder": "ivae_lab.nets.MLPDecoder",
+        "ivae_lab.models.VAE": "ivae_lab.models.vae.VAE",
+        "ivae_lab.data.SegmentedSources": "ivae_lab.data.tcl.TCL",
+    }
+
+    @pytest.fixture
+    def folder(self, made: dict[str, Path], tmp_path: Path) -> Path:
+        folder = Path(shutil.copytree(made["ivae"], tmp_path / "run"))
+        text = (folder / "config.yaml").read_text()
+        for now, before in self.WAS.items():
+            assert f"_target_: {now}\n" in text
+            text = text.replace(f"_target_: {now}\n", f"_target_: {before}\n")
+        (folder / "config.yaml").write_text(text)
+        return folder
+
+    @pytest.mark.parametrize("by_paths", [False, True], ids=["known by names", "known by paths"])
+    def test_they_load(self, made: dict[str, Path], folder: Path, by_paths: bool) -> None:
+        if by_paths:
+            config: Any = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"), resolve=True)
+            digest = run_digest_by_paths(config, [0, 3])
+            write_status(folder, read_status(folder) | {"run": digest})
+            path = folder / "checkpoints" / "last.ckpt"
+            torch.save(torch.load(path, weights_only=True) | {"fingerprint": digest}, path)
+        z = np.zeros((2, 5))
+        np.testing.assert_array_equal(load(folder, 3).decode(z), load(made["ivae"], 3).decode(z))
+
+    def test_another_configuration_is_refused(self, folder: Path) -> None:
+        path = folder / "config.yaml"
+        path.write_text(path.read_text().replace("beta: 1.0", "beta: 2.0"))
+        with pytest.raises(ValueError, match="expected a checkpoint of configuration"):
+            load(folder, 3)
+
+    def test_a_class_that_there_is_not_any_more_is_named(self, folder: Path) -> None:
+        path = folder / "config.yaml"
+        path.write_text(path.read_text().replace("nets.MLPDecoder", "nets.Decoding"))
+        config: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+        checkpoint = folder / "checkpoints" / "last.ckpt"
+        digest = {"fingerprint": run_digest(config, [0, 3])}
+        torch.save(torch.load(checkpoint, weights_only=True) | digest, checkpoint)
+        with pytest.raises(ValueError, match=r"got: model\.decoder\._target_: expected a class or function, got "):
+            load(folder, 3)
 
 
 class TestSample:
