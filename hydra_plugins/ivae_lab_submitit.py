@@ -68,7 +68,7 @@ class _QueueLauncher(BaseSubmititLauncher):  # type: ignore[misc]
             try:
                 settings = read_settings(config, choices)
             except ConfigError as error:
-                _refuse(error)
+                sweep.refuse(error)
                 continue
             if is_finished(settings.folder) and not config.force:
                 print(f"already finished: {settings.folder} (force=true trains again)")
@@ -101,7 +101,7 @@ class _QueueLauncher(BaseSubmititLauncher):  # type: ignore[misc]
             reason = _failure(folder)
             sweep.exit_codes.append(1 if reason else 0)
             if reason:
-                print(f"ivae_lab.train: {folder.name}: {reason}; log: {log}", file=sys.stderr)
+                sweep.say(f"{folder.name}: {reason}; log: {log}", 1)
 
 
 class SlurmLauncher(_QueueLauncher):
@@ -273,13 +273,7 @@ def _reason(error: BaseException) -> str:
     return next((line for line in lines if "sbatch: error" in line), lines[-1] if lines else type(error).__name__)
 
 
-def _refuse(error: object) -> None:
+def _leave(error: object) -> NoReturn:
     from ivae_lab import sweep
 
-    sweep.exit_codes.append(2)
-    print(f"ivae_lab.train: {error}", file=sys.stderr)
-
-
-def _leave(error: object) -> NoReturn:
-    _refuse(error)
-    sys.exit(2)
+    sys.exit(sweep.refuse(error))

@@ -1,6 +1,6 @@
 """Joins the rows of all run folders and their configurations into one tidy table.
 
-    python -m ivae_lab.aggregate [outputs=FOLDER or outputs=A,B,C]
+    ivae-lab aggregate [outputs=FOLDER or outputs=A,B,C]
 
 Reads every run folder under these folders, however deep, and writes `results.parquet` (typed, small)
 and `results.csv` (the same for other tools) into the first; `agreement.parquet` and `agreement.csv`, of pairs of seeds,
@@ -23,6 +23,8 @@ differ. A folder without a cell (made by an older version) is not compared.
 
 What was read is kept in `.aggregate.cache` beside the results, and only folders that have changed are read again.
 The table is the same without it, to the byte; it may be deleted at any time. Nothing is trained or instantiated.
+
+Exit codes: 0 done, 2 bad input, no run, or nothing can be written, 130 and 143 stopped.
 """
 
 from __future__ import annotations
@@ -47,6 +49,7 @@ import yaml
 from numpy.typing import NDArray
 
 from ivae_lab import pairs, results
+from ivae_lab.arguments import BadInputError, done
 from ivae_lab.later import Later
 from ivae_lab.results import FINISHED, MARKS, atomic, check_seal, read_status, run_folders
 from ivae_lab.targets import with_names
@@ -59,6 +62,7 @@ else:
     pd, pa = Later("pandas"), Later("pyarrow")
 
 ABOUT = {"cell": str, "commit": str, "written": str, "seconds": float}  # what rows say of their run's status.json
+KEYS: dict[str, tuple[str, ...]] = {"outputs": ()}
 CACHE = ".aggregate.cache"
 RULE = "kept is done before diverged, then what was written last, then the first by name"
 
@@ -237,28 +241,27 @@ def table(found: Findings, kind: Kind = RESULTS) -> pd.DataFrame:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the command; 0, or 2 where the arguments are wrong, there is no run, or nothing can be written."""
-    if "--help" in arguments or "-h" in arguments:
-        print((__doc__ or "").strip())
-        return 0
+    """Run the command and return its exit code."""
+    return done("ivae_lab.aggregate", __doc__, arguments, _run, "read the outputs and to write into the first")
+
+
+def _run(arguments: Sequence[str]) -> None:
     name, _, value = arguments[0].partition("=") if arguments else ("outputs", "=", "outputs")
     roots = [Path(root) for root in value.split(",") if root]
-    if len(arguments) > 1 or name != "outputs" or len(roots) < value.count(",") + 1:
-        return _refuse(f"expected at most one argument, outputs=FOLDER or outputs=A,B,C, got {' '.join(arguments)}")
-    try:
-        return _aggregate(roots)
-    except OSError as error:
-        return _refuse(f"expected to read {value} and to write into {roots[0]}, got: {error}")
+    if len(arguments) > 1 or name not in KEYS or len(roots) < value.count(",") + 1:
+        got = " ".join(arguments)
+        raise BadInputError(f"expected at most one argument, outputs=FOLDER or outputs=A,B,C, got {got}")
+    _aggregate(roots)
 
 
-def _aggregate(roots: Sequence[Path]) -> int:
+def _aggregate(roots: Sequence[Path]) -> None:
     from rich.console import Console
 
     found_in = {root: run_folders(root.resolve()) for root in roots}
     folders = sorted({folder for folders in found_in.values() for folder in folders})
     if not folders:
         command = f"python -m ivae_lab.train model=ivae data=tcl outputs={roots[0]}"
-        return _refuse(f"expected runs under {', '.join(map(str, roots))}, got none: `{command}` makes one")
+        raise BadInputError(f"expected runs under {', '.join(map(str, roots))}, got none: `{command}` makes one")
     found = collect(folders, roots[0] / CACHE, _tracked)
     console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
     for kind in KINDS:
@@ -272,12 +275,6 @@ def _aggregate(roots: Sequence[Path]) -> int:
     for root in (root for root, inside in found_in.items() if not inside):
         console.print(f"no runs under {root}")
     _report(found, console)
-    return 0
-
-
-def _refuse(reason: str) -> int:
-    print(reason, file=sys.stderr)
-    return 2
 
 
 def _report(found: Findings, console: Console) -> None:

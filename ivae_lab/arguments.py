@@ -1,36 +1,143 @@
-"""Command lines of key=value arguments: one clear line and exit code 2 for what is wrong with them."""
+"""What all commands share: key=value arguments, help and version, exit codes, and errors of one line."""
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
-OK, BAD_INPUT, INTERRUPTED = 0, 2, 130
+from ivae_lab import __version__
+from ivae_lab.wording import unknown_key
+
+OK, FAILED, BAD_INPUT, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
+STOPPED = (INTERRUPTED, TERMINATED)  # by Ctrl-C and SIGTERM
+TRUTH = ("true", "false")
+COMMANDS = {  # `ivae-lab <name>`, each the module of this name
+    "train": "train a model on data, many seeds at once, and score what it recovers",
+    "reproduce": "train what a figure of a paper lacks, draw it, and judge its claims",
+    "aggregate": "join the rows of all run folders into one table",
+    "report": "put every claim and figure into one folder that a browser opens",
+    "score": "score two files of latents against each other",
+    "encode": "encode new rows by a trained model",
+    "sample": "draw new rows from a trained model, or move its latents one by one",
+    "export": "write a trained model to files that need no ivae_lab",
+    "choose": "choose a key's value, such as the number of latents, after a sweep",
+    "fetch": "fetch an image data set from where it is published",
+    "completion": "print what makes bash or zsh complete all this by TAB",
+}
 
 
 class BadInputError(ValueError):
     """Files or arguments of which nothing can be made: one line."""
 
 
-def done(arguments: Sequence[str], manual: str | None, do: Callable[[Sequence[str]], None]) -> int:
-    """Do what a command line asks for, or print the manual, and return the exit code."""
-    if "--help" in arguments or "-h" in arguments:
-        print((manual or "").strip())
-        return OK
+class FailedError(Exception):
+    """Something that was asked for rightly and did not work: one line."""
+
+
+class TerminatedError(BaseException):
+    """SIGTERM came."""
+
+
+def say(name: str, message: object, code: int) -> int:
+    """Print one line to stderr that names the command, and return the exit code."""
+    print(f"{name}: {message}", file=sys.stderr)
+    return code
+
+
+def done(
+    name: str,
+    manual: str | None,
+    arguments: Sequence[str],
+    do: Callable[[Sequence[str]], int | None],
+    files: str = "read and write files",
+    stopped: str = "stopped; nothing is written",
+) -> int:
+    """Answer --help and --version, or do what a command line asks for until SIGTERM comes; return the exit code.
+
+    Parameters
+    ----------
+    name
+        How messages name the command: `ivae_lab.score`.
+    manual
+        What --help prints.
+    do
+        Does it; None is exit code 0.
+    files, stopped
+        As of `ended`.
+    """
+
+    def act() -> int | None:
+        if (said := answer(arguments, manual)) is not None:
+            print(said)
+            return OK
+        with _terminable():
+            return do(arguments)
+
+    return ended(name, act, files, stopped)
+
+
+def ended(name: str, act: Callable[[], int | None], files: str, stopped: str) -> int:
+    """Act, and return the exit code; what a user can mend is one line on stderr, any other error a traceback.
+
+    Parameters
+    ----------
+    files
+        What was expected where the operating system refuses: "read and write files".
+    stopped
+        What is said after Ctrl-C or SIGTERM.
+    """
     try:
-        do(arguments)
+        code = act()
+        sys.stdout.flush()
     except BadInputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return BAD_INPUT
+        return say(name, error, BAD_INPUT)
+    except FailedError as error:
+        return say(name, error, FAILED)
+    except BrokenPipeError:
+        return _unheard()
+    except OSError as error:
+        return say(name, f"expected to {files}, got: {error}", BAD_INPUT)
     except KeyboardInterrupt:
-        print("interrupted; nothing is written", file=sys.stderr)
-        return INTERRUPTED
-    return OK
+        return say(name, stopped, INTERRUPTED)
+    except TerminatedError:
+        return say(name, stopped, TERMINATED)
+    return OK if code is None else code
 
 
-def pairs(arguments: Sequence[str], keys: Sequence[str], needed: Collection[str] = ()) -> dict[str, str]:
+def answer(arguments: Sequence[str], manual: str | None) -> str | None:
+    """What --version or --help asks for; None where neither is there, or there is no manual."""
+    if "--version" in arguments:
+        return f"ivae_lab {__version__}"
+    asked = "--help" in arguments or "-h" in arguments
+    return manual.strip() if asked and manual is not None else None
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM raises an error, so that what is half done is cleared away."""
+    before = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise TerminatedError
+
+
+def _unheard() -> int:
+    """Nobody reads stdout any more (`| head -1`): what is left in its buffer goes nowhere, without a word."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return FAILED
+
+
+def pairs(arguments: Sequence[str], keys: Collection[str], needed: Collection[str] = ()) -> dict[str, str]:
     """The arguments by their keys, each of which is known and given once, and those that are needed.
 
     Raises
@@ -42,8 +149,6 @@ def pairs(arguments: Sequence[str], keys: Sequence[str], needed: Collection[str]
     for argument in arguments:
         key, _, value = argument.partition("=")
         if key not in keys:
-            from ivae_lab.build import unknown_key  # takes a while to import
-
             raise BadInputError(f"{key}: {unknown_key(key, [*keys])}")
         if not value or key in given:
             raise BadInputError(f"expected {key}= once and with a value, got {' '.join(arguments)}")
@@ -60,7 +165,7 @@ def whole(key: str, text: str, least: int) -> int:
     return int(text)
 
 
-def one_of(key: str, text: str, choices: Sequence[str]) -> str:
+def one_of(key: str, text: str, choices: Collection[str]) -> str:
     """One of a few words."""
     if text not in choices:
         raise BadInputError(f"expected {key}= one of {', '.join(choices)}, got {text}")
@@ -93,3 +198,14 @@ def wrong_input() -> Iterator[None]:
         yield
     except ValueError as error:
         raise BadInputError(str(error)) from None
+
+
+def run_folder(text: str) -> Path:
+    """The run folder that an argument names, see `results.found_run`; says on stderr which, if it is not a path."""
+    from ivae_lab.results import found_run
+
+    with wrong_input():
+        folder = found_run(text)
+    if folder != Path(text):
+        print(f"run folder: {folder}", file=sys.stderr)
+    return folder

@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from ivae_lab.targets import TARGET, known, place_of, with_places
-from ivae_lab.wording import did_you_mean, one_line
+from ivae_lab.wording import one_line, unknown_key
 
 
 class ConfigError(ValueError):
@@ -129,9 +129,3 @@ def _accepts_null(adapter: TypeAdapter[Any]) -> bool:
     except ValidationError:
         return False
     return True
-
-
-def unknown_key(key: str, known: list[str]) -> str:
-    """What was expected in place of a key that nothing reads, with the nearest known ones."""
-    expected = f"one of {', '.join(sorted(known))}" if known else "no keys"
-    return f"expected {expected}; got an unknown key{did_you_mean(key, known)}"

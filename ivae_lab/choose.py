@@ -1,10 +1,10 @@
 """Chooses a key's value, such as the number of latents, by held-out ELBO, with the agreement of seeds beside it.
 
-    python -m ivae_lab.choose [key=model.latent_dim] [outputs=FOLDER or outputs=A,B] [OTHER.KEY=VALUE ...] [out=choice]
+    ivae-lab choose [key=model.latent_dim] [outputs=FOLDER or outputs=A,B] [OTHER.KEY=VALUE ...] [out=choice]
 
 after a sweep such as
 
-    python -m ivae_lab.train -m data=file data.path=own.npz model.latent_dim=1,2,3,4,5 data.seed=1,2,3 'seed=[0,1,2]'
+    ivae-lab train -m data=file data.path=own.npz model.latent_dim=1,2,3,4,5 data.seed=1,2,3 'seed=[0,1,2]'
 
 Runs under the outputs may differ in `key` and in their seeds. Where they differ in something else too, such as
 trainer.steps, OTHER.KEY=VALUE takes those with that value.
@@ -20,7 +20,7 @@ named. At the chosen value, the restart of best ELBO is named.
 
 Writes choice.csv, and choice.png and choice.pdf, into the first of the outputs, or where `out` says.
 
-Exit codes: 0 chosen, 2 bad input.
+Exit codes: 0 chosen, 2 bad input, 130 and 143 stopped.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 else:
     pd = Later("pandas")
 
+KEYS: dict[str, tuple[str, ...]] = {"key": (), "outputs": (), "out": ()}  # and those of the configuration
 _LOOKS = ("data.path", "data.root", "data.seed", "outputs", "force", "logger", "show")  # do not make runs different
 _STRONG = {"latents": "mean", "coefficient": "pearson", "alignment": "strong"}
 
@@ -80,7 +81,7 @@ class Choice:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code."""
-    return done(arguments, __doc__, _run)
+    return done("ivae_lab.choose", __doc__, arguments, _run)
 
 
 def choose(rows: pd.DataFrame, pairs: pd.DataFrame, key: str) -> Choice:
@@ -171,7 +172,7 @@ def _run(arguments: Sequence[str]) -> None:
     volumes = {name: log_volume(base / name) for name in rows["folder"].unique()}
     choice = choose(rows.assign(volume=rows["folder"].map(volumes).astype(float)), pairs, key)
     _write(choice, out)
-    _say(choice, out)
+    _print(choice, out)
 
 
 def _pairs(arguments: Sequence[str]) -> dict[str, str]:
@@ -228,7 +229,7 @@ def _drawn(choice: Choice) -> Figure:
     return figure
 
 
-def _say(choice: Choice, out: Path) -> None:
+def _print(choice: Choice, out: Path) -> None:
     from rich.console import Console
 
     console = Console(markup=False, emoji=False, highlight=False)

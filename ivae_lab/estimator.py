@@ -18,7 +18,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from numpy.typing import ArrayLike, NDArray
 from omegaconf import DictConfig, OmegaConf
@@ -36,17 +35,28 @@ from ivae_lab.engine.job import read_settings
 from ivae_lab.engine.run import Run
 from ivae_lab.engine.trained import Trained, evaluated
 from ivae_lab.identity import digest
-from ivae_lab.places import CONFIG
+from ivae_lab.overrides import composed, without_hydra
 from ivae_lab.recipe import Recipe
 from ivae_lab.sample import sampled
 from ivae_lab.types import Batch, DataSpec, Splits
 from ivae_lab.wording import one_line
 
 Floats = NDArray[np.floating[Any]]
+Observation = Literal["real", "binary", "counts"]
 _DTYPES = ["float64", "float32"]
 
 
-def fit(x: ArrayLike, u: ArrayLike | None = None, model: str = "ivae", **options: Any) -> IVAE:
+def fit(
+    x: ArrayLike,
+    u: ArrayLike | None = None,
+    model: str = "ivae",
+    *,
+    latent_dim: int | None = None,
+    steps: int | None = None,
+    seed: int = 0,
+    observation: Observation = "real",
+    overrides: Sequence[str] = (),
+) -> IVAE:
     """Train one model on rows x (N, d), with labels u (N,) where its prior or its encoder is told them.
 
     Parameters
@@ -55,11 +65,26 @@ def fit(x: ArrayLike, u: ArrayLike | None = None, model: str = "ivae", **options
         Numbers, and labels of one kind, or numbers (N,) or (N, k) that are not all whole (`model="ivae_counts"`, or
         another with `prior=conditional`).
     model
-        A choice of the group `model` that is not for images, such as `ivae`, `vade`, `vae` or `gin`.
-    options
-        Of `IVAE`.
+        A choice of the group `model` that is not for images, such as `ivae`, `vade`, `vae` or `gin`; it brings its
+        prior, trainer and preprocessing.
+    latent_dim
+        n; None: as many as x has columns.
+    steps
+        Of the optimiser; None: the trainer's.
+    seed
+        Of initial weights, shuffling and noise.
+    observation
+        What x are: `real`, `binary` (0 and 1) or `counts` (0, 1, 2, ...), for a likelihood of these.
+    overrides
+        Further ones, as on the command line: ["prior=normal", "trainer.lr=0.01"].
+
+    Examples
+    --------
+    >>> ivae = fit(x, u, model="ivae", latent_dim=5, steps=10_000)  # doctest: +SKIP
+    >>> z = ivae.transform(x)  # doctest: +SKIP
     """
-    return IVAE(model=model, **options).fit(x, u)
+    made = IVAE(latent_dim, model=model, steps=steps, seed=seed, observation=observation, overrides=overrides)
+    return made.fit(x, u)
 
 
 class IVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
@@ -101,7 +126,7 @@ class IVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  #
         model: str = "ivae",
         steps: int | None = None,
         seed: int = 0,
-        observation: Literal["real", "binary", "counts"] = "real",
+        observation: Observation = "real",
         overrides: Sequence[str] = (),
     ) -> None:
         self.latent_dim, self.model, self.steps = latent_dim, model, steps
@@ -251,8 +276,7 @@ def _composed(overrides: tuple[str, ...]) -> DictConfig:
         If there is no such choice or key.
     """
     try:
-        with initialize_config_dir(config_dir=str(CONFIG), version_base="1.3"):
-            config = compose("config", list(overrides))
+        config = without_hydra(composed(overrides))
     except (HydraException, OmegaConfBaseException) as error:
         raise ValueError(f"expected a configuration of {' '.join(overrides)}, got: {one_line(error)}") from None
     OmegaConf.set_struct(config, False)

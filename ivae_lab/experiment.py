@@ -17,6 +17,7 @@ from typing import Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
+from ivae_lab.arguments import BadInputError
 from ivae_lab.places import EXPERIMENTS
 from ivae_lab.wording import one_line
 
@@ -26,7 +27,7 @@ _YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # nine times as fast wher
 Selector = dict[str, Any]  # column of the figure's rows -> the value, or a list of values, that a row must have
 
 
-class ExperimentError(ValueError):
+class ExperimentError(BadInputError):
     """A figure that does not exist or is not written as it must be: one line."""
 
 

@@ -1,8 +1,8 @@
 """Writes a trained model's encoder and decoder to files that need no ivae_lab.
 
-    python -m ivae_lab.export run=FOLDER [format=torchscript] [seed=S] [out=NAME]
+    ivae-lab export run=FOLDER [format=torchscript] [seed=S] [out=NAME]
 
-run     a run folder, finished
+run     a run folder, finished; or `latest`, or how its name below outputs/ and no other begins
 format  torchscript: NAME.encoder.pt and NAME.decoder.pt, for torch.jit.load and for C++
         pt2: NAME.encoder.pt2 and NAME.decoder.pt2, for torch.export.load(...).module()
 seed    which model of a run with several
@@ -14,7 +14,7 @@ one-hot), float32, and where it sees u the places of the labels, int64 (B,), or 
 that is expected there, likewise before preprocessing; of images in [0, 1]. B may be any number.
 Both are held against the model on random rows, to 1e-5 of the numbers' size, before the files get their names.
 
-Exit codes: 0 exported, 2 bad input, or what was exported differs from the model.
+Exit codes: 0 exported, 2 bad input, or what was exported differs from the model, 130 and 143 stopped.
 """
 
 from __future__ import annotations
@@ -24,30 +24,31 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from ivae_lab.arguments import BadInputError, done, one_of, pairs, whole, written, wrong_input
+from ivae_lab.arguments import BadInputError, done, one_of, pairs, run_folder, whole, written, wrong_input
 
-KEYS = ("run", "format", "seed", "out")
 SUFFIXES = {"torchscript": ".pt", "pt2": ".pt2"}
+KEYS = {"run": (), "format": (*SUFFIXES,), "seed": (), "out": ()}
 _ONNX = "the packages onnx and onnxscript, which are none of this project's: torch.onnx.export takes a loaded pt2"
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code."""
-    return done(arguments, __doc__, _run)
+    return done("ivae_lab.export", __doc__, arguments, _run)
 
 
 def _run(arguments: Sequence[str]) -> None:
     given = pairs(arguments, KEYS, needed=("run",))
     if given.get("format") == "onnx":
         raise BadInputError(f"expected format= torchscript or pt2, got onnx, which takes {_ONNX}")
-    kind = one_of("format", given.get("format", "torchscript"), [*SUFFIXES])
+    kind = one_of("format", given.get("format", "torchscript"), SUFFIXES)
     seed = whole("seed", given["seed"], 0) if "seed" in given else None
+    folder = run_folder(given["run"])
     from ivae_lab.engine.portable import WRITERS, portable
     from ivae_lab.engine.trained import load
 
     with wrong_input():
-        trained = load(Path(given["run"]), seed)
-    name = given.get("out", f"{Path(given['run']).resolve().name}-seed{trained.seed}")
+        trained = load(folder, seed)
+    name = given.get("out", f"{folder.resolve().name}-seed{trained.seed}")
     with ExitStack() as files, wrong_input():
         for part in portable(trained):
             path = Path(f"{name}.{part.name}{SUFFIXES[kind]}")

@@ -1,12 +1,12 @@
 """Fetch an image data set from where it is published.
 
-usage: python -m ivae_lab.fetch NAME [root=FOLDER]
+    ivae-lab fetch NAME [root=FOLDER]
 
-NAME is a data set of `python -m ivae_lab.fetch --list`. FOLDER is the data root: by default the environment's
+NAME is a data set of `ivae-lab fetch --list`. FOLDER is the data root: by default the environment's
 IVAE_LAB_DATA, else `data`. What is there already is checked and not fetched again; what was interrupted is continued.
 An archive that was put there by hand is used. Files get their names only when their checksums are right.
 
-Exit codes: 0 all files are there, 1 some could not be fetched, 2 bad input, 130 interrupted.
+Exit codes: 0 all files are there, 1 some could not be fetched, 2 bad input, 130 and 143 stopped.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, BinaryIO
 
+from ivae_lab.arguments import BadInputError, FailedError, done
 from ivae_lab.data.catalogue import CATALOGUE, CatalogueFile, Download, Entry, at_hand, candidates, data_root, is_valid
 from ivae_lab.results import atomic
 from ivae_lab.wording import one_line
@@ -34,38 +35,31 @@ from ivae_lab.wording import one_line
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-OK, FAILED, BAD_INPUT, STOPPED = 0, 1, 2, 130
+KEYS: dict[str, tuple[str, ...]] = {"root": ()}
 _BLOCK = 1 << 18
 _PATIENCE = 30.0  # seconds without a byte
 _UNREACHABLE = (OSError, http.client.HTTPException)  # URLError and timeouts are OSErrors
 
 
-class FetchError(Exception):
+class FetchError(FailedError):
     """A file that no mirror gave."""
-
-
-class BadInputError(Exception):
-    """A command line that says nothing we can do."""
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code."""
-    if not arguments or any(each in ("-h", "--help") for each in arguments):
-        print((__doc__ or "").strip())
-        return OK if arguments else BAD_INPUT
+    stopped = f"stopped; to continue: python -m ivae_lab.fetch {shlex.join(arguments)}"
+    return done("ivae_lab.fetch", __doc__, arguments, _run, stopped=stopped)
+
+
+def _run(arguments: Sequence[str]) -> None:
+    name, root = parse(arguments)
+    if name is None:
+        show(root)
+        return
     try:
-        name, root = parse(arguments)
-        if name is None:
-            return show(root)
-        return fetch(name, root)
-    except BadInputError as error:
-        return _say(error, BAD_INPUT)
-    except FetchError as error:
-        return _say(error, FAILED)
+        fetch(name, root)
     except OSError as error:
-        return _say(f"expected to write the files, got: {error}", FAILED)
-    except KeyboardInterrupt:
-        return _say(f"stopped; to continue: python -m ivae_lab.fetch {shlex.join(arguments)}", STOPPED)
+        raise FailedError(f"expected to write the files, got: {error}") from None
 
 
 def parse(arguments: Sequence[str]) -> tuple[str | None, Path]:
@@ -73,7 +67,9 @@ def parse(arguments: Sequence[str]) -> tuple[str | None, Path]:
     roots = [each.removeprefix("root=") for each in arguments if each.startswith("root=")]
     names = [each for each in arguments if not each.startswith("root=")]
     if len(names) != 1 or len(roots) > 1 or "" in roots:
-        raise BadInputError(f"expected one data set and at most one root=FOLDER, got {shlex.join(arguments)}")
+        raise BadInputError(
+            f"expected one data set and at most one root=FOLDER, got {shlex.join(arguments) or 'nothing'}"
+        )
     name, root = names[0], data_root(roots[0] if roots else None)
     if name == "--list":
         return None, root
@@ -83,16 +79,15 @@ def parse(arguments: Sequence[str]) -> tuple[str | None, Path]:
     return name, root
 
 
-def show(root: Path) -> int:
+def show(root: Path) -> None:
     """Say what can be fetched, and how much of it is there."""
     for name, entry in CATALOGUE.items():
         files = [entry.files[path] for download in entry.downloads for path in download.gives]
         there = sum(bool(candidates(at_hand(file, root), root)) for file in files)
         print(f"{name:9} {there} of {len(files)} files in {root}; {entry.about}")
-    return OK
 
 
-def fetch(name: str, root: Path) -> int:
+def fetch(name: str, root: Path) -> None:
     """Bring all published files of a data set below the root."""
     entry = CATALOGUE[name]
     with _progress() as progress:
@@ -100,7 +95,6 @@ def fetch(name: str, root: Path) -> int:
             if _missing(entry, download, root):
                 _bring(entry, download, root, progress)
     print(f"{name}: {sum(len(each.gives) for each in entry.downloads)} files in {root}, all as published")
-    return OK
 
 
 def _missing(entry: Entry, download: Download, root: Path) -> list[CatalogueFile]:
@@ -265,11 +259,6 @@ def _progress() -> Progress:
 
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     return Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True)
-
-
-def _say(problem: object, code: int) -> int:
-    print(f"error: {problem}", file=sys.stderr)
-    return code
 
 
 if __name__ == "__main__":

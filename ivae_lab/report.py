@@ -1,7 +1,7 @@
-"""One static folder with every claim and figure, which opens from disk: `python -m ivae_lab.report`.
+"""One static folder with every claim and figure, which opens from disk: `ivae-lab report`.
 
-    python -m ivae_lab.report                             outputs/report/index.html
-    python -m ivae_lab.report [outputs=FOLDER] [to=FOLDER]
+    ivae-lab report                             outputs/report/index.html
+    ivae-lab report [outputs=FOLDER] [to=FOLDER]
 
     outputs=FOLDER       where run folders and figures lie (outputs)
     to=FOLDER            where the report goes (`report` in the outputs); an older report there is replaced, once the
@@ -13,7 +13,8 @@ quick scale, whose claims get no verdict and are not counted; else it is listed 
 that cannot be read is named, and the next best is taken. Of models of images, where their run folders are under the
 outputs, the page of a figure shows examples too. The same evidence gives the same report, to the byte.
 
-Exit codes: 0 all that is there is in the report, 1 some could not be read, 2 bad input or no results at all.
+Exit codes: 0 all that is there is in the report, 1 some could not be read, 2 bad input or no results at all,
+130 and 143 stopped.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from urllib.parse import quote
 import yaml
 
 from ivae_lab.about import PICTURES, About, checked, read_about
+from ivae_lab.arguments import FAILED, OK, done, say
 from ivae_lab.claims import NO_VERDICT, Judgement, judge
 from ivae_lab.experiment import SCALES, ExperimentError, Figure, load, names
 from ivae_lab.later import Later
@@ -47,7 +49,8 @@ if TYPE_CHECKING:
 else:
     pd = Later("pandas")
 
-OK, INCOMPLETE, BAD_INPUT = 0, 1, 2
+_NAME = "ivae_lab.report"
+KEYS: dict[str, tuple[str, ...]] = {"outputs": (), "to": ()}
 TEMPLATES = Path(__file__).resolve().parent / "report_pages"
 STATIC = ("style.css", "table.js")
 EXAMPLES = "examples.png"  # what a run of images leaves in its folder
@@ -182,7 +185,7 @@ def parse(arguments: Sequence[str]) -> Request:
         One line: what was expected, what came.
     """
     given = dict(each.partition("=")[::2] for each in arguments)
-    if set(given) - {"outputs", "to"} or not all(given.values()):
+    if given.keys() - KEYS.keys() or not all(given.values()):
         raise ExperimentError(f"expected [outputs=FOLDER] [to=FOLDER], got {' '.join(arguments)}")
     outputs = Path(given.get("outputs", "outputs"))
     if "outputs" in given and not outputs.is_dir():
@@ -192,18 +195,8 @@ def parse(arguments: Sequence[str]) -> Request:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code."""
-    if any(each in ("-h", "--help") for each in arguments):
-        print((__doc__ or "").strip())
-        return OK
-    try:
-        request = parse(arguments)
-        return write(request)
-    except ExperimentError as error:
-        return _say(error, BAD_INPUT)
-    except OSError as error:
-        return _say(f"expected to read the outputs and to write the report, got: {error}", BAD_INPUT)
-    except KeyboardInterrupt:
-        return _say("stopped; an older report is as it was", 130)
+    files, stopped = "read the outputs and to write the report", "stopped; an older report is as it was"
+    return done(_NAME, __doc__, arguments, lambda given: write(parse(given)), files, stopped)
 
 
 def write(request: Request) -> int:
@@ -211,7 +204,7 @@ def write(request: Request) -> int:
     with replacing(request.to) as folder:
         pages, problems = _collect_all(request, folder)
         for problem in problems:
-            _say(problem, INCOMPLETE)
+            say(_NAME, problem, FAILED)
         if not any(page.about for page in pages):
             raise ExperimentError(
                 f"expected results under {request.outputs / 'figures'} or kept with the project, got none; "
@@ -220,7 +213,7 @@ def write(request: Request) -> int:
         render(pages, problems, folder)
     shown = sum(page.about is not None for page in pages)
     print(f"{shown} of {len(pages)} figures have results; {request.to / 'index.html'}")
-    return INCOMPLETE if problems else OK
+    return FAILED if problems else OK
 
 
 def _collect_all(request: Request, folder: Path) -> tuple[list[Page], list[str]]:
@@ -442,11 +435,6 @@ def _one_line(error: Exception) -> str:
     if isinstance(error, KeyError):
         return f"expected {error}, got none"
     return one_line(error)
-
-
-def _say(message: object, code: int) -> int:
-    print(f"ivae_lab.report: {message}", file=sys.stderr)
-    return code
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""One command per figure: `python -m ivae_lab.reproduce khemakhem2020/fig2b scale=quick`.
+"""One command per figure: `ivae-lab reproduce khemakhem2020/fig2b scale=quick`.
 
-    python -m ivae_lab.reproduce --list                      all figures: paper, claim, state
-    python -m ivae_lab.reproduce <paper>/<figure>            train what is missing, draw, judge
-    python -m ivae_lab.reproduce <paper>                     every figure of a paper
-    python -m ivae_lab.reproduce all                         every figure
+    ivae-lab reproduce --list                      all figures: paper, claim, state
+    ivae-lab reproduce <paper>/<figure>            train what is missing, draw, judge
+    ivae-lab reproduce <paper>                     every figure of a paper
+    ivae-lab reproduce all                         every figure
 
     scale=quick|paper    quick (the default): minutes on two cores, smaller than the paper, and labelled so; paper: its
                          sizes, steps and seeds
@@ -15,8 +15,8 @@
     record=true          keep rows and provenance in experiments/<paper>/results/, beside rows that were kept before and
                          that no run folder holds; those of the quick scale only while there are none of the paper's
     outputs=FOLDER       where run folders and figures lie (outputs)
-    compute.threads=1    ... and any other override of `python -m ivae_lab.train`; one that changes numbers gives the
-                         figure a folder of its own and is named on it
+    compute.threads=1    ... and any other override of `ivae-lab train`; one that changes numbers gives the figure
+                         a folder of its own and is named on it
 
 Cells that are finished are not trained again, wherever they were computed under the outputs; what was interrupted
 continues. Exit codes: 0 all there, 1 a cell failed, diverged or is missing (the figure is drawn with what exists), 2
@@ -41,11 +41,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from threading import Thread
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from ivae_lab.arguments import BAD_INPUT, FAILED, OK, STOPPED, TRUTH, TerminatedError, done, say
 from ivae_lab.experiment import SCALES, ExperimentError, Figure, Scale, load, names
 from ivae_lab.identity import NUMBERS, digest
 from ivae_lab.wording import one_line
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from ivae_lab.present import Evidence, Presented
     from ivae_lab.queue import Queued
 
-OK, INCOMPLETE, BAD_INPUT = 0, 1, 2
+_NAME = "ivae_lab.reproduce"
 # Overrides of these say where and how, never what: they change no number.
 NEUTRAL = ("compute", "logger", "hydra", "hydra/launcher")
 # Overrides of `python -m ivae_lab.train` that this command has no use for.
@@ -66,8 +66,8 @@ REFUSED = {
     "force": "as a run is trained again once its folder is removed",
     "show": "as the figure's table is shown",
 }
-STOPPED = (130, 143)  # by Ctrl-C and SIGTERM
 FLAGS = {"train": "true", "record": "false", "wait": "true", "retry": "false"}
+KEYS = {"scale": SCALES, "outputs": (), **dict.fromkeys(FLAGS, TRUTH)}  # of this command, with their choices
 
 
 @dataclass(frozen=True)
@@ -134,12 +134,12 @@ def _check_overrides(given: dict[str, str]) -> None:
         if key in REFUSED:
             raise ExperimentError(f"{key}: expected no override, {REFUSED[key]}, got {value!r}")
         if re.split("[./]", key.lstrip("+~"))[0] not in (*NUMBERS, *NEUTRAL):
-            own = ", ".join(("scale", "outputs", *FLAGS))
-            raise ExperimentError(f"{key}: expected {own} or an override of {', '.join(NUMBERS)}, got {key}={value}")
+            known = f"{', '.join(KEYS)} or an override of {', '.join(NUMBERS)}"
+            raise ExperimentError(f"{key}: expected {known}, got {key}={value}")
 
 
 def _flag(name: str, value: str) -> bool:
-    if value not in ("true", "false"):
+    if value not in TRUTH:
         raise ExperimentError(f"{name}: expected true or false, got {value!r}")
     return value == "true"
 
@@ -152,35 +152,17 @@ def _figures(wanted: str) -> list[str]:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code."""
+    files, stopped = "read and write under the outputs", "stopped; the same command continues"
+    return done(_NAME, __doc__, arguments or ["--help"], _run, files, stopped)
+
+
+def _run(arguments: Sequence[str]) -> int:
     console = Console(markup=False, emoji=False)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = 120  # a log: the table fits
-    if not arguments or "-h" in arguments or "--help" in arguments:
-        console.print((__doc__ or "").strip(), highlight=False)
-        return OK
-    before = signal.signal(signal.SIGTERM, _terminated)
-    try:
-        if arguments[0] == "--list":
-            return _list(arguments[1:], console)
-        return _each(parse(arguments), console)
-    except ExperimentError as error:
-        return _say(error, BAD_INPUT)
-    except OSError as error:
-        return _say(f"expected to read and write under the outputs, got: {error}", BAD_INPUT)
-    except KeyboardInterrupt:
-        return _say("stopped; the same command continues", 130)
-    except _TerminatedError:
-        return _say("stopped; the same command continues", 143)
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-class _TerminatedError(BaseException):
-    """SIGTERM came."""
-
-
-def _terminated(number: int, frame: FrameType | None) -> None:
-    raise _TerminatedError
+    if arguments[0] == "--list":
+        return _list(arguments[1:], console)
+    return _each(parse(arguments), console)
 
 
 def _each(request: Request, console: Console) -> int:
@@ -206,12 +188,12 @@ def _one(name: str, request: Request, console: Console) -> int:
     try:
         return reproduce(load(name), request, console)
     except ExperimentError as error:
-        return _say(error, BAD_INPUT)
+        return say(_NAME, error, BAD_INPUT)
     except OSError:
         raise
     except Exception:  # such as an error in the paper's figures.py: the traceback is what helps
         traceback.print_exc()
-        return _say(f"{name}: could not be made, see above; what was trained is kept", INCOMPLETE)
+        return say(_NAME, f"{name}: could not be made, see above; what was trained is kept", FAILED)
 
 
 def _sum_up(codes: dict[str, int], console: Console) -> None:
@@ -223,15 +205,13 @@ def _sum_up(codes: dict[str, int], console: Console) -> None:
 
 def _check_neutral(overrides: Sequence[str]) -> None:
     """Overrides that go to every training as they are: an unknown key is said before anything is trained."""
-    from hydra import compose, initialize_config_dir
     from hydra.errors import HydraException
 
-    from ivae_lab.places import CONFIG
+    from ivae_lab.overrides import composed
 
     if overrides:
         try:
-            with initialize_config_dir(config_dir=str(CONFIG), version_base="1.3"):
-                compose("config", list(overrides), return_hydra_config=True)
+            composed(overrides)
         except HydraException as error:
             raise ExperimentError(one_line(error)) from None
 
@@ -277,14 +257,14 @@ def reproduce(figure: Figure, request: Request, console: Console) -> int:
     if not evidence.done:
         _print_unfinished(evidence.plain() | {"problems": evidence.problems}, console)
         console.print(f"no runs; {evidence.command} trains them", soft_wrap=True, highlight=False)
-        return training.code if training.code == BAD_INPUT else INCOMPLETE
+        return training.code if training.code == BAD_INPUT else FAILED
     shown = present(evidence, request.folder(figure))
     _report(shown, console)
     if request.record:
         for path in record(evidence):
             console.print(f"recorded {path}", soft_wrap=True, highlight=False)
     diverged = any(run["diverged"] for run in evidence.runs.values())  # of the seeds that the figure asks for
-    return INCOMPLETE if evidence.missing or diverged else OK
+    return FAILED if evidence.missing or diverged else OK
 
 
 def _records(figure: Figure, scale: Scale) -> list[Evidence]:
@@ -520,7 +500,7 @@ class CellTraining:
         listener.start()
         try:
             code = process.wait()
-        except (KeyboardInterrupt, _TerminatedError) as stop:
+        except (KeyboardInterrupt, TerminatedError) as stop:
             # A terminal has told it too, others have not; it writes its checkpoint.
             process.send_signal(signal.SIGINT if isinstance(stop, KeyboardInterrupt) else signal.SIGTERM)
             process.wait()
@@ -530,7 +510,7 @@ class CellTraining:
         self.worked += sum(cell.steps * len(seeds) for cell, seeds in jobs)
         if code < 0 and 128 - code not in STOPPED:
             said.append(f"the training was ended by {signal.Signals(-code).name}")
-            _say(said[-1], 0)
+            say(_NAME, said[-1], code)
         return (code if code >= 0 else 128 - code), said
 
 
@@ -662,11 +642,6 @@ def _read_tables(figure: Figure) -> None:
 def _duration(seconds: float) -> str:
     minutes = max(1, round(seconds / 60))
     return f"{minutes} min" if minutes < 90 else f"{minutes / 60:.1f} h"
-
-
-def _say(message: object, code: int) -> int:
-    print(f"ivae_lab.reproduce: {message}", file=sys.stderr)
-    return code
 
 
 if __name__ == "__main__":

@@ -47,6 +47,7 @@ from numpy.typing import NDArray
 
 from ivae_lab.identity import digest
 from ivae_lab.later import Later
+from ivae_lab.wording import did_you_mean, listed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,6 +79,8 @@ FINISHED = ("done", "diverged")
 MARKS = ("config.yaml", "status.json", "results.csv")  # a folder that has one of these is a run folder,
 JOINED = "results.parquet"  # unless it has this: what the aggregator leaves beside a results.csv of its own
 CHECKS = "checks.json"
+OUTPUTS = Path("outputs")  # where run folders are, unless a command is told otherwise
+LATEST = "latest"
 # What a finished run is judged by; `status.json` has their sizes and checksums.
 SEALED = (
     *("results.csv", "history.csv", "latents.npz", "examples.npz", "agreement.csv", CHECKS),
@@ -195,6 +198,41 @@ def run_folders(outputs: Path) -> list[Path]:
         inside[:] = [] if real in seen else [name for name in inside if not name.startswith(".")]
         seen.add(real)
     return sorted(found)
+
+
+def found_run(text: str, outputs: Path = OUTPUTS) -> Path:
+    """Find the run folder that a text names: its path, `latest`, or how its name and no other begins.
+
+    `latest` is the run folder below the outputs that was written last. FOLDER/latest and FOLDER/BEGINNING look below
+    another folder.
+
+    Raises
+    ------
+    ValueError
+        If there is none, or are several.
+    """
+    path = Path(text)
+    if path.exists():
+        return path
+    root, name = (path.parent, path.name) if len(path.parts) > 1 else (outputs, text)
+    folders = run_folders(root)
+    if name == LATEST and folders:
+        return max(folders, key=lambda folder: (_written(folder), folder))
+    names = [folder.name for folder in folders]
+    meant = [folder for folder in folders if folder.name == name] or [
+        folder for folder in folders if folder.name.startswith(name)
+    ]
+    if len(meant) == 1:
+        return meant[0]
+    if meant:
+        raise ValueError(f"expected the name of one run folder below {root}, got {text}: {listed(meant)}")
+    near = did_you_mean(name, names) or f"; there are: {listed(names)}"
+    raise ValueError(f"expected a run folder, {LATEST}, or how a name below {root} begins, got {text}{near}")
+
+
+def _written(folder: Path) -> int:
+    """When a run folder was written last, in nanoseconds."""
+    return max(((folder / mark).stat().st_mtime_ns for mark in MARKS if (folder / mark).exists()), default=0)
 
 
 def read_status(folder: Path) -> dict[str, Any]:

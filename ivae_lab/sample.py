@@ -1,8 +1,8 @@
 """Draws new x from a trained model, or moves one latent after another.
 
-    python -m ivae_lab.sample run=FOLDER [rows=1000] [u=LABEL] [draw=0] [traversals=true] [seed=S] [out=FILE]
+    ivae-lab sample run=FOLDER [rows=1000] [u=LABEL] [draw=0] [traversals=true] [seed=S] [out=FILE]
 
-run         a run folder, finished
+run         a run folder, finished; or `latest`, or how its name below outputs/ and no other begins
 rows        how many: z from the prior, then x from p(x given z)
 u           the label of all rows, for a model whose prior is one given u; without it all labels in turn. Where u is
             columns of numbers a value for each, such as u=0.3 or u=0.3,day. A prior that is told no u, such as a
@@ -17,19 +17,18 @@ out         a .parquet (default: samples.parquet or traversals.parquet here), wr
 Columns: u where the prior is told it; x_0, x_1, ... as the run's data were before any preprocessing, of images in
 [0, 1]. Of traversals: latent, which moves; z_0, z_1, ...; x_0, .... In an .npz z and x are arrays (N, n) and (N, d).
 
-Exit codes: 0 drawn, 2 bad input, 130 interrupted.
+Exit codes: 0 drawn, 2 bad input, 130 and 143 stopped.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ivae_lab.arguments import BadInputError, done, one_of, pairs, whole, wrong_input
+from ivae_lab.arguments import TRUTH, BadInputError, done, one_of, pairs, run_folder, whole, wrong_input
 from ivae_lab.columns import Number, OneHot
 from ivae_lab.streamed import Block, block_rows, out_path, stream
 from ivae_lab.wording import listed
@@ -38,13 +37,13 @@ if TYPE_CHECKING:
     from ivae_lab.engine.trained import Trained
 
 Array = np.ndarray[Any, Any]
-KEYS = ("run", "rows", "u", "draw", "traversals", "seed", "out")
+KEYS = {"run": (), "rows": (), "u": (), "draw": (), "traversals": TRUTH, "seed": (), "out": ()}
 REACH = 2.5  # standard deviations that a traversal reaches to either side
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code."""
-    return done(arguments, __doc__, _run)
+    return done("ivae_lab.sample", __doc__, arguments, _run)
 
 
 def sampled(trained: Trained, rows: int, u: Any = None, draw: int = 0) -> Iterator[Block]:
@@ -126,18 +125,19 @@ def _label(labels: list[Any], u: Any) -> Any:
 
 def _run(arguments: Sequence[str]) -> None:
     given = pairs(arguments, KEYS, needed=("run",))
-    traversals = one_of("traversals", given.get("traversals", "false"), ("true", "false")) == "true"
+    traversals = one_of("traversals", given.get("traversals", "false"), TRUTH) == "true"
     if traversals and (unread := [key for key in ("rows", "draw") if key in given]):
         raise BadInputError(f"expected no {unread[0]}= with traversals=true, got {given[unread[0]]}")
     rows, draw = whole("rows", given.get("rows", "1000"), 1), whole("draw", given.get("draw", "0"), 0)
     out = out_path(given.get("out", "traversals.parquet" if traversals else "samples.parquet"))
     seed, u = whole("seed", given["seed"], 0) if "seed" in given else None, given.get("u")
+    folder = run_folder(given["run"])
     from rich.console import Console
 
     from ivae_lab.engine.trained import load
 
     with wrong_input():
-        trained = load(Path(given["run"]), seed)
+        trained = load(folder, seed)
         blocks = [traversed(trained, u)] if traversals else sampled(trained, rows, u, draw)
         stream(out, blocks, len(blocks[0]["x"]) if isinstance(blocks, list) else rows, Console(stderr=True))
 

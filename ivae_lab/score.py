@@ -1,10 +1,10 @@
 """Scores two files of latents against each other: every MCC with its chance floor and interval. Nothing is trained.
 
-    python -m ivae_lab.score A B [seed=S or seed=S,T] [split=NAME] [draws=D] [csv=FILE]
+    ivae-lab score A B [seed=S or seed=S,T] [split=NAME] [draws=D] [csv=FILE]
 
 A and B, with as many columns each, are any of
 
-- a run folder or its `latents.npz`;
+- a run folder (`latest`, or how its name below outputs/ begins, will do) or its `latents.npz`;
 - an .npz with `mean` (N, n), or (S, N, n) of several seeds with their numbers `seed` (S,), and where rows have ids
   `index` (N,), where they have parts `split` (N,);
 - a .csv of numbers with or without a header; a column `index`, or one without a name, holds row ids.
@@ -21,7 +21,7 @@ Variants are those of `agreement.csv`, for Pearson and Spearman: strong, and wea
 where there are more columns. Intervals are 95%, over rows, as there is one pair: they say what other rows would change,
 not what another seed would. See `ivae_lab.metrics.agreement`.
 
-Exit codes: 0 scored, 2 bad input.
+Exit codes: 0 scored, 2 bad input, 130 and 143 stopped.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ivae_lab.arguments import BadInputError, done, whole, written
+from ivae_lab.arguments import BadInputError, done, run_folder, whole, written
 from ivae_lab.blocks import UNREADABLE, has_header
 from ivae_lab.later import Later
 from ivae_lab.metrics.agreement import Agreement
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 else:
     pd = Later("pandas")
 
-KEYS = ("seed", "split", "draws", "csv")
+KEYS = {"seed": (), "split": ("train", "valid", "test"), "draws": (), "csv": ()}
 COEFFICIENTS: list[Coefficient] = ["pearson", "spearman"]
 CHANCE_DRAWS, DRAWS = 10, 200
 FEWEST_ROWS = 4  # a half of two rows has a correlation
@@ -93,13 +93,13 @@ class Latents:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code."""
-    return done(arguments, __doc__, lambda given: _run(parse(given)))
+    return done("ivae_lab.score", __doc__, arguments, lambda given: _run(parse(given)))
 
 
 def parse(arguments: Sequence[str]) -> Request:
     """Two paths and key=value arguments."""
     pairs = [each.partition("=")[::2] for each in arguments if each.partition("=")[0] in KEYS]
-    paths = [Path(each) for each in arguments if each.partition("=")[0] not in KEYS]
+    paths = [each for each in arguments if each.partition("=")[0] not in KEYS]
     given = dict(pairs)
     if len(paths) != 2 or len(given) != len(pairs) or "" in given.values():
         got = " ".join(arguments) or "nothing"
@@ -108,12 +108,17 @@ def parse(arguments: Sequence[str]) -> Request:
     if len(seeds) > 2:
         raise BadInputError(f"expected seed=S or seed=S,T, got seed={given['seed']}")
     return Request(
-        (paths[0], paths[1]),
+        (_meant(paths[0]), _meant(paths[1])),
         (seeds[0], seeds[-1]),
         given.get("split"),
         whole("draws", given.get("draws", str(DRAWS)), 2),
         Path(given["csv"]) if "csv" in given else None,
     )
+
+
+def _meant(text: str) -> Path:
+    """A file by its path, or a run folder by its name."""
+    return Path(text) if Path(text).suffix else run_folder(text)
 
 
 def read(path: Path, seed: int | None = None, split: str | None = None) -> Latents:

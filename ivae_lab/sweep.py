@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from hydra.experimental.callback import Callback
 from hydra.plugins.launcher import Launcher
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
+from ivae_lab import arguments
+from ivae_lab.arguments import BAD_INPUT
+from ivae_lab.overrides import without_hydra
+
+NAME = "ivae_lab.train"
+say = partial(arguments.say, NAME)  # (message, exit code)
 exit_codes = [0]  # of the runs of this process, or that it submitted: a sweep goes on after one that fails
 
 
@@ -18,8 +25,13 @@ def composed(launcher: Launcher, overrides: Sequence[str]) -> tuple[DictConfig, 
     """Compose the configuration of a job, without Hydra's own part, and its choices."""
     loader = launcher.hydra_context.config_loader  # type: ignore[attr-defined]
     config = loader.load_sweep_config(launcher.config, list(overrides))  # type: ignore[attr-defined]
-    own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-    return own, dict(config.hydra.runtime.choices)
+    return without_hydra(config), dict(config.hydra.runtime.choices)
+
+
+def refuse(reason: object) -> int:
+    """Say why a run is not begun, and note its exit code."""
+    exit_codes.append(BAD_INPUT)
+    return say(reason, BAD_INPUT)
 
 
 class WritableOutputs(Callback):
@@ -32,5 +44,4 @@ class WritableOutputs(Callback):
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "multirun.yaml").touch()
         except OSError as error:
-            print(f"ivae_lab.train: outputs: expected a folder that can be written, got: {error}", file=sys.stderr)
-            sys.exit(2)
+            sys.exit(refuse(f"outputs: expected a folder that can be written, got: {error}"))

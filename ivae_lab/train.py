@@ -1,4 +1,4 @@
-"""The main command: `python -m ivae_lab.train model=vade data=tcl`.
+"""The main command: `ivae-lab train model=vade data=tcl`, or `python -m ivae_lab.train`.
 
 Exit codes: 0 done (or found finished), 1 a run that failed or in which a seed diverged, 2 bad input,
 130 and 143 stopped by Ctrl-C or SIGTERM and ready to be continued.
@@ -7,26 +7,56 @@ Exit codes: 0 done (or found finished), 1 a run that failed or in which a seed d
 from __future__ import annotations
 
 import gc
+import io
+import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stderr, suppress
+from functools import partial
 from string import Template
 
 import hydra
-from hydra.errors import HydraException
+from hydra._internal.utils import get_args_parser
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
 from ivae_lab import sweep
+from ivae_lab.arguments import OK, BadInputError, answer, ended
 from ivae_lab.later import leaving
+from ivae_lab.overrides import composed, groups, keys, without_hydra
 from ivae_lab.places import CONFIG
+from ivae_lab.wording import did_you_mean, one_line
 
-_INTERRUPTED = "ivae_lab.train: interrupted before the run began"
+_INTERRUPTED = "interrupted before the run began"
+_RAISES = "HYDRA_FULL_ERROR"  # variable: 1 has Hydra raise errors, in place of printing them and of exit code 1
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command and return its exit code."""
+    return ended(sweep.NAME, partial(_act, arguments), "read and write the run's files", _INTERRUPTED)
+
+
+def _act(arguments: Sequence[str]) -> int:
+    if (said := answer(arguments, manual(arguments))) is not None:
+        print(said)
+        return OK
+    _check_flags(arguments)
+    before, user_wants_all = len(sweep.exit_codes), os.environ.get(_RAISES) == "1"
+    try:
+        with _told(arguments):
+            _compose_and_run()
+    except HydraException as error:
+        if user_wants_all:
+            raise
+        raise BadInputError(_wrong(error, arguments)) from None
+    return max(sweep.exit_codes[before:], default=OK)
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIG), config_name="config")
-def main(config: DictConfig) -> float | None:
+def _compose_and_run(config: DictConfig) -> float | None:
     """Do one run of the composed configuration; its held-out ELBO, for a sweeper that searches for the best."""
-    with leaving(_INTERRUPTED), _lasting():
+    with leaving(f"{sweep.NAME}: {_INTERRUPTED}"), _lasting():
         from ivae_lab.engine.job import do, objective
     code = do(config)
     sweep.exit_codes.append(code)
@@ -50,6 +80,54 @@ def _lasting() -> Iterator[None]:
         gc.enable()
 
 
+@contextmanager
+def _told(arguments: Sequence[str]) -> Iterator[None]:
+    """Give Hydra the arguments where it reads them, and have it raise its errors."""
+    argv, raises = sys.argv, os.environ.get(_RAISES)
+    sys.argv, os.environ[_RAISES] = [sweep.NAME, *arguments], "1"
+    try:
+        yield
+    finally:
+        sys.argv = argv
+        del os.environ[_RAISES]
+        os.environ |= {} if raises is None else {_RAISES: raises}
+
+
+def _check_flags(arguments: Sequence[str]) -> None:
+    """Say what Hydra's parser of flags would say, without the ten lines of its usage."""
+    said = io.StringIO()
+    try:
+        with redirect_stderr(said):
+            get_args_parser().parse_args(arguments)
+    except SystemExit:
+        reason = said.getvalue().rpartition("error: ")[2].strip()
+        raise BadInputError(f"expected overrides such as model=ivae, or flags of --hydra-help, got: {reason}") from None
+
+
+def _wrong(error: HydraException, arguments: Sequence[str]) -> str:
+    """Say on one line what is wrong with the overrides."""
+    cause = error.__cause__
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
+        group, _, choice = error.missing_cfg_file.rpartition("/")
+        expected = f"expected one of {', '.join(error.options)}"
+        return f"{group}: {expected}, got {choice}{did_you_mean(choice, error.options)}"
+    if isinstance(cause, ConfigAttributeError | ConfigKeyError) and (key := cause.full_key):
+        near = did_you_mean(key, _known(arguments))
+        return f"{key}: expected a key of the configuration, got an unknown one{near}; +{key}= adds it"
+    if isinstance(error, OverrideParseException):
+        reasons = [line for line in error.message.splitlines() if not line.startswith(("Error parsing", "See "))]
+        return f"expected an override such as model=ivae, got {error.override}: {' '.join(reasons)}"
+    return one_line(error)
+
+
+def _known(arguments: Sequence[str]) -> list[str]:
+    """Groups, and the keys that there are with the choices among the arguments."""
+    known = groups()
+    with suppress(HydraException):
+        return [*known, *keys(without_hydra(composed([each for each in arguments if each.partition("=")[0] in known])))]
+    return [*known]
+
+
 def manual(arguments: Sequence[str]) -> str | None:
     """What `--help` prints: Hydra's own, which copies all that it knows for each group, takes three times as long.
 
@@ -59,31 +137,19 @@ def manual(arguments: Sequence[str]) -> str | None:
     asked = len(overrides) < len(arguments)
     if not asked or any(each.startswith("-") or "=" not in each or "hydra" in each for each in overrides):
         return None
-    with suppress(HydraException), hydra.initialize_config_dir(config_dir=str(CONFIG), version_base="1.3"):
-        config = hydra.compose("config", overrides, return_hydra_config=True)
-        own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    with suppress(HydraException):
+        config = composed(overrides)
         return Template(config.hydra.help.template).substitute(
-            APP_CONFIG_GROUPS=_groups(), CONFIG=OmegaConf.to_yaml(own)
+            APP_CONFIG_GROUPS=_groups(), CONFIG=OmegaConf.to_yaml(without_hydra(config))
         )
     return None
 
 
 def _groups() -> str:
     """A line for each group of the configuration: its choices."""
-    groups: dict[str, list[str]] = {}
-    for path in sorted(CONFIG.glob("*/**/*.yaml")):
-        groups.setdefault(path.parent.relative_to(CONFIG).as_posix(), []).append(path.stem)
-    own = (name for name in sorted(groups) if name.partition("/")[0] != "hydra")
-    return "".join(f"{name}: {', '.join(sorted(groups[name]))}\n" for name in own)
+    named = ((name, choices) for name, choices in groups().items() if name.partition("/")[0] != "hydra")
+    return "".join(f"{name}: {', '.join(choices)}\n" for name, choices in named)
 
 
 if __name__ == "__main__":
-    try:
-        if said := manual(sys.argv[1:]):
-            print(said)
-        else:
-            main()
-    except KeyboardInterrupt:
-        print(_INTERRUPTED, file=sys.stderr)
-        sys.exit(130)
-    sys.exit(max(sweep.exit_codes))
+    sys.exit(main(sys.argv[1:]))

@@ -21,3 +21,9 @@ def did_you_mean(name: str, known: Sequence[str]) -> str:
     """The nearest known names, in brackets and with a space before; empty where none is near."""
     near = difflib.get_close_matches(name, known, n=3)
     return f" (did you mean {', '.join(near)}?)" if near else ""
+
+
+def unknown_key(key: str, known: list[str]) -> str:
+    """What was expected in place of a key that nothing reads, with the nearest known ones."""
+    expected = f"one of {', '.join(sorted(known))}" if known else "no keys"
+    return f"expected {expected}; got an unknown key{did_you_mean(key, known)}"

@@ -17,7 +17,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from ivae_lab import cells, sweep, train
+from ivae_lab import cells, train
 from ivae_lab.engine.evaluate import encode
 from ivae_lab.engine.group import prepared
 from ivae_lab.engine.job import read_settings
@@ -129,13 +129,10 @@ def wait_until(holds: Callable[[], bool], process: subprocess.Popen[str]) -> Non
 
 def here(arguments: Sequence[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Outcome:
     """Run the command in this process: its own `main`, Hydra included, without the seconds that the imports take."""
-    monkeypatch.setattr(sys, "argv", ["train", *arguments])
     warm.leave_pictures_empty(monkeypatch.setattr)
-    before = len(sweep.exit_codes)
     capsys.readouterr()
     try:
-        train.main()
-        code = max(sweep.exit_codes[before:], default=0)
+        code = train.main(arguments)
     except SystemExit as exit_:
         code = int(exit_.code or 0)
     said = capsys.readouterr()

@@ -622,25 +622,27 @@ class TestWhere:
         assert main(arguments) == 2
         error = capsys.readouterr().err
         form = "outputs=FOLDER or outputs=A,B,C"
-        assert error == f"expected at most one argument, {form}, got {' '.join(arguments)}\n"
+        assert error == f"ivae_lab.aggregate: expected at most one argument, {form}, got {' '.join(arguments)}\n"
 
     def test_unknown_argument_of_the_command(self, tmp_path: Path) -> None:
         done = run("output=x", cwd=tmp_path)
         assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
-        assert done.err.startswith("expected at most one argument, outputs=FOLDER")
+        assert done.err.startswith("ivae_lab.aggregate: expected at most one argument, outputs=FOLDER")
 
     def test_no_runs_say_how_to_make_one(self, tmp_path: Path) -> None:
         done = run("outputs=none", cwd=tmp_path)
         assert (done.code, done.out) == (2, "")
         made_by = "`python -m ivae_lab.train model=ivae data=tcl outputs=none` makes one"
-        assert done.err == f"expected runs under none, got none: {made_by}\n"
+        assert done.err == f"ivae_lab.aggregate: expected runs under none, got none: {made_by}\n"
         assert list(tmp_path.iterdir()) == []
 
     def test_results_that_cannot_be_written_are_one_line(self, tmp_path: Path) -> None:
         make_run(tmp_path / "runs" / "a")
         done = run("outputs=missing,runs", cwd=tmp_path)
         assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
-        assert done.err.startswith("expected to read missing,runs and to write into missing, got: ")
+        expected = "ivae_lab.aggregate: expected to read the outputs and to write into the first, got: "
+        assert done.err.startswith(expected)
+        assert "'missing/" in done.err
 
 
 class TestConfiguration:

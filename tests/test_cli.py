@@ -30,7 +30,7 @@ def test_help_names_the_groups_and_an_example(tmp_path: Path) -> None:
     outcome = fresh("--help", cwd=tmp_path)
     assert (outcome.code, outcome.err) == (0, "")
     for expected in (
-        "python -m ivae_lab.train model=",
+        "ivae-lab train model=",
         "data: cifar10",
         "tcl_talk",
         "model: ",

@@ -48,12 +48,12 @@ LAYERS = (
     _layer(
         2,
         "arguments results pairs scores score tables experiment records cells claims present joined plots gallery "
-        "latent_plots display queue aggregate about choose report streamed sweep",
+        "latent_plots display queue aggregate about choose report streamed overrides sweep __main__",
         light=True,
     ),
     _layer(3, "engine"),
     _layer(3, "fetch", third_party="rich"),
-    _layer(4, "train reproduce encode sample export estimator"),
+    _layer(4, "train reproduce encode sample export completion estimator"),
 )
 HEAVY = {"torch", "lightning", "pytorch_lightning"}
 

@@ -188,7 +188,7 @@ class TestCommand:
 
     def test_help(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["--help"]) == 0
-        assert "ivae_lab.score A B" in capsys.readouterr().out
+        assert "ivae-lab score A B" in capsys.readouterr().out
 
     @pytest.mark.parametrize("arguments", [["good.npz", "nan.npz"], ["good.npz", "absent.npz"], []])
     @pytest.mark.slow
@@ -196,7 +196,7 @@ class TestCommand:
         done = run(*arguments, cwd=files)
         assert done.code == 2
         assert len(done.err.splitlines()) == 1
-        assert done.err.startswith("error: expected ")
+        assert done.err.startswith("ivae_lab.score: expected ")
         assert done.out == ""
 
     @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
 import traceback
 from collections.abc import Mapping
 from contextlib import suppress
@@ -16,7 +15,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
-from ivae_lab.build import ConfigError, build, check_value, unknown_key
+from ivae_lab.arguments import BAD_INPUT, FAILED, INTERRUPTED, OK
+from ivae_lab.build import ConfigError, build, check_value
 from ivae_lab.engine.folder import SCHEDULER, BusyError, StoppedError
 from ivae_lab.engine.identifiable import shortfall
 from ivae_lab.engine.planner import together
@@ -24,8 +24,9 @@ from ivae_lab.engine.run import Run, Settings, prepare
 from ivae_lab.identity import NUMBERS, run_digest
 from ivae_lab.later import leaving
 from ivae_lab.results import is_finished, read_status
+from ivae_lab.sweep import NAME, say
+from ivae_lab.wording import one_line, unknown_key
 
-OK, FAILED, BAD_INPUT = 0, 1, 2
 _INTERRUPTED = "interrupted; the same command begins again, or continues from its last checkpoint"
 _SETTINGS = ("seed", "outputs", "force", "logger", "show", "compute")
 _Seed = Annotated[int, Ge(0), Le(2**32 - 1)]
@@ -39,16 +40,16 @@ def do(config: DictConfig) -> int:
     try:
         return _do(config, console)
     except (ConfigError, BusyError, OmegaConfBaseException) as error:
-        return _say(error, BAD_INPUT)
+        return say(one_line(error), BAD_INPUT)
     except OSError as error:
-        return _say(f"expected to read and write the run's files, got: {error}", BAD_INPUT)
+        return say(f"expected to read and write the run's files, got: {error}", BAD_INPUT)
     except StoppedError as stopped:
-        code = _say(stopped, 128 + stopped.signal)
+        code = say(stopped, 128 + stopped.signal)
         if stopped.signal == SCHEDULER:
             signal.raise_signal(SCHEDULER)  # the scheduler's handler requeues the job and ends the process
         return code
     except KeyboardInterrupt:
-        return _say(_INTERRUPTED, 130)
+        return say(_INTERRUPTED, INTERRUPTED)
     except Exception:
         # Not foreseen, so the traceback is what helps; the run folder's status.json says `failed`.
         traceback.print_exc()
@@ -94,7 +95,7 @@ def _do(config: DictConfig, console: Console) -> int:
 
 def _execute(runs: list[Run], console: Console) -> None:
     """Train the runs together; where that fails, the first alone: the others are tried alone in their turn."""
-    with leaving(f"ivae_lab.train: {_INTERRUPTED}"):
+    with leaving(f"{NAME}: {_INTERRUPTED}"):
         from ivae_lab.engine.group import execute  # Lightning takes seconds: only what trains waits for it
 
     try:
@@ -182,8 +183,3 @@ def _announce(runs: list[Run], console: Console) -> None:
     if len(runs) > 1:
         models = sum(len(run.settings.seeds) for run in runs)
         console.print(f"trained together with {len(runs) - 1} more runs of this sweep: {models} models", soft_wrap=True)
-
-
-def _say(message: object, code: int) -> int:
-    print(f"ivae_lab.train: {message}", file=sys.stderr)
-    return code
