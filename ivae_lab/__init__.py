@@ -13,3 +13,8 @@ def __getattr__(name: str) -> Any:
     if name in _OF_ESTIMATOR:
         return getattr(import_module("ivae_lab.estimator"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """What is there, and what is loaded when it is asked for."""
+    return sorted({*globals(), *_OF_ESTIMATOR})

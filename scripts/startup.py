@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-DOORS = ("train", "reproduce", "aggregate", "report", "score", "encode", "sample", "export", "choose", "fetch")
+from ivae_lab.arguments import COMMANDS
+
 TORCH, LIGHTNING = "import torch", "import torch, lightning"
 
 
@@ -36,6 +37,10 @@ class Command:
 
 def _commands() -> list[Command]:
     train = ("-m", "ivae_lab.train")
+    answer, typed = (
+        ("-m", "ivae_lab", "completion", "answer"),
+        ("tr", "train model=iv", "train trainer.", "reproduce kh"),
+    )
     wrong = {
         "a wrong value": "trainer.steps=ten",
         "an unknown key": "trainer.stepz=10",
@@ -46,7 +51,10 @@ def _commands() -> list[Command]:
         *(Command(name, (*train, override), 1.3, TORCH) for name, override in wrong.items()),
         Command("first line of a training", train, 1.5, LIGHTNING, first_line=True),
         Command("reproduce --list", ("-m", "ivae_lab.reproduce", "--list"), 0.5),
-        *(Command(f"{door} --help", ("-m", f"ivae_lab.{door}", "--help"), 0.5) for door in DOORS),
+        *(Command(f"{name} --help", ("-m", "ivae_lab", name, "--help"), 0.5) for name in COMMANDS),
+        Command("ivae-lab", ("-m", "ivae_lab"), 0.5),
+        Command("--version", ("-m", "ivae_lab", "--version"), 0.5),
+        *(Command(f"TAB: {line}", (*answer, f"ivae-lab {line}"), 0.5) for line in typed),
     ]
 
 

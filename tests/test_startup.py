@@ -12,20 +12,25 @@ from pathlib import Path
 
 import pytest
 
-from ivae_lab import records, reproduce
+from ivae_lab import __version__, records, reproduce
+from ivae_lab.arguments import COMMANDS
 from ivae_lab.experiment import load
 from ivae_lab.places import EXPERIMENTS
 from tests.commands import environment
 
-DOORS = ("train", "reproduce", "aggregate", "report", "score", "encode", "sample", "export", "choose", "fetch")
 # What takes a while to import, and what an import of it would bring.
 LIBRARIES = ("lightning", "pandas", "pyarrow", "scipy", "sklearn", "matplotlib", "seaborn", "wandb", "jinja2")
 
-HELP = [(door, flag) for door in DOORS for flag in ("--help", "-h")]
+HELP = [(f"ivae_lab.{name}", flag) for name in COMMANDS for flag in ("--help", "-h")]
+VERSION = [("ivae_lab", "--version"), *((f"ivae_lab.{name}", "--version") for name in COMMANDS)]
+ALL = [("ivae_lab",), ("ivae_lab", "--help"), ("ivae_lab", "-h")]
+LISTS = [("ivae_lab.reproduce", "--list"), ("ivae_lab", "reproduce", "--list")]
+TYPED = ["tr", "train model=iv", "train trainer.", "reproduce khemakhem2020/", "fetch ", "encode ", "score "]
+TAB = [("ivae_lab", "completion", "answer", f"ivae-lab {line}") for line in TYPED]
 WRONG = {
     "trainer.steps=ten": "trainer.steps: expected a valid integer or null, got 'ten' (str)",
     "metric.mcc.chance_draws=-1": "metric.mcc.chance_draws: expected greater than 0, got -1 (int)",
-    "trainer.stepz=10": "Key 'stepz' is not in struct",
+    "trainer.stepz=10": "trainer.stepz: expected a key of the configuration, got an unknown one",
     "model.latent_dim=3 trainer.batch_size=100000000": "trainer: expected a batch_size of at most the 20000 rows",
 }
 # Runs the commands one after the other, as `python -m` does, and says of each what was loaded by then.
@@ -37,7 +42,7 @@ for module, *arguments in commands:
     sys.argv[:] = [module, *arguments]
     with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
         try:
-            runpy.run_module(f"ivae_lab.{module}", run_name="__main__", alter_sys=True)
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
         except SystemExit as exit_:
             code = exit_.code or 0
     ended.append((code, out.getvalue(), err.getvalue(), sorted({*heavy} & {*sys.modules})))
@@ -70,9 +75,11 @@ def _one_after_the_other(commands: list[tuple[str, ...]], heavy: tuple[str, ...]
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Ended]:
-    """Every command's manual, and the list of figures, in one process."""
-    commands = [*HELP, ("reproduce", "--list")]
+def told(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, ...], Ended]:
+    """What needs no PyTorch, in one process: manuals, versions, lists, what TAB asks for."""
+    modules = [f"ivae_lab.{name}" for name in COMMANDS]  # in order, as runpy wants none that another has imported
+    of_each = sorted([*HELP, *VERSION[1:]], key=lambda command: modules.index(command[0]))
+    commands = [*of_each, VERSION[0], *ALL, *LISTS, *TAB]
     ended = _one_after_the_other([*commands], ("torch", *LIBRARIES), tmp_path_factory.mktemp("empty"))
     return dict(zip(commands, ended, strict=True))
 
@@ -81,24 +88,40 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Ende
 def refused(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ended]:
     """Runs that cannot be, in one process: what is wrong with the later ones is found later."""
     ended = _one_after_the_other(
-        [("train", *each.split()) for each in WRONG], LIBRARIES, tmp_path_factory.mktemp("empty")
+        [("ivae_lab.train", *each.split()) for each in WRONG], LIBRARIES, tmp_path_factory.mktemp("empty")
     )
     return dict(zip(WRONG, ended, strict=True))
 
 
-@pytest.mark.parametrize(("door", "flag"), HELP)
-@pytest.mark.slow
-def test_help_comes_at_once(told: dict[tuple[str, str], Ended], door: str, flag: str) -> None:
-    ended = told[door, flag]
-    assert (ended.code, ended.err, ended.loaded) == (0, "", [])
-    assert f"python -m ivae_lab.{door} " in ended.out
-    assert ended.out == told[door, "--help"].out
+def test_what_needs_no_pytorch_comes_at_once(told: dict[tuple[str, ...], Ended]) -> None:
+    assert {command: (ended.code, ended.err, ended.loaded) for command, ended in told.items()} == dict.fromkeys(
+        told, (0, "", [])
+    )
 
 
-def test_list_comes_at_once(told: dict[tuple[str, str], Ended]) -> None:
-    ended = told["reproduce", "--list"]
-    assert (ended.code, ended.err, ended.loaded) == (0, "", [])
-    assert "khemakhem2020/fig2b" in ended.out
+@pytest.mark.parametrize(("module", "flag"), HELP)
+def test_help_of_each_command(told: dict[tuple[str, ...], Ended], module: str, flag: str) -> None:
+    assert f"ivae-lab {module.removeprefix('ivae_lab.')} " in told[module, flag].out
+    assert told[module, flag].out == told[module, "--help"].out
+
+
+def test_version_names_ivae_lab(told: dict[tuple[str, ...], Ended]) -> None:
+    assert {told[command].out for command in VERSION} == {f"ivae_lab {__version__}\n"}
+
+
+def test_ivae_lab_alone_lists_the_commands(told: dict[tuple[str, ...], Ended]) -> None:
+    (said,) = {told[command].out for command in ALL}
+    for name, about in COMMANDS.items():
+        assert re.search(rf"^ +{name} +{about}$", said, re.MULTILINE)
+
+
+def test_list_of_figures(told: dict[tuple[str, ...], Ended]) -> None:
+    (said,) = {told[command].out for command in LISTS}
+    assert "khemakhem2020/fig2b" in said
+
+
+def test_every_tab_is_answered(told: dict[tuple[str, ...], Ended]) -> None:
+    assert all(told[command].out for command in TAB)
 
 
 @pytest.mark.parametrize("overrides", WRONG)
@@ -106,7 +129,7 @@ def test_list_comes_at_once(told: dict[tuple[str, str], Ended]) -> None:
 def test_what_is_wrong_is_said_at_once(refused: dict[str, Ended], overrides: str) -> None:
     ended = refused[overrides]
     assert WRONG[overrides] in ended.err
-    assert ended.code != 0
+    assert ended.code == 2
     assert ended.loaded == []
 
 
