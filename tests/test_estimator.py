@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import pickle
+import pydoc
 import subprocess
 import sys
 from typing import Any
@@ -14,6 +16,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
+import ivae_lab
 from ivae_lab.estimator import IVAE, fit
 from tests.commands import trained
 
@@ -25,6 +28,15 @@ X = (RNG.normal(size=(120, 2)) * (1 + U[:, None])) @ np.array([[1.0, 2.0], [0.0,
 
 def tiny(model: str, **options: Any) -> IVAE:
     return IVAE(**{"latent_dim": 2, "model": model, "steps": 5, "overrides": SMALL, **options})
+
+
+def test_fit_is_seen_and_says_what_its_options_are() -> None:
+    assert {"fit", "IVAE", "__version__"} <= {*dir(ivae_lab)}
+    told, options = inspect.signature(ivae_lab.fit).parameters, inspect.signature(IVAE).parameters
+    assert [*told][:3] == ["x", "u", "model"]
+    assert {name: told[name].default for name in options} == {name: each.default for name, each in options.items()}
+    shown = pydoc.render_doc(ivae_lab.fit)
+    assert [name for name in told if f"{name}\n" not in shown and f"{name}," not in shown] == []
 
 
 @parametrize_with_checks([tiny("ivae", steps=2)])  # type: ignore[untyped-decorator]

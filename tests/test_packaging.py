@@ -5,8 +5,11 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tomllib
+import venv
 import zipfile
+from email import message_from_string
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,8 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
+
+from ivae_lab import __version__
 
 ROOT = Path(__file__).resolve().parents[1]
 MAX_BYTES = 1_000_000
@@ -55,19 +60,48 @@ def test_wheel_holds_what_the_clone_holds_and_nothing_else(wheel: Path) -> None:
     assert any(name.endswith("licenses/LICENSE") for name in packed)
 
 
+@pytest.fixture
+def installed(wheel: Path, tmp_path: Path) -> Path:
+    """Install the wheel into an environment with nothing else but what it depends on; the folder of its commands."""
+    commands = tmp_path / "environment" / "bin"
+    venv.create(commands.parent)
+    python = commands / "python"
+    quiet = ("--quiet", "--disable-pip-version-check", "--no-deps", "--no-index")
+    _run(sys.executable, "-m", "pip", "--python", python, "install", *quiet, wheel, cwd=tmp_path)
+    (site,) = (commands.parent / "lib").glob("python*/site-packages")
+    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib"))  # of which .pth files are not read
+    return commands
+
+
 @pytest.mark.slow
-def test_wheel_trains_away_from_the_clone(wheel: Path, tmp_path: Path) -> None:
-    site, elsewhere = tmp_path / "site", tmp_path / "elsewhere"
+def test_installed_wheel_starts_everything_away_from_the_clone(installed: Path, tmp_path: Path) -> None:
+    elsewhere, lab, python = tmp_path / "elsewhere", installed / "ivae-lab", installed / "python"
     elsewhere.mkdir()
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(site)
-    where = _run(sys.executable, "-c", "import ivae_lab; print(ivae_lab.__file__)", cwd=elsewhere, PYTHONPATH=str(site))
-    assert Path(where.strip()).is_relative_to(site)
-    shown = _run(sys.executable, "-m", "ivae_lab.train", "--help", cwd=elsewhere, PYTHONPATH=str(site))
-    assert "data=" in shown
-    listed = _run(sys.executable, "-m", "ivae_lab.reproduce", "--list", cwd=elsewhere, PYTHONPATH=str(site))
-    assert "willetts2021/fig2" in listed
+    where = _run(python, "-c", "import ivae_lab; print(ivae_lab.__file__)", cwd=elsewhere)
+    assert Path(where.strip()).is_relative_to(installed.parent)
+    assert _run(lab, "--version", cwd=elsewhere) == f"ivae_lab {__version__}\n"
+    assert _run(lab, cwd=elsewhere) == _run(python, "-m", "ivae_lab", cwd=elsewhere)
+    assert "data: cifar10, " in _run(lab, "train", "--help", cwd=elsewhere)
+    assert "willetts2021/fig2" in _run(lab, "reproduce", "--list", cwd=elsewhere)
+    typed = "ivae-lab train model=vade_p"
+    assert _run(lab, "completion", "answer", typed, cwd=elsewhere) == "model=vade_pretrained \n"
     assert list(elsewhere.iterdir()) == []
+
+
+def test_metadata_name_the_command_and_the_papers(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        texts = {Path(name).name: archive.read(name).decode() for name in archive.namelist() if ".dist-info/" in name}
+    assert "[console_scripts]\nivae-lab = ivae_lab.__main__:main\n" in texts["entry_points.txt"]
+    metadata = message_from_string(texts["METADATA"])
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    papers = {
+        each["identifiers"][0]["value"].replace("arXiv:", "https://arxiv.org/abs/") for each in citation["references"]
+    }
+    assert {url.split(", ")[1] for url in metadata.get_all("Project-URL", [])} == papers
+    assert metadata["Keywords"]
+    assert f"Programming Language :: Python :: {metadata['Requires-Python'].removeprefix('>=')}" in metadata.get_all(
+        "Classifier", []
+    )
 
 
 def _pins() -> dict[str, Version]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from ivae_lab.results import (
     VARIANT,
     Row,
     atomic,
+    found_run,
     interval,
     is_finished,
     read_latents,
@@ -165,6 +167,54 @@ class TestFolder:
         np.savez(tmp_path / "latents.npz", seed=np.arange(2))
         assert is_finished(tmp_path) == finished
         assert read_latents(tmp_path)["seed"].tolist() == [0, 1]
+
+
+class TestFoundRun:
+    @pytest.fixture(autouse=True)
+    def runs(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Run folders that were written one after another."""
+        monkeypatch.chdir(tmp_path)
+        for when, name in enumerate(
+            ("tcl-ivae-1a", "tcl-ivae-2a", "sweep/tcl-vade-3a", "tcl-ivae-1", "sweep/tcl-pca-4a")
+        ):
+            (folder := tmp_path / "outputs" / name).mkdir(parents=True)
+            for mark in ("config.yaml", "status.json"):
+                (folder / mark).touch()
+                os.utime(folder / mark, (0, 100 - when if mark == "config.yaml" else 200 - when))
+        os.utime(tmp_path / "outputs" / "tcl-ivae-2a" / "status.json", (0, 300))
+
+    @pytest.mark.parametrize(
+        ("text", "name"),
+        [
+            ("latest", "tcl-ivae-2a"),
+            ("tcl-v", "sweep/tcl-vade-3a"),
+            ("tcl-ivae-1a", "tcl-ivae-1a"),
+            ("tcl-ivae-1", "tcl-ivae-1"),  # whole, though another begins so
+            ("outputs/tcl-ivae-2", "tcl-ivae-2a"),
+            ("outputs/sweep/latest", "sweep/tcl-vade-3a"),
+            ("outputs/sweep/tcl-p", "sweep/tcl-pca-4a"),
+            ("outputs/sweep", "sweep"),  # what is there is what is meant, though it is no run folder
+        ],
+    )
+    def test_it_is_named_by_its_path_or_the_beginning_of_its_name_or_is_the_latest(self, text: str, name: str) -> None:
+        assert found_run(text) == Path("outputs") / name
+
+    @pytest.mark.parametrize(
+        ("text", "said"),
+        [
+            (
+                "tcl-i",
+                "expected the name of one run folder below outputs, got tcl-i: outputs/tcl-ivae-1, outputs/tcl-ivae-1a",
+            ),
+            ("tcl-ivea-2a", r"below outputs begins, got tcl-ivea-2a \(did you mean tcl-ivae-2a, "),
+            ("mnist", "below outputs begins, got mnist; there are: tcl-pca-4a, tcl-vade-3a, tcl-ivae-1, "),
+            ("elsewhere/latest", "below elsewhere begins, got elsewhere/latest; there are: none$"),
+        ],
+    )
+    def test_what_is_none_or_several_is_said_with_those_that_may_be_meant(self, text: str, said: str) -> None:
+        with pytest.raises(ValueError, match=said) as error:
+            found_run(text)
+        assert "\n" not in str(error.value)
 
 
 class TestInterval:

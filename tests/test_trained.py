@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -121,13 +122,35 @@ class TestEncode:
         assert [path.name for path in tmp_path.iterdir()] == ["raw-latents.parquet"]
 
 
+def test_a_run_folder_may_be_named_by_the_beginning_of_its_name(
+    made: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By every command that takes one; which it is, is said."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "outputs").symlink_to(made["folder"])
+    given, own = "run=tcl-vade", f"outputs/{made['vade'].name}"
+    assert encode.main([given, f"data.path={made['folder'] / 'raw.npz'}", "out=new.npz"]) == 0
+    assert sample.main([given, "rows=3"]) == 0
+    assert export.main([given]) == 0
+    assert capsys.readouterr().err.count(f"run folder: {own}\n") == 3
+    assert (tmp_path / f"{made['vade'].name}-seed1.encoder.pt").is_file()
+    os.utime(made["vade"] / "status.json")
+    assert score.main(["latest", "tcl-vade", "draws=2"]) == 0
+    assert f"A: {own}" in capsys.readouterr().out
+    assert sample.main(["run=tcl-", "rows=3"]) == 2
+    assert capsys.readouterr().err.startswith(
+        "ivae_lab.sample: expected the name of one run folder below outputs, got "
+    )
+
+
 class TestWrongInput:
     """One line, exit code 2, nothing written."""
 
     @pytest.mark.parametrize(
         ("changed", "said"),
         [
-            ("run=nowhere", "expected a run folder, with a status.json, got nowhere"),
+            ("run=nowhere", "expected a run folder, latest, or how a name below outputs begins, got nowhere"),
+            ("run=.", "expected a run folder, with a status.json, got ."),
             ("seed=2", "expected seed= one of 0, 3 for "),
             ("sede=2", "did you mean seed?"),
             ("out=nowhere/new.npz", "expected to write out=nowhere/new.npz, got: No such file or directory"),
