@@ -19,6 +19,8 @@ from ivae_lab.places import EXPERIMENTS
 from tests.commands import environment
 
 # What takes a while to import, and what an import of it would bring.
+pytestmark = pytest.mark.slow
+
 LIBRARIES = ("lightning", "pandas", "pyarrow", "scipy", "sklearn", "matplotlib", "seaborn", "wandb", "jinja2")
 
 HELP = [(f"ivae_lab.{name}", flag) for name in COMMANDS for flag in ("--help", "-h")]
@@ -125,7 +127,6 @@ def test_every_tab_is_answered(told: dict[tuple[str, ...], Ended]) -> None:
 
 
 @pytest.mark.parametrize("overrides", WRONG)
-@pytest.mark.slow
 def test_what_is_wrong_is_said_at_once(refused: dict[str, Ended], overrides: str) -> None:
     ended = refused[overrides]
     assert WRONG[overrides] in ended.err
