@@ -18,9 +18,9 @@ from ivae_lab.experiment import load
 from ivae_lab.places import EXPERIMENTS
 from tests.commands import environment
 
-# What takes a while to import, and what an import of it would bring.
 pytestmark = pytest.mark.slow
 
+# What takes a while to import, and what an import of it would bring.
 LIBRARIES = ("lightning", "pandas", "pyarrow", "scipy", "sklearn", "matplotlib", "seaborn", "wandb", "jinja2")
 
 HELP = [(f"ivae_lab.{name}", flag) for name in COMMANDS for flag in ("--help", "-h")]
