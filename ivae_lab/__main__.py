@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from functools import partial
 from importlib import import_module
 
-from ivae_lab.arguments import COMMANDS, OK, BadInputError, answer, ended
-from ivae_lab.wording import did_you_mean
+from ivae_lab.terminal.command_line import COMMANDS, OK, BadInputError, answer, ended
+from ivae_lab.terminal.messages import did_you_mean
 
 _MANUAL = """\
 A lab that checks the claims of papers on identifiable representation learning.

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ivae_lab.claims import Judgement
 from ivae_lab.experiment import Scale
-from ivae_lab.wording import one_line
+from ivae_lab.terminal.messages import one_line
 
 SUMMARIES = ("summary.csv", "summary.md", "summary.tex", "verdicts.csv", "verdicts.md", "verdicts.tex")
 PICTURES = ("svg", "png", "pdf")

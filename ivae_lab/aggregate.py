@@ -49,10 +49,10 @@ import yaml
 from numpy.typing import NDArray
 
 from ivae_lab import pairs, results
-from ivae_lab.arguments import BadInputError, done
-from ivae_lab.later import Later
 from ivae_lab.results import FINISHED, MARKS, atomic, check_seal, read_status, run_folders
 from ivae_lab.targets import with_names
+from ivae_lab.terminal.command_line import BadInputError, done
+from ivae_lab.terminal.lazy import Later
 
 if TYPE_CHECKING:
     import pandas as pd

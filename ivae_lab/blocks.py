@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ivae_lab.later import Later
-from ivae_lab.wording import listed, one_line
+from ivae_lab.terminal.lazy import Later
+from ivae_lab.terminal.messages import listed, one_line
 
 if TYPE_CHECKING:
     import pandas as pd

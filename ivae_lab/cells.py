@@ -17,7 +17,7 @@ from ivae_lab.identity import NUMBERS, cell_digest
 from ivae_lab.places import CONFIG
 from ivae_lab.plots import method_of, name_of
 from ivae_lab.results import is_finished, read_status, run_folders
-from ivae_lab.wording import one_line
+from ivae_lab.terminal.messages import one_line
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override

@@ -35,13 +35,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ivae_lab.aggregate import AGREEMENT, LEADING, collect, table
-from ivae_lab.arguments import BadInputError, done, written
-from ivae_lab.later import Later
 from ivae_lab.plots import STYLE, save
 from ivae_lab.results import run_folders
 from ivae_lab.scores import held_out, log_volume
-from ivae_lab.tables import show
-from ivae_lab.wording import did_you_mean, listed
+from ivae_lab.terminal.command_line import BadInputError, done, written
+from ivae_lab.terminal.lazy import Later
+from ivae_lab.terminal.messages import did_you_mean, listed
+from ivae_lab.terminal.text_tables import show
 
 if TYPE_CHECKING:
     import pandas as pd

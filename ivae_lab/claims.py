@@ -35,8 +35,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ivae_lab.experiment import Claim, ExperimentError, Figure, Reported, Selector, reported
-from ivae_lab.later import Later
 from ivae_lab.results import interval
+from ivae_lab.terminal.lazy import Later
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ivae_lab.wording import listed
+from ivae_lab.terminal.messages import listed
 
 Column = NDArray[Any]  # (N,)
 Floats = NDArray[np.float32]

@@ -18,7 +18,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
 
-from ivae_lab.arguments import COMMANDS, BadInputError, done
+from ivae_lab.terminal.command_line import COMMANDS, BadInputError, done
 
 _FLAGS = ("--help", "--version")
 _HYDRA_FLAGS = ("--multirun", "--cfg", "--info", "--resolve", "--config-dir", "--hydra-help")

@@ -29,10 +29,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ivae_lab.arguments import done, pairs, run_folder, whole, wrong_input
 from ivae_lab.blocks import Table, numbers, open_table
 from ivae_lab.streamed import Block, block_rows, out_path, stream
-from ivae_lab.wording import listed
+from ivae_lab.terminal.command_line import done, pairs, run_folder, whole, wrong_input
+from ivae_lab.terminal.messages import listed
 
 if TYPE_CHECKING:
     import pandas as pd

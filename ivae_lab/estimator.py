@@ -38,8 +38,8 @@ from ivae_lab.identity import digest
 from ivae_lab.overrides import composed, without_hydra
 from ivae_lab.recipe import Recipe
 from ivae_lab.sample import sampled
+from ivae_lab.terminal.messages import one_line
 from ivae_lab.types import Batch, DataSpec, Splits
-from ivae_lab.wording import one_line
 
 Floats = NDArray[np.floating[Any]]
 Observation = Literal["real", "binary", "counts"]

@@ -17,9 +17,9 @@ from typing import Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
-from ivae_lab.arguments import BadInputError
 from ivae_lab.places import EXPERIMENTS
-from ivae_lab.wording import one_line
+from ivae_lab.terminal.command_line import BadInputError
+from ivae_lab.terminal.messages import one_line
 
 Scale = Literal["quick", "paper"]
 SCALES: tuple[Scale, ...] = ("quick", "paper")

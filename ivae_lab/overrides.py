@@ -9,8 +9,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from ivae_lab.arguments import TRUTH
 from ivae_lab.places import CONFIG
+from ivae_lab.terminal.command_line import TRUTH
 
 
 def groups(further: Sequence[Path] = ()) -> dict[str, list[str]]:

@@ -33,9 +33,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ivae_lab import results
-from ivae_lab.later import Later
 from ivae_lab.metrics.estimate import Estimate, PairMetric
 from ivae_lab.results import Row, read_latents, read_rows, read_status, write_rows
+from ivae_lab.terminal.lazy import Later
 
 if TYPE_CHECKING:
     import pandas as pd

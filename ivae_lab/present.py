@@ -31,13 +31,13 @@ import numpy as np
 from ivae_lab.cells import Cell, Found
 from ivae_lab.claims import Judgement, judge, units
 from ivae_lab.experiment import Figure, Scale, function
-from ivae_lab.later import Later
 from ivae_lab.plots import STYLE, Picture, save
 from ivae_lab.records import kept, provenance, seal
 from ivae_lab.results import FINISHED, atomic, interval, lack
 from ivae_lab.scores import per_seed
-from ivae_lab.tables import latex, markdown
-from ivae_lab.wording import one_line
+from ivae_lab.terminal.lazy import Later
+from ivae_lab.terminal.messages import one_line
+from ivae_lab.terminal.text_tables import latex, markdown
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -34,14 +34,14 @@ from urllib.parse import quote
 import yaml
 
 from ivae_lab.about import PICTURES, About, checked, read_about
-from ivae_lab.arguments import FAILED, OK, done, say
 from ivae_lab.claims import NO_VERDICT, Judgement, judge
 from ivae_lab.experiment import SCALES, ExperimentError, Figure, load, names
-from ivae_lab.later import Later
 from ivae_lab.present import Evidence, present, recorded, write_table
 from ivae_lab.results import run_folders
-from ivae_lab.tables import brief, text
-from ivae_lab.wording import one_line
+from ivae_lab.terminal.command_line import FAILED, OK, done, say
+from ivae_lab.terminal.lazy import Later
+from ivae_lab.terminal.messages import one_line
+from ivae_lab.terminal.text_tables import brief, text
 
 if TYPE_CHECKING:
     import pandas as pd

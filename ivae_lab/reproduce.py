@@ -45,10 +45,10 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from ivae_lab.arguments import BAD_INPUT, FAILED, OK, STOPPED, TRUTH, TerminatedError, done, say
 from ivae_lab.experiment import SCALES, ExperimentError, Figure, Scale, load, names
 from ivae_lab.identity import NUMBERS, digest
-from ivae_lab.wording import one_line
+from ivae_lab.terminal.command_line import BAD_INPUT, FAILED, OK, STOPPED, TRUTH, TerminatedError, done, say
+from ivae_lab.terminal.messages import one_line
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -546,7 +546,7 @@ def _quoted(path: Path) -> str:
 
 def _report(shown: Presented, console: Console) -> None:
     """Print table, verdicts, what is missing and where everything lies."""
-    from ivae_lab.tables import brief, show
+    from ivae_lab.terminal.text_tables import brief, show
 
     about = shown.about
     if len(shown.summary):
@@ -585,7 +585,7 @@ def _unfinished(about: dict[str, Any]) -> Iterator[str]:
 
 
 def _list(arguments: Sequence[str], console: Console) -> int:
-    from ivae_lab.tables import show_rows
+    from ivae_lab.terminal.text_tables import show_rows
 
     given = dict(each.partition("=")[::2] for each in arguments)
     if set(given) - {"outputs"}:

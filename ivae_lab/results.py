@@ -46,8 +46,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ivae_lab.identity import digest
-from ivae_lab.later import Later
-from ivae_lab.wording import did_you_mean, listed
+from ivae_lab.terminal.lazy import Later
+from ivae_lab.terminal.messages import did_you_mean, listed
 
 if TYPE_CHECKING:
     import pandas as pd

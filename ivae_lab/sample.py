@@ -28,10 +28,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ivae_lab.arguments import TRUTH, BadInputError, done, one_of, pairs, run_folder, whole, wrong_input
 from ivae_lab.columns import Number, OneHot
 from ivae_lab.streamed import Block, block_rows, out_path, stream
-from ivae_lab.wording import listed
+from ivae_lab.terminal.command_line import TRUTH, BadInputError, done, one_of, pairs, run_folder, whole, wrong_input
+from ivae_lab.terminal.messages import listed
 
 if TYPE_CHECKING:
     from ivae_lab.engine.trained import Trained

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ivae_lab.arguments import BadInputError, written
+from ivae_lab.terminal.command_line import BadInputError, written
 
 if TYPE_CHECKING:
     from rich.console import Console

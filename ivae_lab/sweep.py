@@ -12,9 +12,9 @@ from hydra.experimental.callback import Callback
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig
 
-from ivae_lab import arguments
-from ivae_lab.arguments import BAD_INPUT
 from ivae_lab.overrides import without_hydra
+from ivae_lab.terminal import command_line as arguments
+from ivae_lab.terminal.command_line import BAD_INPUT
 
 NAME = "ivae_lab.train"
 say = partial(arguments.say, NAME)  # (message, exit code)

@@ -22,11 +22,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
 from ivae_lab import sweep
-from ivae_lab.arguments import OK, BadInputError, answer, ended
-from ivae_lab.later import leaving
 from ivae_lab.overrides import composed, groups, keys, without_hydra
 from ivae_lab.places import CONFIG
-from ivae_lab.wording import did_you_mean, one_line
+from ivae_lab.terminal.command_line import OK, BadInputError, answer, ended
+from ivae_lab.terminal.lazy import leaving
+from ivae_lab.terminal.messages import did_you_mean, one_line
 
 _INTERRUPTED = "interrupted before the run began"
 _RAISES = "HYDRA_FULL_ERROR"  # variable: 1 has Hydra raise errors, in place of printing them and of exit code 1

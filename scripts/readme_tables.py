@@ -21,7 +21,7 @@ import pandas as pd
 from ivae_lab.claims import NO_VERDICT, Judgement, judge
 from ivae_lab.experiment import load, names
 from ivae_lab.present import recorded, summary
-from ivae_lab.tables import brief, markdown
+from ivae_lab.terminal.text_tables import brief, markdown
 
 ROOT = Path(__file__).resolve().parents[1]
 PAPERS = sorted(path.with_name("README.md") for path in ROOT.glob("experiments/*/reported.csv"))

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from ivae_lab.arguments import COMMANDS
+from ivae_lab.terminal.command_line import COMMANDS
 
 TORCH, LIGHTNING = "import torch", "import torch, lightning"
 

@@ -13,12 +13,12 @@ import pandas as pd
 import pytest
 import yaml
 
-from ivae_lab.arguments import BadInputError
 from ivae_lab.choose import choose, main
 from ivae_lab.pairs import COLUMNS as PAIR_COLUMNS
 from ivae_lab.pairs import write_pairs
 from ivae_lab.recipe import Recipe
 from ivae_lab.results import COLUMNS, write_results
+from ivae_lab.terminal.command_line import BadInputError
 
 KEY = "model.latent_dim"
 # ELBO of data seeds 1 and 2 at each number of latents: standard errors are half their difference.

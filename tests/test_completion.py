@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 
 from ivae_lab import completion
-from ivae_lab.arguments import COMMANDS
 from ivae_lab.completion import answers
 from ivae_lab.data.catalogue import CATALOGUE
 from ivae_lab.experiment import names
 from ivae_lab.places import CONFIG
+from ivae_lab.terminal.command_line import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[1]
 TAB, SHOW, CLEAR = "\t", "\x14", "\x15"  # the second is bound to what prints the line

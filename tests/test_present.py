@@ -22,7 +22,7 @@ from ivae_lab.places import CONFIG
 from ivae_lab.plots import PALETTE, STYLE, Picture, boxes, colours, method_of, name_of, panels, save
 from ivae_lab.present import Evidence, choose, gather, heading, record, recorded, spread, summary
 from ivae_lab.results import COLUMNS, interval, write_results
-from ivae_lab.tables import brief, latex, markdown, show
+from ivae_lab.terminal.text_tables import brief, latex, markdown, show
 
 NAN = float("nan")
 NAME = "made2020/fig"

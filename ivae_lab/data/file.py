@@ -19,8 +19,8 @@ from ivae_lab.columns import Column, Labels, columns_of, is_label, is_numeric, l
 from ivae_lab.data.parts import Rows, SplitBy, middles, parts_of, starts_of
 from ivae_lab.data.tcl import Preprocess, check_split, fit_preprocess
 from ivae_lab.recipe import Recipe
+from ivae_lab.terminal.messages import did_you_mean, listed
 from ivae_lab.types import Batch, Count, DataSpec, Fraction, PositiveInt, Splits
-from ivae_lab.wording import did_you_mean, listed
 
 Names = str | list[str] | None
 Chosen = dict[str, Column]  # columns by name, (N,) each

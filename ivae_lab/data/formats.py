@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ivae_lab.wording import one_line
+from ivae_lab.terminal.messages import one_line
 
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]

@@ -3,7 +3,7 @@
 import os
 from typing import TYPE_CHECKING
 
-from ivae_lab.later import face
+from ivae_lab.terminal.lazy import face
 
 # MKL otherwise picks a kernel by the alignment of a matrix in memory, so that a seed's numbers would depend, in the
 # last bit, on how many seeds stand before it in the stack. Read by MKL at its first call, hence here.

@@ -15,17 +15,17 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
-from ivae_lab.arguments import BAD_INPUT, FAILED, INTERRUPTED, OK
 from ivae_lab.build import ConfigError, build, check_value
 from ivae_lab.engine.folder import SCHEDULER, BusyError, StoppedError
 from ivae_lab.engine.identifiable import shortfall
 from ivae_lab.engine.planner import together
 from ivae_lab.engine.run import Run, Settings, prepare
 from ivae_lab.identity import NUMBERS, run_digest
-from ivae_lab.later import leaving
 from ivae_lab.results import is_finished, read_status
 from ivae_lab.sweep import NAME, say
-from ivae_lab.wording import one_line, unknown_key
+from ivae_lab.terminal.command_line import BAD_INPUT, FAILED, INTERRUPTED, OK
+from ivae_lab.terminal.lazy import leaving
+from ivae_lab.terminal.messages import one_line, unknown_key
 
 _INTERRUPTED = "interrupted; the same command begins again, or continues from its last checkpoint"
 _SETTINGS = ("seed", "outputs", "force", "logger", "show", "compute")

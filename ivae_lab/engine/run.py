@@ -26,12 +26,12 @@ from ivae_lab.engine.spec import to_plain
 from ivae_lab.engine.stack import Stack
 from ivae_lab.engine.training import Compute, Plan, Training
 from ivae_lab.identity import cell_digest, digest, run_digest
-from ivae_lab.later import Later
 from ivae_lab.metrics.check import Check
 from ivae_lab.metrics.estimate import CheckingMetric, Estimate, PairMetric
 from ivae_lab.models.model import Model
 from ivae_lab.pairs import FILE, score_pairs, write_pairs
 from ivae_lab.results import CHECKS, Row, atomic, read_status, seal, write_results, write_status
+from ivae_lab.terminal.lazy import Later
 from ivae_lab.types import DataSpec, Splits
 
 if TYPE_CHECKING:  # a run that is refused needs neither, and Lightning takes seconds

@@ -32,8 +32,8 @@ from ivae_lab.identity import run_digest, run_digest_by_paths
 from ivae_lab.models.model import Model
 from ivae_lab.recipe import Recipe
 from ivae_lab.results import check_seal, lack, read_status
+from ivae_lab.terminal.messages import listed, one_line
 from ivae_lab.types import Batch, DataSpec
-from ivae_lab.wording import listed, one_line
 
 Array = NDArray[Any]
 _LARGEST_BYTE = 255

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from ivae_lab.later import face
+from ivae_lab.terminal.lazy import face
 
 if TYPE_CHECKING:
     from ivae_lab.metrics.agreement import Agreement as Agreement

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import FrameType
 
 from ivae_lab import __version__
-from ivae_lab.wording import unknown_key
+from ivae_lab.terminal.messages import unknown_key
 
 OK, FAILED, BAD_INPUT, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 STOPPED = (INTERRUPTED, TERMINATED)  # by Ctrl-C and SIGTERM

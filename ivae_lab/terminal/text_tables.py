@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ivae_lab.later import Later
+from ivae_lab.terminal.lazy import Later
 
 if TYPE_CHECKING:
     import pandas as pd
