@@ -29,6 +29,7 @@ from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from ivae_lab.build import build
 from ivae_lab.columns import Column, Labels, columns_of
+from ivae_lab.core.data import Batch, DataSpec, Splits
 from ivae_lab.data.tcl import fit_preprocess
 from ivae_lab.engine.group import train_here
 from ivae_lab.engine.job import read_settings
@@ -39,7 +40,6 @@ from ivae_lab.overrides import composed, without_hydra
 from ivae_lab.recipe import Recipe
 from ivae_lab.sample import sampled
 from ivae_lab.terminal.messages import one_line
-from ivae_lab.types import Batch, DataSpec, Splits
 
 Floats = NDArray[np.floating[Any]]
 Observation = Literal["real", "binary", "counts"]

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ivae_lab.exponential import ExponentialFamily, Statistic
+from ivae_lab.core.exponential_family import ExponentialFamily, Statistic
 
 Family = Literal["gaussian", "laplace"]
 Tables = dict[str, Tensor]

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ivae_lab.core.mixture_generator import Generator, ReluNetwork
 from ivae_lab.distributions import NormalMixture
-from ivae_lab.generator import Generator, ReluNetwork
 
 _REACH = 7.5  # standard deviations beyond which a Gaussian is nothing: 6e-14 of it
 _BEYOND = 40.0  # standard deviations of a component up to which the outermost pieces reach

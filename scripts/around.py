@@ -38,7 +38,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from ivae_lab.arrays import Floats
+from ivae_lab.core.arrays import Floats
 from ivae_lab.engine.run import build_model, draw_data
 from ivae_lab.metrics.mcc import (
     chance_correlation,

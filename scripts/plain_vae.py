@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from ivae_lab.build import build
+from ivae_lab.core.data import Splits
 from ivae_lab.metrics.mcc import mean_correlation
 from ivae_lab.places import CONFIG
-from ivae_lab.types import Splits
 
 LIKELIHOOD_WEIGHT, DECODER_VARIANCE, EPOCHS, BATCH = 1000.0, 0.1, 20, 64
 

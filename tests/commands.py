@@ -18,6 +18,7 @@ import torch
 from omegaconf import OmegaConf
 
 from ivae_lab import cells, train
+from ivae_lab.core.data import Splits
 from ivae_lab.engine.evaluate import encode
 from ivae_lab.engine.group import prepared
 from ivae_lab.engine.job import read_settings
@@ -28,7 +29,6 @@ from ivae_lab.engine.training import Training
 from ivae_lab.models.linear import Linear
 from ivae_lab.places import CONFIG
 from ivae_lab.results import COLUMNS, read_latents
-from ivae_lab.types import Splits
 from tests import warm
 
 SMALL = ("data.segments=8", "data.samples_per_segment=100", "trainer.batch_size=64", "trainer.chunk=20")

@@ -16,7 +16,7 @@ from rich.console import Console
 from sklearn.cross_decomposition import CCA
 from sklearn.metrics import normalized_mutual_info_score
 
-from ivae_lab.arrays import Floats
+from ivae_lab.core.arrays import Floats
 from ivae_lab.display import show
 from ivae_lab.engine.group import execute
 from ivae_lab.engine.run import prepare

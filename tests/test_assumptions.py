@@ -17,9 +17,9 @@ from omegaconf import DictConfig, OmegaConf
 from scipy.integrate import quad
 from scipy.stats import norm
 
-from ivae_lab.arrays import Floats
 from ivae_lab.build import build
-from ivae_lab.exponential import ExponentialFamily
+from ivae_lab.core.arrays import Floats
+from ivae_lab.core.exponential_family import ExponentialFamily
 from ivae_lab.metrics.assumptions import Assumptions
 from ivae_lab.metrics.check import Check
 from ivae_lab.metrics.estimate import Estimate

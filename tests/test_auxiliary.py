@@ -11,9 +11,9 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
+from ivae_lab.core.data import Batch, DataSpec, Image, Splits
 from ivae_lab.engine.stack import Stack
 from ivae_lab.models.auxiliary import Rademacher
-from ivae_lab.types import Batch, DataSpec, Image, Splits
 
 Compose = Callable[..., DictConfig]
 CPU = torch.device("cpu")

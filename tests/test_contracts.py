@@ -18,19 +18,19 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 
 from ivae_lab.build import ConfigError, build, check
+from ivae_lab.core.data import Batch, DataSpec, Splits
+from ivae_lab.core.exponential_family import ExponentialFamily
+from ivae_lab.core.mixture_generator import Generator, ReluNetwork
 from ivae_lab.engine.evaluate import settle
 from ivae_lab.engine.module import SeedsModule
 from ivae_lab.engine.stack import Stack
 from ivae_lab.engine.streams import generator
-from ivae_lab.exponential import ExponentialFamily
-from ivae_lab.generator import Generator, ReluNetwork
 from ivae_lab.metrics.estimate import CheckingMetric, Estimate, PairMetric
 from ivae_lab.models.contrastive import Contrastive
 from ivae_lab.models.model import Model
 from ivae_lab.pairs import read_pairs, write_pairs
 from ivae_lab.places import CONFIG
 from ivae_lab.results import COLUMNS, read_results, write_results
-from ivae_lab.types import Batch, DataSpec, Splits
 from tests.commands import FITTED, advance, doubles
 from tests.own import own_file
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from scipy import stats
 
+from ivae_lab.core.data import DataSpec
 from ivae_lab.data.spikes import Spikes
 from ivae_lab.models.likelihoods import CategoricalLikelihood, NegativeBinomialLikelihood, PoissonLikelihood
-from ivae_lab.types import DataSpec
 
 COUNTS = DataSpec(3, 0, None, 100, binary=False, counts=True)
 CODES = DataSpec(5, 0, None, 100, binary=False, codes=(2, 3))

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ivae_lab.arrays import Floats
-from ivae_lab.generator import Generator, ReluNetwork
+from ivae_lab.core.arrays import Floats
+from ivae_lab.core.mixture_generator import Generator, ReluNetwork
 from ivae_lab.metrics.equivalence import Equivalence, affine, density, mapped, scaled, total_variation
 from ivae_lab.metrics.estimate import Estimate
 from ivae_lab.metrics.gap import Gap

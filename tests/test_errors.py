@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ivae_lab.build import ConfigError
+from ivae_lab.core.data import DataSpec
 from ivae_lab.engine.checkpoint_files import load_checkpoint
 from ivae_lab.networks.mlp import GaussianEncoder
 from ivae_lab.results import is_finished
-from ivae_lab.types import DataSpec
 from tests.commands import TINY, Outcome, command, here, make_run, numbers, run_folder
 from tests.profiles import examples
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from ivae_lab.build import ConfigError
+from ivae_lab.core.mixture_generator import Generator
 from ivae_lab.engine.evaluate import encode, settle
 from ivae_lab.engine.run import Run
-from ivae_lab.generator import Generator
 from ivae_lab.metrics.equivalence import affine
 from ivae_lab.metrics.gap import Gap
 from ivae_lab.models.exact import Exact, Search

@@ -19,6 +19,7 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Mul
 from torch.nn import functional as F
 
 from ivae_lab.build import ConfigError
+from ivae_lab.core.data import Batch
 from ivae_lab.display import show
 from ivae_lab.distributions import CorrelatedMixture, Facets, NormalMixture, tempered
 from ivae_lab.engine.group import execute
@@ -31,7 +32,6 @@ from ivae_lab.models.facets import MFCVAE
 from ivae_lab.networks.ladder import LadderDecoder
 from ivae_lab.pairs import pairs_of
 from ivae_lab.results import read_latents, read_results
-from ivae_lab.types import Batch
 from tests.commands import make_run
 
 Compose = Callable[..., DictConfig]

@@ -14,6 +14,7 @@ from scipy.stats import norm
 from torch import Tensor
 
 from ivae_lab.build import ConfigError
+from ivae_lab.core.data import Batch, DataSpec, Image, Splits
 from ivae_lab.distributions import Normal
 from ivae_lab.engine.evaluate import encode, principal_std, settle
 from ivae_lab.engine.module import SeedsModule
@@ -21,7 +22,6 @@ from ivae_lab.models.flow import Flow
 from ivae_lab.models.model import Model
 from ivae_lab.networks.invertible import Chain, Transform
 from ivae_lab.priors.statistics import ClassStatistics
-from ivae_lab.types import Batch, DataSpec, Image, Splits
 
 Compose = Callable[..., DictConfig]
 ModelOf = Callable[[DictConfig, DataSpec], Model]

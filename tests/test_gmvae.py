@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal, kl_divergence
 
 from ivae_lab.build import ConfigError
+from ivae_lab.core.data import Batch
 from ivae_lab.models.gmvae import GMVAE
-from ivae_lab.types import Batch
 
 Compose = Callable[..., DictConfig]
 Built = Callable[..., tuple[GMVAE, Batch]]

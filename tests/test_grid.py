@@ -14,13 +14,13 @@ from torch import nn
 from torch.distributions import Categorical, kl_divergence
 
 from ivae_lab.build import ConfigError
+from ivae_lab.core.data import Batch
 from ivae_lab.distributions import NormalMixture
 from ivae_lab.engine.evaluate import DRAWS, encode, examples
 from ivae_lab.engine.part import TERMS
 from ivae_lab.gallery import _fill
 from ivae_lab.models.grid import Autoencoder, GridAutoencoder
 from ivae_lab.networks.grid import _Block
-from ivae_lab.types import Batch
 
 Compose = Callable[..., DictConfig]
 SMALL = ("data=digits", "model.latent_dim=3", "model.encoder.channels=5", "data.train_rows=64")
@@ -209,8 +209,8 @@ def test_a_position_of_a_prior_that_needs_u_is_refused(built: Any) -> None:
 
 
 def test_images_of_other_sides_are_refused(built: Any) -> None:
+    from ivae_lab.core.data import DataSpec, Image
     from ivae_lab.networks.grid import GridEncoder
-    from ivae_lab.types import DataSpec, Image
 
     with pytest.raises(ValueError, match=r"expected images whose sides are multiples of 4, got 30 x 28"):
         GridEncoder(DataSpec(840, 0, None, 10, True, Image(1, 30, 28)), 3, channels=4)

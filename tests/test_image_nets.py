@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from ivae_lab.build import ConfigError, build
+from ivae_lab.core.data import Batch, DataSpec, Image, Splits
 from ivae_lab.distributions import Normal
 from ivae_lab.engine.datamodule import DataModule
 from ivae_lab.engine.evaluate import encode
@@ -40,7 +41,6 @@ from ivae_lab.networks.images import (
     resnet_decoder,
     resnet_encoder,
 )
-from ivae_lab.types import Batch, DataSpec, Image, Splits
 from tests.commands import advance, difference
 
 Compose = Callable[..., DictConfig]

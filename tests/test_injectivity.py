@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from ivae_lab.generator import ReluNetwork
+from ivae_lab.core.mixture_generator import ReluNetwork
 from ivae_lab.metrics import injectivity
 from ivae_lab.metrics.check import Check
 from ivae_lab.metrics.injectivity import injective, weakly_injective

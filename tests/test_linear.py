@@ -16,6 +16,7 @@ from scipy.stats import ortho_group
 from sklearn.decomposition import PCA
 
 from ivae_lab.build import ConfigError
+from ivae_lab.core.data import Batch, DataSpec, Image
 from ivae_lab.distributions import Normal
 from ivae_lab.metrics.mcc import mean_correlation
 from ivae_lab.models.linear import (
@@ -27,7 +28,6 @@ from ivae_lab.models.linear import (
 )
 from ivae_lab.priors.standard import StandardLaplace, StandardNormal
 from ivae_lab.results import read_examples, read_results, read_status
-from ivae_lab.types import Batch, DataSpec, Image
 from tests.commands import here
 
 Array = NDArray[np.float64]

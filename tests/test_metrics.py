@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.cross_decomposition import CCA
 
-from ivae_lab.exponential import ExponentialFamily
-from ivae_lab.generator import Generator, ReluNetwork
+from ivae_lab.core.exponential_family import ExponentialFamily
+from ivae_lab.core.mixture_generator import Generator, ReluNetwork
 from ivae_lab.metrics.elbo import ELBOTerms
 from ivae_lab.metrics.estimate import CheckingMetric, Estimate, PairMetric, halves, shuffles
 from ivae_lab.metrics.linear_r2 import LinearR2, chance_r2, linear_r2

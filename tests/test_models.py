@@ -13,9 +13,9 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from ivae_lab.build import ConfigError
+from ivae_lab.core.data import Batch, DataSpec
 from ivae_lab.models.likelihoods import BernoulliLikelihood, GaussianLikelihood
 from ivae_lab.models.objectives import FourTerms
-from ivae_lab.types import Batch, DataSpec
 
 reference: Any = torch.distributions  # its methods have no types
 REAL = DataSpec(x_dim=3, u_dim=4, source_dim=2, train_rows=100, binary=False)

@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from ivae_lab.core.data import Batch, DataSpec, Splits
 from ivae_lab.engine.callbacks import Checkpoints
 from ivae_lab.engine.datamodule import DataModule
 from ivae_lab.engine.module import SeedsModule
@@ -21,7 +22,6 @@ from ivae_lab.engine.share import HISTORY, Share
 from ivae_lab.engine.stack import Stack
 from ivae_lab.engine.training import Plan
 from ivae_lab.models.model import Model
-from ivae_lab.types import Batch, DataSpec, Splits
 from tests import commands
 
 CPU = torch.device("cpu")

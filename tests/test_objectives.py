@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from ivae_lab.core.data import DataSpec
 from ivae_lab.distributions import Laplace, Normal, NormalMixture
 from ivae_lab.models.likelihoods import GaussianLikelihood
 from ivae_lab.models.objectives import ELBO, Evidence, FourTerms, aggregate_posterior
-from ivae_lab.types import DataSpec
 
 reference: Any = torch.distributions  # its methods have no types
 SPEC = DataSpec(x_dim=4, u_dim=0, source_dim=2, train_rows=100, binary=False)

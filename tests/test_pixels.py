@@ -11,9 +11,9 @@ import torch
 from scipy import stats
 from torch import Tensor
 
+from ivae_lab.core.data import DataSpec, Image
 from ivae_lab.models.likelihoods import BernoulliLikelihood, DiscretisedLogistic, VaryingPixels, image_likelihood
 from ivae_lab.models.pixels import Pixels
-from ivae_lab.types import DataSpec, Image
 
 reference: Any = torch.distributions  # its methods have no types
 END = torch.tensor(1.0)

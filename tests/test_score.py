@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
-from ivae_lab.arrays import Floats, Integers
+from ivae_lab.core.arrays import Floats, Integers
 from ivae_lab.metrics.agreement import Agreement
 from ivae_lab.score import Latents, main, matched, read, score
 from ivae_lab.terminal.command_line import BadInputError

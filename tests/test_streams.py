@@ -12,6 +12,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from torch import nn
 
+from ivae_lab.core.data import Batch, DataSpec, Splits
 from ivae_lab.engine.datamodule import DataModule
 from ivae_lab.engine.evaluate import encode
 from ivae_lab.engine.shuffling import Shuffled
@@ -21,7 +22,6 @@ from ivae_lab.engine.trained import Trained
 from ivae_lab.engine.training import Plan, Training
 from ivae_lab.models.model import Model
 from ivae_lab.recipe import Recipe
-from ivae_lab.types import Batch, DataSpec, Splits
 from tests.commands import TRAINING
 from tests.profiles import examples
 

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from omegaconf import OmegaConf
 from pydantic import TypeAdapter
 
+from ivae_lab.core.data import Batch, Splits
 from ivae_lab.data import mixing
 from ivae_lab.data.mixing import Floats, Matrices, MatrixLaw, leaky_relu, mix, xtanh
 from ivae_lab.data.tcl import SegmentedSources, split_rows
-from ivae_lab.types import Batch, Splits
 from tests.profiles import examples
 
 CONF = Path(__file__).parents[1] / "conf"

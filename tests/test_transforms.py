@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.func import jacrev
 
+from ivae_lab.core.data import DataSpec, Image
 from ivae_lab.networks.invertible import (
     Autoregressive,
     Chain,
@@ -24,7 +25,6 @@ from ivae_lab.networks.invertible import (
     Permutation,
     Transform,
 )
-from ivae_lab.types import DataSpec, Image
 from tests.profiles import examples
 
 KINDS: list[CouplingKind] = ["gin", "gin_mean", "affine", "additive"]

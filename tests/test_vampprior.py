@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
 from ivae_lab.build import ConfigError
+from ivae_lab.core.data import Batch, DataSpec, Image, Splits
 from ivae_lab.models.vae import VAE
 from ivae_lab.priors.vampprior import VampPrior
-from ivae_lab.types import Batch, DataSpec, Image, Splits
 
 Compose = Callable[..., DictConfig]
 SplitsOf = Callable[[DictConfig], Splits]

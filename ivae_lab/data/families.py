@@ -11,9 +11,9 @@ import torch
 from numpy.random import RandomState
 from numpy.typing import NDArray
 
+from ivae_lab.core.data import Batch, DataSpec, Fraction, PositiveFloat, PositiveInt, Splits
 from ivae_lab.data.mixing import MatrixLaw, mix, xtanh
 from ivae_lab.data.tcl import Preprocess, check_split, fit_preprocess, split_rows
-from ivae_lab.types import Batch, DataSpec, Fraction, PositiveFloat, PositiveInt, Splits
 
 Family = Literal["normal", "gamma", "inverse_gamma", "inverse_gaussian", "beta"]
 # Both parameters are drawn log-uniformly from these, but for a normal's mean m, which is the log of such a number. They

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ivae_lab.core.data import Batch, Count, DataSpec, Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, Splits
 from ivae_lab.data.tcl import check_range, check_split, split_rows
 from ivae_lab.networks.invertible import Chain, fully_connected
-from ivae_lab.types import Batch, Count, DataSpec, Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, Splits
 
 
 @dataclass(frozen=True, kw_only=True)

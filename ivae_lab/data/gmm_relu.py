@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from annotated_types import Ge, Le
 
+from ivae_lab.core.data import Batch, DataSpec, Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, Splits
 from ivae_lab.data.tcl import check_split, split_rows
 from ivae_lab.piecewise import draw
-from ivae_lab.types import Batch, DataSpec, Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, Splits
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,9 +9,9 @@ import torch
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from ivae_lab.core.data import Batch, Count, DataSpec, Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, Splits
 from ivae_lab.data.parts import parts_of
 from ivae_lab.data.tcl import check_split
-from ivae_lab.types import Batch, Count, DataSpec, Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, Splits
 
 Floats = NDArray[np.float64]
 _MEMORY = 0.95  # of the log-speed, from bin to bin

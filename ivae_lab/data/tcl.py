@@ -12,11 +12,11 @@ import torch
 from numpy.random import RandomState
 from numpy.typing import NDArray
 
+from ivae_lab.core.data import Batch, DataSpec, Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, Splits
+from ivae_lab.core.exponential_family import ExponentialFamily
 from ivae_lab.data.mixing import Activation, Floats, Matrices, MatrixLaw, leaky_relu, mix, xtanh
-from ivae_lab.exponential import ExponentialFamily
 from ivae_lab.natural import exponential_family
 from ivae_lab.recipe import Recipe
-from ivae_lab.types import Batch, DataSpec, Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, Splits
 
 Preprocess = Literal["none", "standardise", "whiten"]
 Rows = NDArray[np.int64]

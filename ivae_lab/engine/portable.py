@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ivae_lab.core.data import Batch
 from ivae_lab.distributions import CorrelatedNormal
 from ivae_lab.engine.trained import Trained
-from ivae_lab.types import Batch
 
 AGREEMENT = 1e-5  # largest difference from the model, as a share of the numbers' size
 _TRACED_ROWS, _CHECKED_ROWS = 3, 65

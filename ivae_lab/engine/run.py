@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from ivae_lab.build import ConfigError, build
+from ivae_lab.core.data import DataSpec, Splits
 from ivae_lab.engine import folder as folders
 from ivae_lab.engine.checkpoint_files import forget_checkpoints, load_checkpoint
 from ivae_lab.engine.evaluate import Encoded, encode, examples, settle
@@ -32,7 +33,6 @@ from ivae_lab.models.model import Model
 from ivae_lab.pairs import FILE, score_pairs, write_pairs
 from ivae_lab.results import CHECKS, Row, atomic, read_status, seal, write_results, write_status
 from ivae_lab.terminal.lazy import Later
-from ivae_lab.types import DataSpec, Splits
 
 if TYPE_CHECKING:  # a run that is refused needs neither, and Lightning takes seconds
     import pandas as pd

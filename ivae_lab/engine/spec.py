@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
+from ivae_lab.core.data import DataSpec, Image
 from ivae_lab.distributions import NormalMixture
 from ivae_lab.piecewise import PiecewiseMixture
-from ivae_lab.types import DataSpec, Image
 
 _KINDS = {kind.__name__: kind for kind in (DataSpec, Image, PiecewiseMixture, NormalMixture)}
 

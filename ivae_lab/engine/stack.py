@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, grad_and_value, stack_module_state, vmap
 
+from ivae_lab.core.data import Batch
 from ivae_lab.engine.streams import generator
 from ivae_lab.models.model import Model
-from ivae_lab.types import Batch
 
 # Rows that `map` is given at a time, so that memory does not grow with the data.
 ENCODE_ROWS, ENCODE_IMAGES = 2048, 256

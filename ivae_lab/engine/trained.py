@@ -22,6 +22,7 @@ from torch import Tensor
 
 from ivae_lab.build import ConfigError
 from ivae_lab.columns import Labels
+from ivae_lab.core.data import Batch, DataSpec
 from ivae_lab.distributions import Facets, NormalMixture
 from ivae_lab.engine.checkpoint_files import load_checkpoint
 from ivae_lab.engine.run import SETTLED, build_model
@@ -33,7 +34,6 @@ from ivae_lab.models.model import Model
 from ivae_lab.recipe import Recipe
 from ivae_lab.results import check_seal, lack, read_status
 from ivae_lab.terminal.messages import listed, one_line
-from ivae_lab.types import Batch, DataSpec
 
 Array = NDArray[Any]
 _LARGEST_BYTE = 255

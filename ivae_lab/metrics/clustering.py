@@ -17,7 +17,7 @@ import numpy as np
 from annotated_types import Ge, Gt
 from numpy.typing import NDArray
 
-from ivae_lab.arrays import Integers
+from ivae_lab.core.arrays import Integers
 from ivae_lab.metrics.estimate import Estimate, shuffles
 
 Labels = NDArray[Any]

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ivae_lab.arrays import Floats
-from ivae_lab.generator import Generator
+from ivae_lab.core.arrays import Floats
+from ivae_lab.core.mixture_generator import Generator
 from ivae_lab.metrics.estimate import Estimate
 
 _REACH = 7.0  # standard deviations of a component beyond which it is nothing

@@ -9,9 +9,9 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from ivae_lab.arrays import Floats, Integers
-from ivae_lab.exponential import ExponentialFamily
-from ivae_lab.generator import Generator
+from ivae_lab.core.arrays import Floats, Integers
+from ivae_lab.core.exponential_family import ExponentialFamily
+from ivae_lab.core.mixture_generator import Generator
 from ivae_lab.metrics.check import Check
 
 LatentName = Literal["mean", "sample"]

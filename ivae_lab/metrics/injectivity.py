@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from scipy.linalg import block_diag
 from scipy.optimize import linprog
 
-from ivae_lab.arrays import Bools, Floats
-from ivae_lab.generator import ReluNetwork
+from ivae_lab.core.arrays import Bools, Floats
+from ivae_lab.core.mixture_generator import ReluNetwork
 from ivae_lab.metrics.check import Check
 
 Points = tuple[Floats, Floats]  # z and z', (m,) each

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ivae_lab.arrays import Floats, Integers
-from ivae_lab.exponential import ExponentialFamily
+from ivae_lab.core.arrays import Floats, Integers
+from ivae_lab.core.exponential_family import ExponentialFamily
 from ivae_lab.metrics.check import Check
 from ivae_lab.metrics.variability import Modulation, carried, overlaps, told_apart
 

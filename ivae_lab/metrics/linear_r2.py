@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import numpy as np
 from annotated_types import Ge, Gt, MinLen
 
-from ivae_lab.arrays import Floats
+from ivae_lab.core.arrays import Floats
 from ivae_lab.metrics.estimate import Estimate, LatentName, check_pair, halves, shuffles
 
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ivae_lab.arrays import Floats
+from ivae_lab.core.arrays import Floats
 from ivae_lab.metrics.estimate import Estimate, check_pair
 from ivae_lab.metrics.mcc import match
 

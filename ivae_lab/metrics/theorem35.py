@@ -8,8 +8,8 @@ from typing import Annotated
 import numpy as np
 from annotated_types import Ge
 
-from ivae_lab.arrays import Floats
-from ivae_lab.generator import Generator, ReluNetwork
+from ivae_lab.core.arrays import Floats
+from ivae_lab.core.mixture_generator import Generator, ReluNetwork
 from ivae_lab.metrics.check import Check
 from ivae_lab.metrics.estimate import Estimate
 from ivae_lab.metrics.injectivity import injective, weakly_injective

@@ -9,7 +9,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ivae_lab.arrays import Bools, Floats, Integers
+from ivae_lab.core.arrays import Bools, Floats, Integers
 
 _SINGLE = float(np.finfo(np.float32).eps)  # parameters of a model are float32
 

@@ -11,13 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ivae_lab.core.data import Batch, Count, DataSpec, PositiveFloat, PositiveInt
+from ivae_lab.core.mixture_generator import Generator
 from ivae_lab.distributions import Normal, NormalMixture, tempered
-from ivae_lab.generator import Generator
 from ivae_lab.models.likelihoods import GaussianLikelihood, Likelihood
 from ivae_lab.models.model import Model, mixture_generator
 from ivae_lab.networks.mlp import MLP, Decoder, MLPDecoder
 from ivae_lab.piecewise import PANELS, PiecewiseMixture, Population, slices
-from ivae_lab.types import Batch, Count, DataSpec, PositiveFloat, PositiveInt
 
 SLICED = ("offset", "nll", "least", "error")  # buffers with what `slices` says
 _FARTHEST = 50.0  # of a parameter in a search: beyond there is nothing but rounding

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ivae_lab.core.data import Batch, DataSpec, Fraction, NonNegativeFloat, PositiveInt
 from ivae_lab.distributions import Facets, Normal
 from ivae_lab.models.likelihoods import Likelihood
 from ivae_lab.models.objectives import ELBO, Evidence
 from ivae_lab.models.vae import VAE
 from ivae_lab.networks.ladder import LadderDecoder
 from ivae_lab.networks.mlp import Decoder, Encoder
-from ivae_lab.types import Batch, DataSpec, Fraction, NonNegativeFloat, PositiveInt
 
 
 @dataclass(frozen=True)

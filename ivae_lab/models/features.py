@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ivae_lab.core.data import Batch, DataSpec
 from ivae_lab.distributions import Normal
 from ivae_lab.models.model import Model, check_u, latents_for
-from ivae_lab.types import Batch, DataSpec
 
 Array = NDArray[np.float64]
 

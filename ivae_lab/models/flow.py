@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
+from ivae_lab.core.data import Batch, DataSpec, NonNegativeFloat
 from ivae_lab.distributions import Distribution, Normal, NormalMixture, tempered
 from ivae_lab.models.model import TRAVERSAL_STEPS, Model, check_u
 from ivae_lab.models.pixels import Pixels
 from ivae_lab.networks.invertible import Transform
-from ivae_lab.types import Batch, DataSpec, NonNegativeFloat
 
 # As in the figures of Sorrenson et al. 2020: standard deviations that a traversal reaches to either side, the number of
 # latents that are moved, of those that are drawn where all others are taken for noise, and the reduced temperature.

@@ -7,12 +7,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from ivae_lab.core.data import Batch, DataSpec, NonNegativeFloat, PositiveFloat, PositiveInt
 from ivae_lab.distributions import Normal, NormalMixture, tempered
 from ivae_lab.models.likelihoods import Likelihood
 from ivae_lab.models.model import Model
 from ivae_lab.models.pixels import Pixels
 from ivae_lab.networks.grid import GridDecoder, GridEncoder
-from ivae_lab.types import Batch, DataSpec, NonNegativeFloat, PositiveFloat, PositiveInt
 
 _BELOW_ONE = 1 - 2**-24  # the float32 before 1
 

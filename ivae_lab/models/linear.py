@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ivae_lab.core.data import Batch, DataSpec, PositiveFloat, PositiveInt
 from ivae_lab.models.features import Affine, Array, Features, Unmixing
-from ivae_lab.types import Batch, DataSpec, PositiveFloat, PositiveInt
 
 
 class Linear(Features):

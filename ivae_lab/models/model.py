@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ivae_lab.core.data import Batch, DataSpec
+from ivae_lab.core.exponential_family import ExponentialFamily
+from ivae_lab.core.mixture_generator import Generator
 from ivae_lab.distributions import CorrelatedNormal, Distribution, Facets, NormalMixture, Posterior
-from ivae_lab.exponential import ExponentialFamily
-from ivae_lab.generator import Generator
 from ivae_lab.models.identifiability import Noise, Penalty
 from ivae_lab.networks.mlp import MLPDecoder
-from ivae_lab.types import Batch, DataSpec
 
 # What is drawn of a model of images: components or values of u, latents that are moved, and the steps of a move.
 _MOST_DRAWN, _MOST_TRAVERSED, TRAVERSAL_STEPS = 20, 10, 9

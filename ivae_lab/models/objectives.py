@@ -10,8 +10,8 @@ import torch
 from annotated_types import Len
 from torch import Tensor
 
+from ivae_lab.core.data import Fraction
 from ivae_lab.distributions import Distribution, Normal, Posterior, kl_divergence
-from ivae_lab.types import Fraction
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ivae_lab.types import Image
+from ivae_lab.core.data import Image
 
 _LEVELS = 256
 

@@ -8,9 +8,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from ivae_lab.core.data import Batch, Count, DataSpec, NonNegativeFloat, PositiveInt
+from ivae_lab.core.exponential_family import ExponentialFamily
+from ivae_lab.core.mixture_generator import Generator
 from ivae_lab.distributions import Facets, NormalMixture, Posterior, tempered
-from ivae_lab.exponential import ExponentialFamily
-from ivae_lab.generator import Generator
 from ivae_lab.models.auxiliary import Auxiliary
 from ivae_lab.models.identifiability import Noise, Penalty, natural_differences
 from ivae_lab.models.likelihoods import Likelihood
@@ -18,7 +19,6 @@ from ivae_lab.models.model import Model, check_u, latents_for, mixture_generator
 from ivae_lab.models.objectives import ELBO, Evidence, FourTerms
 from ivae_lab.models.pixels import Pixels
 from ivae_lab.networks.mlp import Decoder, Encoder
-from ivae_lab.types import Batch, Count, DataSpec, NonNegativeFloat, PositiveInt
 
 _REACH = 2.5  # standard deviations that a traversal reaches to either side
 

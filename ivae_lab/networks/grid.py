@@ -10,8 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ivae_lab.core.data import DataSpec, PositiveInt
 from ivae_lab.networks.images import BatchNorm
-from ivae_lab.types import DataSpec, PositiveInt
 
 _HALVED = 4
 

@@ -14,8 +14,8 @@ import torch
 from annotated_types import MinLen
 from torch import Tensor, nn
 
+from ivae_lab.core.data import DataSpec, PositiveFloat, PositiveInt
 from ivae_lab.networks.mlp import MLP
-from ivae_lab.types import DataSpec, PositiveFloat, PositiveInt
 
 CouplingKind = Literal["gin", "gin_mean", "affine", "additive"]
 Start = Literal["identity", "random"]  # the last layer of a coupling's networks at zero, or as PyTorch draws it

@@ -15,9 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ivae_lab.core.data import DataSpec, PositiveFloat, PositiveInt
+from ivae_lab.core.mixture_generator import ReluNetwork
 from ivae_lab.distributions import CorrelatedNormal, Normal, Posterior
-from ivae_lab.generator import ReluNetwork
-from ivae_lab.types import DataSpec, PositiveFloat, PositiveInt
 
 Activation = Literal["xtanh", "leaky_relu", "relu"]
 Init = Literal["torch", "xavier_uniform", "xavier_normal"]

@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from ivae_lab.core.data import PositiveFloat, PositiveInt
 from ivae_lab.distributions import NormalMixture
-from ivae_lab.types import PositiveFloat, PositiveInt
 
 
 class Codebook(nn.Module):

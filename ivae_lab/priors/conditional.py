@@ -14,11 +14,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from ivae_lab.core.data import PositiveFloat, PositiveInt
+from ivae_lab.core.exponential_family import ExponentialFamily
 from ivae_lab.distributions import Laplace, Normal
-from ivae_lab.exponential import ExponentialFamily
 from ivae_lab.natural import Family, Tables, add_noise_, exponential_family, natural_parameters
 from ivae_lab.networks.mlp import MLP, Activation, Init, initialise, look_up
-from ivae_lab.types import PositiveFloat, PositiveInt
 
 
 class ConditionalPrior(nn.Module):

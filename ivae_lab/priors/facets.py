@@ -7,9 +7,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from ivae_lab.core.data import PositiveFloat, PositiveInt
 from ivae_lab.distributions import Facets
 from ivae_lab.priors.mixture import GaussianMixture
-from ivae_lab.types import PositiveFloat, PositiveInt
 
 
 class FacetMixtures(nn.Module):

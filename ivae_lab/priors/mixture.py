@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ivae_lab.core.data import PositiveFloat, PositiveInt
+from ivae_lab.core.exponential_family import ExponentialFamily
 from ivae_lab.distributions import CorrelatedMixture, NormalMixture
-from ivae_lab.exponential import ExponentialFamily
 from ivae_lab.natural import Tables, add_noise_, exponential_family, natural_parameters
-from ivae_lab.types import PositiveFloat, PositiveInt
 
 _LEAST_WEIGHT = 1e-8  # a component that the fit left empty can still be learned
 

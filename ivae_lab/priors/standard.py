@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ivae_lab.core.exponential_family import ExponentialFamily
 from ivae_lab.distributions import Laplace, Normal
-from ivae_lab.exponential import ExponentialFamily
 from ivae_lab.natural import exponential_family
 
 

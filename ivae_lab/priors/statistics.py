@@ -7,8 +7,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from ivae_lab.core.exponential_family import ExponentialFamily
 from ivae_lab.distributions import CorrelatedNormal, Normal, Posterior
-from ivae_lab.exponential import ExponentialFamily
 from ivae_lab.natural import exponential_family
 from ivae_lab.networks.mlp import look_up
 

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from ivae_lab.core.data import PositiveInt
 from ivae_lab.distributions import NormalMixture, Posterior
-from ivae_lab.types import PositiveInt
 
 _INSIDE = 0.01  # how far from its limits a bounded pseudo-input starts, as a share of their distance
 

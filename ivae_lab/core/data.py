@@ -14,7 +14,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import AllowInfNan
 from torch import Tensor
 
-from ivae_lab.exponential import ExponentialFamily
+from ivae_lab.core.exponential_family import ExponentialFamily
 from ivae_lab.recipe import Recipe
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from ivae_lab.arrays import Bools, Floats
+from ivae_lab.core.arrays import Bools, Floats
 
 
 @dataclass(frozen=True, eq=False)

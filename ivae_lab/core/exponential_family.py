@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from ivae_lab.arrays import Floats
+from ivae_lab.core.arrays import Floats
 
 Statistic = Literal["z", "z^2", "|z|"]
 
