@@ -47,7 +47,7 @@ class _QueueLauncher(BaseSubmititLauncher):  # type: ignore[misc]
         raise NotImplementedError
 
     def _check_keys(self) -> None:
-        from ivae_lab.build import ConfigError, check_value
+        from ivae_lab.config.build import ConfigError, check_value
 
         given = self.config.hydra.launcher
         try:
@@ -59,7 +59,7 @@ class _QueueLauncher(BaseSubmititLauncher):  # type: ignore[misc]
     def _wanted(self, job_overrides: Sequence[Sequence[str]]) -> Iterator[tuple[list[str], Settings]]:
         """Jobs that are right and not finished; of the others it says why not, in a line each."""
         from ivae_lab import sweep
-        from ivae_lab.build import ConfigError
+        from ivae_lab.config.build import ConfigError
         from ivae_lab.engine.job import read_settings
         from ivae_lab.results import is_finished
 
@@ -158,7 +158,7 @@ class SlurmLauncher(_QueueLauncher):
         from submitit.core.utils import FailedJobError, FailedSubmissionError
 
         from ivae_lab import queue
-        from ivae_lab.identity import cell_digest
+        from ivae_lab.config.digests import cell_digest
 
         outputs.mkdir(parents=True, exist_ok=True)
         # As many threads wherever it runs: other numbers of them round otherwise. Overrides of the user come later.

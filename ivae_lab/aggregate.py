@@ -49,8 +49,8 @@ import yaml
 from numpy.typing import NDArray
 
 from ivae_lab import pairs, results
+from ivae_lab.config.targets import with_names
 from ivae_lab.results import FINISHED, MARKS, atomic, check_seal, read_status, run_folders
-from ivae_lab.targets import with_names
 from ivae_lab.terminal.command_line import BadInputError, done
 from ivae_lab.terminal.lazy import Later
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from ivae_lab.config.digests import NUMBERS, cell_digest
+from ivae_lab.config.paths import CONFIG
 from ivae_lab.experiment import ExperimentError, Figure, Line, Scale
-from ivae_lab.identity import NUMBERS, cell_digest
-from ivae_lab.places import CONFIG
 from ivae_lab.plots import method_of, name_of
 from ivae_lab.results import is_finished, read_status, run_folders
 from ivae_lab.terminal.messages import one_line

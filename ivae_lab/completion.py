@@ -96,7 +96,7 @@ def _answers(before: Sequence[str], word: str) -> Iterable[str]:
     if word.startswith("-"):
         return [*_FLAGS, *(_HYDRA_FLAGS if command == "train" else ["--list"] if command in _LISTING else ())]
     if command == "train":
-        from ivae_lab.overrides import completed
+        from ivae_lab.config.overrides import completed
 
         return completed(given, word)
     return [*_own(import_module(f"ivae_lab.{command}").KEYS, word), *_POSITIONAL.get(command, list)()]

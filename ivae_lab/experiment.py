@@ -17,7 +17,7 @@ from typing import Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
-from ivae_lab.places import EXPERIMENTS
+from ivae_lab.config.paths import EXPERIMENTS
 from ivae_lab.terminal.command_line import BadInputError
 from ivae_lab.terminal.messages import one_line
 

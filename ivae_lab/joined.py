@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ivae_lab.cells import Cell
+from ivae_lab.config.targets import with_names
 from ivae_lab.present import Evidence, as_kept
-from ivae_lab.targets import with_names
 from ivae_lab.terminal.lazy import Later
 
 if TYPE_CHECKING:

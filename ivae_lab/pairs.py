@@ -145,7 +145,7 @@ def _computed(folders_by_seed: Mapping[int, Path], pairs: Collection[tuple[int, 
 def _metric(folder: Path) -> PairMetric:
     from omegaconf import OmegaConf
 
-    from ivae_lab.build import build  # Hydra, which reading rows does without
+    from ivae_lab.config.build import build  # Hydra, which reading rows does without
 
     config = OmegaConf.load(folder / "config.yaml")
     if "agreement" not in config.metric:

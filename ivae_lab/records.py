@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ivae_lab.config.paths import EXPERIMENTS
 from ivae_lab.experiment import Figure
-from ivae_lab.places import EXPERIMENTS
 
 _PROVENANCE = ("scale", "changed", "command", "total", "missing", "lines", "runs")
 

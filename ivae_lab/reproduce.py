@@ -45,8 +45,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from ivae_lab.config.digests import NUMBERS, digest
 from ivae_lab.experiment import SCALES, ExperimentError, Figure, Scale, load, names
-from ivae_lab.identity import NUMBERS, digest
 from ivae_lab.terminal.command_line import BAD_INPUT, FAILED, OK, STOPPED, TRUTH, TerminatedError, done, say
 from ivae_lab.terminal.messages import one_line
 
@@ -207,7 +207,7 @@ def _check_neutral(overrides: Sequence[str]) -> None:
     """Overrides that go to every training as they are: an unknown key is said before anything is trained."""
     from hydra.errors import HydraException
 
-    from ivae_lab.overrides import composed
+    from ivae_lab.config.overrides import composed
 
     if overrides:
         try:

@@ -45,7 +45,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ivae_lab.identity import digest
+from ivae_lab.config.digests import digest
 from ivae_lab.terminal.lazy import Later
 from ivae_lab.terminal.messages import did_you_mean, listed
 

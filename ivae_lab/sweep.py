@@ -12,7 +12,7 @@ from hydra.experimental.callback import Callback
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig
 
-from ivae_lab.overrides import without_hydra
+from ivae_lab.config.overrides import without_hydra
 from ivae_lab.terminal import command_line as arguments
 from ivae_lab.terminal.command_line import BAD_INPUT
 

@@ -38,6 +38,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from ivae_lab.config.paths import CONFIG
 from ivae_lab.core.arrays import Floats
 from ivae_lab.engine.run import build_model, draw_data
 from ivae_lab.metrics.mcc import (
@@ -46,7 +47,6 @@ from ivae_lab.metrics.mcc import (
     weak_chance_correlation,
     weak_mean_correlation,
 )
-from ivae_lab.places import CONFIG
 from ivae_lab.results import atomic
 
 PROCESSES = {

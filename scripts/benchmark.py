@@ -41,7 +41,8 @@ from rich.table import Table
 from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.flop_counter import FlopCounterMode
 
-from ivae_lab.build import build
+from ivae_lab.config.build import build
+from ivae_lab.config.paths import CONFIG
 from ivae_lab.core.data import Batch, Splits
 from ivae_lab.engine.datamodule import DataModule
 from ivae_lab.engine.memory import models_at_once
@@ -51,7 +52,6 @@ from ivae_lab.engine.share import Share
 from ivae_lab.engine.stack import Stack
 from ivae_lab.engine.training import Chunk, Compute, Plan, Training
 from ivae_lab.models.model import Model
-from ivae_lab.places import CONFIG
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

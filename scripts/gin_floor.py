@@ -14,10 +14,10 @@ import numpy as np
 from hydra import compose, initialize_config_dir
 from sklearn.decomposition import PCA
 
+from ivae_lab.config.paths import CONFIG
 from ivae_lab.core.data import Batch
 from ivae_lab.engine.run import draw_data
 from ivae_lab.metrics.mcc import mean_correlation
-from ivae_lab.places import CONFIG
 
 
 def _log_likelihood(rows: Batch, noise_dim: int, noise_std: float) -> float:

@@ -28,8 +28,8 @@ import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from ivae_lab.identity import NUMBERS, cell_digest, run_digest
-from ivae_lab.places import CONFIG
+from ivae_lab.config.digests import NUMBERS, cell_digest, run_digest
+from ivae_lab.config.paths import CONFIG
 from ivae_lab.results import COLUMNS
 
 SCORED = [

@@ -19,10 +19,10 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from ivae_lab.build import build
+from ivae_lab.config.build import build
+from ivae_lab.config.paths import CONFIG
 from ivae_lab.core.data import Splits
 from ivae_lab.metrics.mcc import mean_correlation
-from ivae_lab.places import CONFIG
 
 LIKELIHOOD_WEIGHT, DECODER_VARIANCE, EPOCHS, BATCH = 1000.0, 0.1, 20, 64
 

@@ -18,6 +18,7 @@ import torch
 from omegaconf import OmegaConf
 
 from ivae_lab import cells, train
+from ivae_lab.config.paths import CONFIG
 from ivae_lab.core.data import Splits
 from ivae_lab.engine.evaluate import encode
 from ivae_lab.engine.group import prepared
@@ -27,7 +28,6 @@ from ivae_lab.engine.run import Run, Settings
 from ivae_lab.engine.stack import Parameters
 from ivae_lab.engine.training import Training
 from ivae_lab.models.linear import Linear
-from ivae_lab.places import CONFIG
 from ivae_lab.results import COLUMNS, read_latents
 from tests import warm
 

@@ -22,7 +22,7 @@ from hydra import compose, initialize_config_dir
 from hydra._internal.config_repository import ConfigRepository
 from omegaconf import DictConfig, OmegaConf
 
-from ivae_lab.places import CONFIG
+from ivae_lab.config.paths import CONFIG
 from tests import warm
 from tests.images import SHARED
 from tests.own import own_file
@@ -168,7 +168,7 @@ def _splits(config: DictConfig) -> Any:
 
 
 def _fresh_splits(config: DictConfig) -> Any:
-    from ivae_lab.build import ConfigError
+    from ivae_lab.config.build import ConfigError
     from ivae_lab.data.catalogue import MissingDataError
     from ivae_lab.engine.run import draw_data
     from tests.commands import in_default_dtype
@@ -190,7 +190,7 @@ def _model(config: DictConfig, spec: Any) -> Any:
 def _begun(config: DictConfig, seeds: list[int]) -> Any:
     import torch
 
-    from ivae_lab.build import build
+    from ivae_lab.config.build import build
     from ivae_lab.engine.datamodule import DataModule
     from ivae_lab.engine.module import SeedsModule
     from ivae_lab.engine.run import plan_of

@@ -17,7 +17,8 @@ from omegaconf import DictConfig, OmegaConf
 from scipy.integrate import quad
 from scipy.stats import norm
 
-from ivae_lab.build import build
+from ivae_lab.config.build import build
+from ivae_lab.config.paths import CONFIG
 from ivae_lab.core.arrays import Floats
 from ivae_lab.core.exponential_family import ExponentialFamily
 from ivae_lab.metrics.assumptions import Assumptions
@@ -25,7 +26,6 @@ from ivae_lab.metrics.check import Check
 from ivae_lab.metrics.estimate import Estimate
 from ivae_lab.metrics.ivae_checks import active, components, overlap, rank, statistic, u_count
 from ivae_lab.metrics.variability import Modulation, best_values, carried, overlaps, told_apart
-from ivae_lab.places import CONFIG
 from ivae_lab.priors.conditional import TablePrior
 from ivae_lab.priors.standard import StandardLaplace, StandardNormal
 from ivae_lab.results import read_results

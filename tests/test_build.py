@@ -11,7 +11,7 @@ import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from ivae_lab.build import ConfigError, build, check, check_value
+from ivae_lab.config.build import ConfigError, build, check, check_value
 from ivae_lab.core.data import Count, DataSpec, Decay, Fraction, NonNegativeFloat, PositiveFloat, PositiveInt
 
 SPEC = DataSpec(x_dim=3, u_dim=4, source_dim=2, train_rows=100, binary=False)

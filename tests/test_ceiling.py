@@ -12,9 +12,9 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from scipy.stats import multivariate_normal
 
+from ivae_lab.config.paths import CONFIG
 from ivae_lab.data.tcl import SegmentedSources
 from ivae_lab.metrics.mcc import mean_correlation
-from ivae_lab.places import CONFIG
 from scripts import ceiling
 
 LINEAR = ("data=tcl_2d", "data.mixing_layers=1", "data.samples_per_segment=60")

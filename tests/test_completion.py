@@ -17,9 +17,9 @@ import pytest
 
 from ivae_lab import completion
 from ivae_lab.completion import answers
+from ivae_lab.config.paths import CONFIG
 from ivae_lab.data.catalogue import CATALOGUE
 from ivae_lab.experiment import names
-from ivae_lab.places import CONFIG
 from ivae_lab.terminal.command_line import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -17,7 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 
-from ivae_lab.build import ConfigError, build, check
+from ivae_lab.config.build import ConfigError, build, check
+from ivae_lab.config.paths import CONFIG
 from ivae_lab.core.data import Batch, DataSpec, Splits
 from ivae_lab.core.exponential_family import ExponentialFamily
 from ivae_lab.core.mixture_generator import Generator, ReluNetwork
@@ -29,7 +30,6 @@ from ivae_lab.metrics.estimate import CheckingMetric, Estimate, PairMetric
 from ivae_lab.models.contrastive import Contrastive
 from ivae_lab.models.model import Model
 from ivae_lab.pairs import read_pairs, write_pairs
-from ivae_lab.places import CONFIG
 from ivae_lab.results import COLUMNS, read_results, write_results
 from tests.commands import FITTED, advance, doubles
 from tests.own import own_file

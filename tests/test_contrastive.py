@@ -12,7 +12,7 @@ import torch
 from omegaconf import DictConfig
 from sklearn.metrics import log_loss
 
-from ivae_lab.build import ConfigError
+from ivae_lab.config.build import ConfigError
 from ivae_lab.core.data import Batch
 from ivae_lab.engine.evaluate import encode, settle
 from ivae_lab.engine.run import Run

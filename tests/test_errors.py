@@ -14,7 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ivae_lab.build import ConfigError
+from ivae_lab.config.build import ConfigError
 from ivae_lab.core.data import DataSpec
 from ivae_lab.engine.checkpoint_files import load_checkpoint
 from ivae_lab.networks.mlp import GaussianEncoder

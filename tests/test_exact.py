@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from ivae_lab.build import ConfigError
+from ivae_lab.config.build import ConfigError
 from ivae_lab.core.mixture_generator import Generator
 from ivae_lab.engine.evaluate import encode, settle
 from ivae_lab.engine.run import Run

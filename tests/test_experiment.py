@@ -16,9 +16,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ivae_lab import cells, experiment
 from ivae_lab.cells import Cell, expand
+from ivae_lab.config.digests import NUMBERS, cell_digest
+from ivae_lab.config.paths import EXPERIMENTS
 from ivae_lab.experiment import SCALES, ExperimentError, Figure, Scale, function, load, names, reported
-from ivae_lab.identity import NUMBERS, cell_digest
-from ivae_lab.places import EXPERIMENTS
 
 Compose = Callable[..., DictConfig]
 ALL = [f"{path.parent.name}/{path.stem}" for path in sorted(EXPERIMENTS.glob("*/*.yaml"))]

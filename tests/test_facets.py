@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.distributions import Categorical, Independent, MixtureSameFamily, MultivariateNormal, Normal, kl_divergence
 from torch.nn import functional as F
 
-from ivae_lab.build import ConfigError
+from ivae_lab.config.build import ConfigError
 from ivae_lab.core.data import Batch
 from ivae_lab.display import show
 from ivae_lab.distributions import CorrelatedMixture, Facets, NormalMixture, tempered

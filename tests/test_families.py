@@ -15,7 +15,7 @@ from numpy.random import RandomState
 from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 
-from ivae_lab.build import build
+from ivae_lab.config.build import build
 from ivae_lab.data.families import RANGES, Families, sources
 from ivae_lab.data.families import Family as Source
 from ivae_lab.families import Family, OfFamily

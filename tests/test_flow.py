@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from scipy.stats import norm
 from torch import Tensor
 
-from ivae_lab.build import ConfigError
+from ivae_lab.config.build import ConfigError
 from ivae_lab.core.data import Batch, DataSpec, Image, Splits
 from ivae_lab.distributions import Normal
 from ivae_lab.engine.evaluate import encode, principal_std, settle

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from ivae_lab.build import build
+from ivae_lab.config.build import build
 from ivae_lab.data.gin10d import GIN10D
 
 Compose = Callable[..., DictConfig]

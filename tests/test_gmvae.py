@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal, kl_divergence
 
-from ivae_lab.build import ConfigError
+from ivae_lab.config.build import ConfigError
 from ivae_lab.core.data import Batch
 from ivae_lab.models.gmvae import GMVAE
 

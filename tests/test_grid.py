@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from torch import nn
 from torch.distributions import Categorical, kl_divergence
 
-from ivae_lab.build import ConfigError
+from ivae_lab.config.build import ConfigError
 from ivae_lab.core.data import Batch
 from ivae_lab.distributions import NormalMixture
 from ivae_lab.engine.evaluate import DRAWS, encode, examples

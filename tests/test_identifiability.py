@@ -16,7 +16,7 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch.func import grad, vmap
 
-from ivae_lab.build import ConfigError
+from ivae_lab.config.build import ConfigError
 from ivae_lab.engine.group import execute
 from ivae_lab.engine.identifiable import check_device, measured, restore_ranks, shortfall
 from ivae_lab.engine.module import SeedsModule

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from ivae_lab.build import ConfigError, build
+from ivae_lab.config.build import ConfigError, build
 from ivae_lab.core.data import Batch, DataSpec, Image, Splits
 from ivae_lab.distributions import Normal
 from ivae_lab.engine.datamodule import DataModule

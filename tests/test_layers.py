@@ -208,7 +208,7 @@ def test_figures_of_experiments_read_rows_only() -> None:
         ({"priors/gmm.py": "from ivae_lab.data import tcl"}, "data is not below priors"),
         ({"priors/gmm.py": "from ..models.vae import VAE"}, "models is not below priors"),
         ({"metrics/__init__.py": "from ..results import Row"}, "results is not below metrics"),
-        ({"models/vae.py": "from ivae_lab.build import check\nfrom ivae_lab.train import main"}, "line 2"),
+        ({"models/vae.py": "from ivae_lab.config.build import check\nfrom ivae_lab.train import main"}, "line 2"),
         ({"networks/invertible.py": "import lightning"}, "may load only"),
         ({"__init__.py": "import torch"}, "may load only"),
         ({"plots.py": "def f():\n    import torch.nn"}, "plots must not load it"),

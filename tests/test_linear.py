@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.stats import ortho_group
 from sklearn.decomposition import PCA
 
-from ivae_lab.build import ConfigError
+from ivae_lab.config.build import ConfigError
 from ivae_lab.core.data import Batch, DataSpec, Image
 from ivae_lab.distributions import Normal
 from ivae_lab.metrics.mcc import mean_correlation

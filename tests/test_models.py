@@ -12,7 +12,7 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from ivae_lab.build import ConfigError
+from ivae_lab.config.build import ConfigError
 from ivae_lab.core.data import Batch, DataSpec
 from ivae_lab.models.likelihoods import BernoulliLikelihood, GaussianLikelihood
 from ivae_lab.models.objectives import FourTerms

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig
 from torch import Tensor
 
-from ivae_lab.build import build
+from ivae_lab.config.build import build
 from ivae_lab.engine.optim import Rates, adam_, clip, paces, paces_at
 from ivae_lab.engine.training import Training
 from tests.commands import TRAINING

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from ivae_lab import encode, sample
-from ivae_lab.build import ConfigError
+from ivae_lab.config.build import ConfigError
 from ivae_lab.results import read_latents
 from tests.commands import here, make_run, run_folder
 from tests.own import own_file

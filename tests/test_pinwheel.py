@@ -10,7 +10,7 @@ import pytest
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from ivae_lab.build import build
+from ivae_lab.config.build import build
 from ivae_lab.data.pinwheel import Pinwheel
 
 Compose = Callable[..., DictConfig]

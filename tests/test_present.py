@@ -16,9 +16,9 @@ import yaml
 
 from ivae_lab import experiment, present, records
 from ivae_lab.cells import Cell, expand, find
+from ivae_lab.config.paths import CONFIG
 from ivae_lab.experiment import Figure, Line, Scale, load, reported
 from ivae_lab.joined import join
-from ivae_lab.places import CONFIG
 from ivae_lab.plots import PALETTE, STYLE, Picture, boxes, colours, method_of, name_of, panels, save
 from ivae_lab.present import Evidence, choose, gather, heading, record, recorded, spread, summary
 from ivae_lab.results import COLUMNS, interval, write_results

@@ -8,8 +8,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from ivae_lab.config.paths import CONFIG
 from ivae_lab.experiment import load, names
-from ivae_lab.places import CONFIG
 from ivae_lab.present import recorded
 from scripts import readme_tables
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from rich.console import Console
 
+from ivae_lab.config.paths import CONFIG
 from ivae_lab.core.data import Splits
 from ivae_lab.engine.datamodule import DataModule
 from ivae_lab.engine.evaluate import encode, posterior_means
@@ -20,7 +21,6 @@ from ivae_lab.engine.run import Run, build_model, prepare
 from ivae_lab.engine.shuffling import Shuffled
 from ivae_lab.engine.stack import Parameters, Stack
 from ivae_lab.engine.training import Compute, Plan
-from ivae_lab.places import CONFIG
 from ivae_lab.results import COLUMNS, read_latents, read_results, read_status
 from tests.commands import FITTED, SMALL, advance, difference, doubles, make_module, make_run, scores, trained
 from tests.profiles import THOROUGH

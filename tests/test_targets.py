@@ -19,14 +19,14 @@ from rich.console import Console
 
 from ivae_lab import networks
 from ivae_lab.aggregate import read_config
+from ivae_lab.config.digests import cell_digest, digest, run_digest
+from ivae_lab.config.paths import CONFIG
+from ivae_lab.config.targets import FACES, RENAMED, known, name_of, place_of, with_places
 from ivae_lab.engine.callbacks import Checkpoints
 from ivae_lab.engine.folder import code
 from ivae_lab.engine.group import execute
 from ivae_lab.engine.run import prepare
-from ivae_lab.identity import cell_digest, digest, run_digest
-from ivae_lab.places import CONFIG
 from ivae_lab.results import read_status
-from ivae_lab.targets import FACES, RENAMED, known, name_of, place_of, with_places
 from tests.commands import TINY, advance, command, environment, make_module, make_run, numbers
 from tests.warm import leave_pictures_empty
 

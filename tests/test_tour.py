@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from ivae_lab.places import EXPERIMENTS
+from ivae_lab.config.paths import EXPERIMENTS
 from tests.commands import command, environment
 
 COMMAND = re.compile(r"^    (python .*)$", re.MULTILINE)

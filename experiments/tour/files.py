@@ -22,8 +22,8 @@ import yaml
 from omegaconf import OmegaConf
 from sklearn.datasets import load_digits
 
-from ivae_lab.build import build
-from ivae_lab.places import CONFIG
+from ivae_lab.config.build import build
+from ivae_lab.config.paths import CONFIG
 
 
 def spikes() -> pd.DataFrame:

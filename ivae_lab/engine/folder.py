@@ -16,7 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from ivae_lab.identity import digest
+from ivae_lab.config.digests import digest
 
 SCHEDULER = signal.SIGUSR2  # what submitit has Slurm send before a time-out or a preemption
 _LIBRARIES = ("torch", "lightning", "hydra-core", "numpy", "scipy", "scikit-learn", "pandas")

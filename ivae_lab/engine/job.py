@@ -15,12 +15,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
-from ivae_lab.build import ConfigError, build, check_value
+from ivae_lab.config.build import ConfigError, build, check_value
+from ivae_lab.config.digests import NUMBERS, run_digest
 from ivae_lab.engine.folder import SCHEDULER, BusyError, StoppedError
 from ivae_lab.engine.identifiable import shortfall
 from ivae_lab.engine.planner import together
 from ivae_lab.engine.run import Run, Settings, prepare
-from ivae_lab.identity import NUMBERS, run_digest
 from ivae_lab.results import is_finished, read_status
 from ivae_lab.sweep import NAME, say
 from ivae_lab.terminal.command_line import BAD_INPUT, FAILED, INTERRUPTED, OK

@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from ivae_lab.build import ConfigError
+from ivae_lab.config.build import ConfigError
+from ivae_lab.config.digests import digest, numbers
 from ivae_lab.engine.folder import is_free
 from ivae_lab.engine.memory import free_bytes, state_bytes
 from ivae_lab.engine.run import Run, Settings
-from ivae_lab.identity import digest, numbers
 from ivae_lab.results import is_finished
 
 # What may differ within a stack: each model has its own data, weight of the KL term, learning rate and seed.

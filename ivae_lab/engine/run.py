@@ -16,7 +16,8 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from ivae_lab.build import ConfigError, build
+from ivae_lab.config.build import ConfigError, build
+from ivae_lab.config.digests import cell_digest, digest, run_digest
 from ivae_lab.core.data import DataSpec, Splits
 from ivae_lab.engine import folder as folders
 from ivae_lab.engine.checkpoint_files import forget_checkpoints, load_checkpoint
@@ -26,7 +27,6 @@ from ivae_lab.engine.share import HISTORY, Share
 from ivae_lab.engine.spec import to_plain
 from ivae_lab.engine.stack import Stack
 from ivae_lab.engine.training import Compute, Plan, Training
-from ivae_lab.identity import cell_digest, digest, run_digest
 from ivae_lab.metrics.check import Check
 from ivae_lab.metrics.estimate import CheckingMetric, Estimate, PairMetric
 from ivae_lab.models.model import Model

@@ -9,7 +9,7 @@ import hashlib
 import json
 from typing import Any
 
-from ivae_lab.targets import with_names
+from ivae_lab.config.targets import with_names
 
 # What changes the numbers of a run, and so its name; everything else (outputs, logger, compute) does not.
 NUMBERS = ("data", "model", "prior", "trainer", "metric")

@@ -18,7 +18,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from ivae_lab.targets import TARGET, known, place_of, with_places
+from ivae_lab.config.targets import TARGET, known, place_of, with_places
 from ivae_lab.terminal.messages import did_you_mean, one_line, unknown_key
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from ivae_lab.places import CONFIG
+from ivae_lab.config.paths import CONFIG
 from ivae_lab.terminal.command_line import TRUTH
 
 

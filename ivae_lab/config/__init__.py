@@ -1,0 +1,1 @@
+"""Configurations: composed, checked against constructors, built, and named by what changes numbers."""
