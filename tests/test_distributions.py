@@ -15,7 +15,7 @@ from scipy import integrate
 from torch import Tensor
 from torch import distributions as reference
 
-from ivae_lab.distributions import CorrelatedNormal, Laplace, Normal, NormalMixture, kl_divergence
+from ivae_lab.distributions.densities import CorrelatedNormal, Laplace, Normal, NormalMixture, kl_divergence
 
 SHAPES = ((4, 3), (4, 3), (4, 3, 3))  # of mean, log_var and the matrix of a CorrelatedNormal
 FAMILIES = ("normal", "laplace", "mixture")

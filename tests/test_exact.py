@@ -12,12 +12,12 @@ import torch
 
 from ivae_lab.config.build import ConfigError
 from ivae_lab.core.mixture_generator import Generator
+from ivae_lab.distributions.piecewise_mixture import Population
 from ivae_lab.engine.evaluate import encode, settle
 from ivae_lab.engine.run import Run
 from ivae_lab.metrics.equivalence import affine
 from ivae_lab.metrics.gap import Gap
 from ivae_lab.models.exact import Exact, Search
-from ivae_lab.piecewise import Population
 from ivae_lab.results import read_examples, read_results
 from tests.commands import advance, here, make_module, make_run
 

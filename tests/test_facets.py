@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from ivae_lab.config.build import ConfigError
 from ivae_lab.core.data import Batch
 from ivae_lab.display import show
-from ivae_lab.distributions import CorrelatedMixture, Facets, NormalMixture, tempered
+from ivae_lab.distributions.densities import CorrelatedMixture, Facets, NormalMixture, tempered
 from ivae_lab.engine.group import execute
 from ivae_lab.engine.run import prepare
 from ivae_lab.engine.training import Compute

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from ivae_lab.config.build import build
 from ivae_lab.data.families import RANGES, Families, sources
 from ivae_lab.data.families import Family as Source
-from ivae_lab.families import Family, OfFamily
+from ivae_lab.distributions.two_parameter import Family, OfFamily
 from ivae_lab.priors.families import FamilyTable
 
 Compose = Callable[..., DictConfig]

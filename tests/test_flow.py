@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ivae_lab.config.build import ConfigError
 from ivae_lab.core.data import Batch, DataSpec, Image, Splits
-from ivae_lab.distributions import Normal
+from ivae_lab.distributions.densities import Normal
 from ivae_lab.engine.evaluate import encode, principal_std, settle
 from ivae_lab.engine.module import SeedsModule
 from ivae_lab.models.flow import Flow

@@ -15,7 +15,7 @@ from torch.distributions import Categorical, kl_divergence
 
 from ivae_lab.config.build import ConfigError
 from ivae_lab.core.data import Batch
-from ivae_lab.distributions import NormalMixture
+from ivae_lab.distributions.densities import NormalMixture
 from ivae_lab.engine.evaluate import DRAWS, encode, examples
 from ivae_lab.engine.part import TERMS
 from ivae_lab.gallery import _fill

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ivae_lab.config.build import ConfigError, build
 from ivae_lab.core.data import Batch, DataSpec, Image, Splits
-from ivae_lab.distributions import Normal
+from ivae_lab.distributions.densities import Normal
 from ivae_lab.engine.datamodule import DataModule
 from ivae_lab.engine.evaluate import encode
 from ivae_lab.engine.module import SeedsModule

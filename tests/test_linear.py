@@ -17,7 +17,7 @@ from sklearn.decomposition import PCA
 
 from ivae_lab.config.build import ConfigError
 from ivae_lab.core.data import Batch, DataSpec, Image
-from ivae_lab.distributions import Normal
+from ivae_lab.distributions.densities import Normal
 from ivae_lab.metrics.mcc import mean_correlation
 from ivae_lab.models.linear import (
     IndependentComponents,

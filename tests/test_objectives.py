@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ivae_lab.core.data import DataSpec
-from ivae_lab.distributions import Laplace, Normal, NormalMixture
+from ivae_lab.distributions.densities import Laplace, Normal, NormalMixture
 from ivae_lab.models.likelihoods import GaussianLikelihood
 from ivae_lab.models.objectives import ELBO, Evidence, FourTerms, aggregate_posterior
 

@@ -14,8 +14,8 @@ from scipy.integrate import quad
 from scipy.stats import multivariate_normal, norm
 
 from ivae_lab.data.gmm_relu import GmmRelu
-from ivae_lab.distributions import CorrelatedMixture
-from ivae_lab.piecewise import PANELS, SLICE, PiecewiseMixture, Population, draw, slices
+from ivae_lab.distributions.densities import CorrelatedMixture
+from ivae_lab.distributions.piecewise_mixture import PANELS, SLICE, PiecewiseMixture, Population, draw, slices
 from tests.profiles import examples
 
 SEEDS = st.integers(0, 10_000)

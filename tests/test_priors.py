@@ -10,7 +10,7 @@ import sklearn.mixture
 import torch
 from torch import Tensor, nn
 
-from ivae_lab.distributions import Laplace, Normal
+from ivae_lab.distributions.densities import Laplace, Normal
 from ivae_lab.priors.codebook import Codebook
 from ivae_lab.priors.conditional import ConditionalPrior, MLPPrior, TablePrior
 from ivae_lab.priors.mixture import GaussianMixture

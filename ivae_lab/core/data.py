@@ -18,7 +18,7 @@ from ivae_lab.core.exponential_family import ExponentialFamily
 from ivae_lab.recipe import Recipe
 
 if TYPE_CHECKING:
-    from ivae_lab.piecewise import PiecewiseMixture
+    from ivae_lab.distributions.piecewise_mixture import PiecewiseMixture
 
 # Annotations of constructors are checked against the configuration before anything is built (`build.py`).
 PositiveInt = Annotated[int, Gt(0)]

@@ -11,7 +11,7 @@ from annotated_types import Ge, Le
 
 from ivae_lab.core.data import Batch, DataSpec, Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, Splits
 from ivae_lab.data.tcl import check_split, split_rows
-from ivae_lab.piecewise import draw
+from ivae_lab.distributions.piecewise_mixture import draw
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +21,7 @@ class GmmRelu:
     .. math:: z \sim \sum_k w_k N(m_k, \operatorname{diag} s_k^2), \quad x = B\, a(W z + b) + c + e, \quad
        e \sim N(0, v I), \quad a(h) = \max(h, \alpha h)
 
-    `ivae_lab.piecewise.draw` says how the parameters are drawn. u is the component, for models that see it.
+    `ivae_lab.distributions.piecewise_mixture.draw` says how the parameters are drawn. u is the component, for models that see it.
 
     Parameters
     ----------

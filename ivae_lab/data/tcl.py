@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ivae_lab.core.data import Batch, DataSpec, Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, Splits
 from ivae_lab.core.exponential_family import ExponentialFamily
 from ivae_lab.data.mixing import Activation, Floats, Matrices, MatrixLaw, leaky_relu, mix, xtanh
-from ivae_lab.natural import exponential_family
+from ivae_lab.distributions.natural_parameters import exponential_family
 from ivae_lab.recipe import Recipe
 
 Preprocess = Literal["none", "standardise", "whiten"]

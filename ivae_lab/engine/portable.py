@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ivae_lab.core.data import Batch
-from ivae_lab.distributions import CorrelatedNormal
+from ivae_lab.distributions.densities import CorrelatedNormal
 from ivae_lab.engine.trained import Trained
 
 AGREEMENT = 1e-5  # largest difference from the model, as a share of the numbers' size

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from ivae_lab.core.data import DataSpec, Image
-from ivae_lab.distributions import NormalMixture
-from ivae_lab.piecewise import PiecewiseMixture
+from ivae_lab.distributions.densities import NormalMixture
+from ivae_lab.distributions.piecewise_mixture import PiecewiseMixture
 
 _KINDS = {kind.__name__: kind for kind in (DataSpec, Image, PiecewiseMixture, NormalMixture)}
 

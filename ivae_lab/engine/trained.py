@@ -24,7 +24,7 @@ from ivae_lab.columns import Labels
 from ivae_lab.config.build import ConfigError
 from ivae_lab.config.digests import run_digest, run_digest_by_paths
 from ivae_lab.core.data import Batch, DataSpec
-from ivae_lab.distributions import Facets, NormalMixture
+from ivae_lab.distributions.densities import Facets, NormalMixture
 from ivae_lab.engine.checkpoint_files import load_checkpoint
 from ivae_lab.engine.run import SETTLED, build_model
 from ivae_lab.engine.spec import from_plain

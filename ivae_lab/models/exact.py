@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from ivae_lab.core.data import Batch, Count, DataSpec, PositiveFloat, PositiveInt
 from ivae_lab.core.mixture_generator import Generator
-from ivae_lab.distributions import Normal, NormalMixture, tempered
+from ivae_lab.distributions.densities import Normal, NormalMixture, tempered
+from ivae_lab.distributions.piecewise_mixture import PANELS, PiecewiseMixture, Population, slices
 from ivae_lab.models.likelihoods import GaussianLikelihood, Likelihood
 from ivae_lab.models.model import Model, mixture_generator
 from ivae_lab.networks.mlp import MLP, Decoder, MLPDecoder
-from ivae_lab.piecewise import PANELS, PiecewiseMixture, Population, slices
 
 SLICED = ("offset", "nll", "least", "error")  # buffers with what `slices` says
 _FARTHEST = 50.0  # of a parameter in a search: beyond there is nothing but rounding
@@ -210,7 +210,7 @@ class Exact(Model):
     def examples(self, batch: Batch, noise: Tensor) -> dict[str, Tensor]:
         """What is expected at the posterior's mean, the components of the prior, and slices where they were asked for.
 
-        Of `ivae_lab.piecewise.slices`: "slice_offset" (T,), "slice_nll" (P, T), "slice_least" (P,), "slice_error" ().
+        Of `ivae_lab.distributions.piecewise_mixture.slices`: "slice_offset" (T,), "slice_nll" (P, T), "slice_least" (P,), "slice_error" ().
         """
         sliced = {f"slice_{name}": value for name, value in self.named_buffers() if name in SLICED}
         return sliced | {

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ivae_lab.core.data import Batch, DataSpec, Fraction, NonNegativeFloat, PositiveInt
-from ivae_lab.distributions import Facets, Normal
+from ivae_lab.distributions.densities import Facets, Normal
 from ivae_lab.models.likelihoods import Likelihood
 from ivae_lab.models.objectives import ELBO, Evidence
 from ivae_lab.models.vae import VAE

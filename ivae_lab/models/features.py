@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ivae_lab.core.data import Batch, DataSpec
-from ivae_lab.distributions import Normal
+from ivae_lab.distributions.densities import Normal
 from ivae_lab.models.model import Model, check_u, latents_for
 
 Array = NDArray[np.float64]

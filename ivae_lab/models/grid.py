@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ivae_lab.core.data import Batch, DataSpec, NonNegativeFloat, PositiveFloat, PositiveInt
-from ivae_lab.distributions import Normal, NormalMixture, tempered
+from ivae_lab.distributions.densities import Normal, NormalMixture, tempered
 from ivae_lab.models.likelihoods import Likelihood
 from ivae_lab.models.model import Model
 from ivae_lab.models.pixels import Pixels

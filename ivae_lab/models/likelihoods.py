@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ivae_lab.core.data import DataSpec, Fraction, PositiveFloat
-from ivae_lab.distributions import Normal
+from ivae_lab.distributions.densities import Normal
 
 _HALF = 1 / 510  # of the distance between two values of a byte, as parts of their range
 # Of each kind of observations (`DataSpec.observation`): how it is named, and the choices of model/likelihood for it.

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ivae_lab.core.data import Batch, DataSpec
 from ivae_lab.core.exponential_family import ExponentialFamily
 from ivae_lab.core.mixture_generator import Generator
-from ivae_lab.distributions import CorrelatedNormal, Distribution, Facets, NormalMixture, Posterior
+from ivae_lab.distributions.densities import CorrelatedNormal, Distribution, Facets, NormalMixture, Posterior
 from ivae_lab.models.identifiability import Noise, Penalty
 from ivae_lab.networks.mlp import MLPDecoder
 

@@ -11,7 +11,7 @@ from annotated_types import Len
 from torch import Tensor
 
 from ivae_lab.core.data import Fraction
-from ivae_lab.distributions import Distribution, Normal, Posterior, kl_divergence
+from ivae_lab.distributions.densities import Distribution, Normal, Posterior, kl_divergence
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ivae_lab.core.data import Batch, Count, DataSpec, NonNegativeFloat, PositiveInt
 from ivae_lab.core.exponential_family import ExponentialFamily
 from ivae_lab.core.mixture_generator import Generator
-from ivae_lab.distributions import Facets, NormalMixture, Posterior, tempered
+from ivae_lab.distributions.densities import Facets, NormalMixture, Posterior, tempered
 from ivae_lab.models.auxiliary import Auxiliary
 from ivae_lab.models.identifiability import Noise, Penalty, natural_differences
 from ivae_lab.models.likelihoods import Likelihood

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ivae_lab.core.data import DataSpec
-from ivae_lab.distributions import Normal
+from ivae_lab.distributions.densities import Normal
 from ivae_lab.networks.mlp import Decoder, Encoder, Spread, log_variance
 
 _SLOPE, _DROPOUT = 0.1, 0.1

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ivae_lab.core.data import DataSpec, PositiveFloat, PositiveInt
 from ivae_lab.core.mixture_generator import ReluNetwork
-from ivae_lab.distributions import CorrelatedNormal, Normal, Posterior
+from ivae_lab.distributions.densities import CorrelatedNormal, Normal, Posterior
 
 Activation = Literal["xtanh", "leaky_relu", "relu"]
 Init = Literal["torch", "xavier_uniform", "xavier_normal"]

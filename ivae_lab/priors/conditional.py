@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from ivae_lab.core.data import PositiveFloat, PositiveInt
 from ivae_lab.core.exponential_family import ExponentialFamily
-from ivae_lab.distributions import Laplace, Normal
-from ivae_lab.natural import Family, Tables, add_noise_, exponential_family, natural_parameters
+from ivae_lab.distributions.densities import Laplace, Normal
+from ivae_lab.distributions.natural_parameters import Family, Tables, add_noise_, exponential_family, natural_parameters
 from ivae_lab.networks.mlp import MLP, Activation, Init, initialise, look_up
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ivae_lab.core.data import PositiveFloat, PositiveInt
-from ivae_lab.distributions import Facets
+from ivae_lab.distributions.densities import Facets
 from ivae_lab.priors.mixture import GaussianMixture
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ivae_lab.families import Family, OfFamily
+from ivae_lab.distributions.two_parameter import Family, OfFamily
 from ivae_lab.networks.mlp import look_up
 
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from ivae_lab.core.data import PositiveFloat, PositiveInt
 from ivae_lab.core.exponential_family import ExponentialFamily
-from ivae_lab.distributions import CorrelatedMixture, NormalMixture
-from ivae_lab.natural import Tables, add_noise_, exponential_family, natural_parameters
+from ivae_lab.distributions.densities import CorrelatedMixture, NormalMixture
+from ivae_lab.distributions.natural_parameters import Tables, add_noise_, exponential_family, natural_parameters
 
 _LEAST_WEIGHT = 1e-8  # a component that the fit left empty can still be learned
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from ivae_lab.core.exponential_family import ExponentialFamily
-from ivae_lab.distributions import Laplace, Normal
-from ivae_lab.natural import exponential_family
+from ivae_lab.distributions.densities import Laplace, Normal
+from ivae_lab.distributions.natural_parameters import exponential_family
 
 
 class StandardNormal(nn.Module):

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ivae_lab.core.mixture_generator import Generator, ReluNetwork
-from ivae_lab.distributions import NormalMixture
+from ivae_lab.distributions.densities import NormalMixture
 
 _REACH = 7.5  # standard deviations beyond which a Gaussian is nothing: 6e-14 of it
 _BEYOND = 40.0  # standard deviations of a component up to which the outermost pieces reach

@@ -1,0 +1,1 @@
+"""Densities: their log-probabilities, divergences, natural parameters and draws."""
