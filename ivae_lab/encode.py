@@ -29,8 +29,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ivae_lab.blocks import Table, numbers, open_table
-from ivae_lab.streamed import Block, block_rows, out_path, stream
+from ivae_lab.tabular.reading import Table, numbers, open_table
+from ivae_lab.tabular.writing import Block, block_rows, out_path, stream
 from ivae_lab.terminal.command_line import done, pairs, run_folder, whole, wrong_input
 from ivae_lab.terminal.messages import listed
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from ivae_lab.engine.trained import Trained
-    from ivae_lab.recipe import Floats, Recipe
+    from ivae_lab.tabular.preprocessing import Floats, Recipe
 
 KEYS: dict[str, tuple[str, ...]] = {"run": (), "data.path": (), "out": (), "seed": ()}
 

@@ -27,7 +27,6 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
-from ivae_lab.columns import Column, Labels, columns_of
 from ivae_lab.config.build import build
 from ivae_lab.config.digests import digest
 from ivae_lab.config.overrides import composed, without_hydra
@@ -37,8 +36,9 @@ from ivae_lab.engine.group import train_here
 from ivae_lab.engine.job import read_settings
 from ivae_lab.engine.run import Run
 from ivae_lab.engine.trained import Trained, evaluated
-from ivae_lab.recipe import Recipe
 from ivae_lab.sample import sampled
+from ivae_lab.tabular.columns import Column, Labels, columns_of
+from ivae_lab.tabular.preprocessing import Recipe
 from ivae_lab.terminal.messages import one_line
 
 Floats = NDArray[np.floating[Any]]

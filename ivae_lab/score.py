@@ -35,11 +35,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ivae_lab.blocks import UNREADABLE, has_header
 from ivae_lab.metrics.agreement import Agreement
 from ivae_lab.metrics.estimate import Estimate
 from ivae_lab.metrics.mcc import Coefficient
 from ivae_lab.results import Row, read_latents
+from ivae_lab.tabular.reading import UNREADABLE, has_header
 from ivae_lab.terminal.command_line import BadInputError, done, run_folder, whole, written
 from ivae_lab.terminal.lazy import Later
 from ivae_lab.terminal.messages import one_line

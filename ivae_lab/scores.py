@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ivae_lab.pairs import FILE, read_pairs
-from ivae_lab.recipe import Recipe
 from ivae_lab.results import FINISHED, read_results
+from ivae_lab.tabular.preprocessing import Recipe
 from ivae_lab.terminal.lazy import Later
 
 if TYPE_CHECKING:

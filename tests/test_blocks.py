@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ivae_lab.blocks import SUFFIXES, numbers, open_table
-from ivae_lab.columns import Labels
-from ivae_lab.recipe import Recipe
+from ivae_lab.tabular.columns import Labels
+from ivae_lab.tabular.preprocessing import Recipe
+from ivae_lab.tabular.reading import SUFFIXES, numbers, open_table
 
 ROWS = 107
 X = np.random.default_rng(0).normal(size=(ROWS, 3))

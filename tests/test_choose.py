@@ -16,8 +16,8 @@ import yaml
 from ivae_lab.choose import choose, main
 from ivae_lab.pairs import COLUMNS as PAIR_COLUMNS
 from ivae_lab.pairs import write_pairs
-from ivae_lab.recipe import Recipe
 from ivae_lab.results import COLUMNS, write_results
+from ivae_lab.tabular.preprocessing import Recipe
 from ivae_lab.terminal.command_line import BadInputError
 
 KEY = "model.latent_dim"

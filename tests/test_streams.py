@@ -21,7 +21,7 @@ from ivae_lab.engine.streams import generator, normals, permutations
 from ivae_lab.engine.trained import Trained
 from ivae_lab.engine.training import Plan, Training
 from ivae_lab.models.model import Model
-from ivae_lab.recipe import Recipe
+from ivae_lab.tabular.preprocessing import Recipe
 from tests.commands import TRAINING
 from tests.profiles import examples
 

@@ -19,14 +19,14 @@ from omegaconf import OmegaConf
 from rich.console import Console
 
 from ivae_lab import encode, export, sample, score
-from ivae_lab.blocks import open_table
 from ivae_lab.config.digests import run_digest, run_digest_by_paths
 from ivae_lab.engine.group import execute
 from ivae_lab.engine.run import Run, draw_data, prepare
 from ivae_lab.engine.spec import from_plain, to_plain
 from ivae_lab.engine.trained import Trained, load
 from ivae_lab.results import read_latents, read_status, write_status
-from ivae_lab.streamed import block_rows, stream
+from ivae_lab.tabular.reading import open_table
+from ivae_lab.tabular.writing import block_rows, stream
 from tests.commands import SMALL, command, settings
 
 pytestmark = pytest.mark.slow

@@ -15,7 +15,7 @@ from pydantic import AllowInfNan
 from torch import Tensor
 
 from ivae_lab.core.exponential_family import ExponentialFamily
-from ivae_lab.recipe import Recipe
+from ivae_lab.tabular.preprocessing import Recipe
 
 if TYPE_CHECKING:
     from ivae_lab.distributions.piecewise_mixture import PiecewiseMixture

@@ -16,7 +16,7 @@ from ivae_lab.core.data import Batch, DataSpec, Fraction, NonNegativeFloat, Posi
 from ivae_lab.core.exponential_family import ExponentialFamily
 from ivae_lab.data.mixing import Activation, Floats, Matrices, MatrixLaw, leaky_relu, mix, xtanh
 from ivae_lab.distributions.natural_parameters import exponential_family
-from ivae_lab.recipe import Recipe
+from ivae_lab.tabular.preprocessing import Recipe
 
 Preprocess = Literal["none", "standardise", "whiten"]
 Rows = NDArray[np.int64]

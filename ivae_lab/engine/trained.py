@@ -20,7 +20,6 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
-from ivae_lab.columns import Labels
 from ivae_lab.config.build import ConfigError
 from ivae_lab.config.digests import run_digest, run_digest_by_paths
 from ivae_lab.core.data import Batch, DataSpec
@@ -31,8 +30,9 @@ from ivae_lab.engine.spec import from_plain
 from ivae_lab.engine.stack import ENCODE_IMAGES, ENCODE_ROWS
 from ivae_lab.engine.streams import generator, normals
 from ivae_lab.models.model import Model
-from ivae_lab.recipe import Recipe
 from ivae_lab.results import check_seal, lack, read_status
+from ivae_lab.tabular.columns import Labels
+from ivae_lab.tabular.preprocessing import Recipe
 from ivae_lab.terminal.messages import listed, one_line
 
 Array = NDArray[Any]

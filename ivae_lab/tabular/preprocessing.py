@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ivae_lab.columns import Column, Labels, Number, OneHot
+from ivae_lab.tabular.columns import Column, Labels, Number, OneHot
 
 Floats = NDArray[np.floating[Any]]
 _BESIDE = ("u", "index")  # columns that are none of x
