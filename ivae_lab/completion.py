@@ -126,7 +126,7 @@ def _figures() -> list[str]:
 
 
 def _data_sets() -> list[str]:
-    from ivae_lab.data.catalogue import CATALOGUE
+    from ivae_lab.data.images.catalogue import CATALOGUE
 
     return [*CATALOGUE]
 

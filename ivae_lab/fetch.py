@@ -27,7 +27,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, BinaryIO
 
-from ivae_lab.data.catalogue import CATALOGUE, CatalogueFile, Download, Entry, at_hand, candidates, data_root, is_valid
+from ivae_lab.data.images.catalogue import (
+    CATALOGUE,
+    CatalogueFile,
+    Download,
+    Entry,
+    at_hand,
+    candidates,
+    data_root,
+    is_valid,
+)
 from ivae_lab.results import atomic
 from ivae_lab.terminal.command_line import BadInputError, FailedError, done
 from ivae_lab.terminal.messages import one_line

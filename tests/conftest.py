@@ -169,7 +169,7 @@ def _splits(config: DictConfig) -> Any:
 
 def _fresh_splits(config: DictConfig) -> Any:
     from ivae_lab.config.build import ConfigError
-    from ivae_lab.data.catalogue import MissingDataError
+    from ivae_lab.data.images.catalogue import MissingDataError
     from ivae_lab.engine.run import draw_data
     from tests.commands import in_default_dtype
 

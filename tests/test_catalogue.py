@@ -11,8 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ivae_lab.data import catalogue
-from ivae_lab.data.catalogue import CATALOGUE, CatalogueFile, Download, Entry, MissingDataError, data_root, locate
+from ivae_lab.data.images import catalogue
+from ivae_lab.data.images.catalogue import (
+    CATALOGUE,
+    CatalogueFile,
+    Download,
+    Entry,
+    MissingDataError,
+    data_root,
+    locate,
+)
 from tests.images import SHARED, idx, refused, shared, written
 
 CONTENT = idx(np.arange(10, dtype=np.uint8))

@@ -18,7 +18,7 @@ import pytest
 from ivae_lab import completion
 from ivae_lab.completion import answers
 from ivae_lab.config.paths import CONFIG
-from ivae_lab.data.catalogue import CATALOGUE
+from ivae_lab.data.images.catalogue import CATALOGUE
 from ivae_lab.experiment import names
 from ivae_lab.terminal.command_line import COMMANDS
 

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 
 from ivae_lab.config.build import build
-from ivae_lab.data.families import RANGES, Families, sources
-from ivae_lab.data.families import Family as Source
+from ivae_lab.data.family_sources import RANGES, Families, sources
+from ivae_lab.data.family_sources import Family as Source
 from ivae_lab.distributions.two_parameter import Family, OfFamily
 from ivae_lab.priors.families import FamilyTable
 

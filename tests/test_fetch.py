@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 
 from ivae_lab import fetch
-from ivae_lab.data.catalogue import CATALOGUE, CatalogueFile, Download, Entry, locate
+from ivae_lab.data.images.catalogue import CATALOGUE, CatalogueFile, Download, Entry, locate
 from tests.images import written
 
 CONTENT = np.random.default_rng(0).integers(0, 256, 1_000_000, np.uint8).tobytes()
@@ -160,7 +160,7 @@ def test_interrupted_and_continued(tmp_path: Path, server: Server, monkeypatch: 
     server.stall.set()
     plain(monkeypatch, server.url + "a.bin")
     script = (
-        "import sys; from ivae_lab import fetch; from ivae_lab.data.catalogue import *\n"
+        "import sys; from ivae_lab import fetch; from ivae_lab.data.images.catalogue import *\n"
         f"CATALOGUE['toy'] = {CATALOGUE['toy']!r}\nsys.exit(fetch.main(['toy', 'root={tmp_path}']))"
     )
     process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True)

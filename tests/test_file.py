@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from ivae_lab.config.paths import content
 from ivae_lab.core.data import Splits
 from ivae_lab.data.file import File
-from ivae_lab.data.parts import middles, parts_of
+from ivae_lab.data.splitting import middles, parts_of
 
 ROWS = 400
 RNG = np.random.default_rng(0)

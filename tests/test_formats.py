@@ -18,7 +18,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
 from scipy.io import savemat
 
-from ivae_lab.data.formats import read_cifar10, read_dsprites, read_idx, read_idx_pair, read_svhn, upright
+from ivae_lab.data.images.formats import read_cifar10, read_dsprites, read_idx, read_idx_pair, read_svhn, upright
 from tests.images import idx, refused, refuses, shared, written
 from tests.profiles import examples
 

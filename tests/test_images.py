@@ -17,9 +17,9 @@ from sklearn.datasets import load_digits
 
 from ivae_lab.config.digests import cell_digest, run_digest
 from ivae_lab.core.data import Batch, Image, Splits
-from ivae_lab.data import formats
-from ivae_lab.data.catalogue import CATALOGUE
-from ivae_lab.data.images import CIFAR10, EMNIST, MNIST, SVHN, Digits, DSprites, binarise
+from ivae_lab.data.images import formats
+from ivae_lab.data.images.catalogue import CATALOGUE
+from ivae_lab.data.images.datasets import CIFAR10, EMNIST, MNIST, SVHN, Digits, DSprites, binarise
 from ivae_lab.engine.run import build_model, draw_data
 from tests.commands import Inside, settings
 from tests.images import SHARED, idx, refused, shared, written

@@ -10,7 +10,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from ivae_lab.core.data import Batch, Count, DataSpec, Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, Splits
-from ivae_lab.data.parts import parts_of
+from ivae_lab.data.splitting import parts_of
 from ivae_lab.data.tcl import check_split
 
 Floats = NDArray[np.float64]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from ivae_lab.data.formats import opened
+from ivae_lab.data.images.formats import opened
 
 VARIABLE = "IVAE_LAB_DATA"
 

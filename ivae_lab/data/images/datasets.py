@@ -12,8 +12,8 @@ from numpy.random import Generator, default_rng
 from torch import Tensor
 
 from ivae_lab.core.data import Batch, Count, DataSpec, Image, PositiveInt, Splits
-from ivae_lab.data import formats
-from ivae_lab.data.catalogue import data_root, locate
+from ivae_lab.data.images import formats
+from ivae_lab.data.images.catalogue import data_root, locate
 
 Binarisation = Literal["fresh", "fixed", "none"]
 _WHITE = 255
