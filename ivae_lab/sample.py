@@ -71,7 +71,7 @@ def traversed(trained: Trained, u: Any = None) -> Block:
     ValueError
         As of `sampled`, and if there is no u and the prior needs it.
     """
-    from ivae_lab.models.model import TRAVERSAL_STEPS
+    from ivae_lab.models.base import TRAVERSAL_STEPS
 
     codes, _ = _codes(trained, u)
     if codes is not None and len(codes) > 1:

@@ -51,7 +51,7 @@ from ivae_lab.engine.run import build_model, draw_data, prepare
 from ivae_lab.engine.share import Share
 from ivae_lab.engine.stack import Stack
 from ivae_lab.engine.training import Chunk, Compute, Plan, Training
-from ivae_lab.models.model import Model
+from ivae_lab.models.base import Model
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

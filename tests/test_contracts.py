@@ -27,8 +27,8 @@ from ivae_lab.engine.module import SeedsModule
 from ivae_lab.engine.stack import Stack
 from ivae_lab.engine.streams import generator
 from ivae_lab.metrics.estimate import CheckingMetric, Estimate, PairMetric
+from ivae_lab.models.base import Model
 from ivae_lab.models.contrastive import Contrastive
-from ivae_lab.models.model import Model
 from ivae_lab.pairs import read_pairs, write_pairs
 from ivae_lab.results import COLUMNS, read_results, write_results
 from tests.commands import FITTED, advance, doubles

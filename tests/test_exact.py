@@ -17,7 +17,7 @@ from ivae_lab.engine.evaluate import encode, settle
 from ivae_lab.engine.run import Run
 from ivae_lab.metrics.equivalence import affine
 from ivae_lab.metrics.gap import Gap
-from ivae_lab.models.exact import Exact, Search
+from ivae_lab.models.exact_likelihood import Exact, Search
 from ivae_lab.results import read_examples, read_results
 from tests.commands import advance, here, make_module, make_run
 

@@ -28,7 +28,7 @@ from ivae_lab.engine.training import Compute
 from ivae_lab.metrics.agreement import Agreement
 from ivae_lab.metrics.clustering import Clustering, nmi
 from ivae_lab.metrics.estimate import Estimate
-from ivae_lab.models.facets import MFCVAE
+from ivae_lab.models.mfcvae import MFCVAE
 from ivae_lab.networks.ladder import LadderDecoder
 from ivae_lab.pairs import pairs_of
 from ivae_lab.results import read_latents, read_results

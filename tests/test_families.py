@@ -19,7 +19,7 @@ from ivae_lab.config.build import build
 from ivae_lab.data.family_sources import RANGES, Families, sources
 from ivae_lab.data.family_sources import Family as Source
 from ivae_lab.distributions.two_parameter import Family, OfFamily
-from ivae_lab.priors.families import FamilyTable
+from ivae_lab.priors.family_table import FamilyTable
 
 Compose = Callable[..., DictConfig]
 POSITIVE = strategies.floats(0.2, 20)

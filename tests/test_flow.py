@@ -18,10 +18,10 @@ from ivae_lab.core.data import Batch, DataSpec, Image, Splits
 from ivae_lab.distributions.densities import Normal
 from ivae_lab.engine.evaluate import encode, principal_std, settle
 from ivae_lab.engine.module import SeedsModule
+from ivae_lab.models.base import Model
 from ivae_lab.models.flow import Flow
-from ivae_lab.models.model import Model
 from ivae_lab.networks.invertible import Chain, Transform
-from ivae_lab.priors.statistics import ClassStatistics
+from ivae_lab.priors.class_statistics import ClassStatistics
 
 Compose = Callable[..., DictConfig]
 ModelOf = Callable[[DictConfig, DataSpec], Model]

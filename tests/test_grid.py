@@ -19,7 +19,7 @@ from ivae_lab.distributions.densities import NormalMixture
 from ivae_lab.engine.evaluate import DRAWS, encode, examples
 from ivae_lab.engine.part import TERMS
 from ivae_lab.gallery import _fill
-from ivae_lab.models.grid import Autoencoder, GridAutoencoder
+from ivae_lab.models.vqvae import Autoencoder, GridAutoencoder
 from ivae_lab.networks.grid import _Block
 
 Compose = Callable[..., DictConfig]

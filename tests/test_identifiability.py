@@ -22,8 +22,8 @@ from ivae_lab.engine.identifiable import check_device, measured, restore_ranks, 
 from ivae_lab.engine.module import SeedsModule
 from ivae_lab.engine.run import prepare
 from ivae_lab.engine.training import Compute
+from ivae_lab.models.base import Model
 from ivae_lab.models.identifiability import Penalty, condition_number, natural_differences, rank, singular_values
-from ivae_lab.models.model import Model
 from ivae_lab.priors.conditional import TablePrior
 from ivae_lab.priors.mixture import GaussianMixture
 from ivae_lab.results import read_status

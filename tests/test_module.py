@@ -21,7 +21,7 @@ from ivae_lab.engine.module import SeedsModule
 from ivae_lab.engine.share import HISTORY, Share
 from ivae_lab.engine.stack import Stack
 from ivae_lab.engine.training import Plan
-from ivae_lab.models.model import Model
+from ivae_lab.models.base import Model
 from tests import commands
 
 CPU = torch.device("cpu")

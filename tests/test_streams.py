@@ -20,7 +20,7 @@ from ivae_lab.engine.stack import Stack
 from ivae_lab.engine.streams import generator, normals, permutations
 from ivae_lab.engine.trained import Trained
 from ivae_lab.engine.training import Plan, Training
-from ivae_lab.models.model import Model
+from ivae_lab.models.base import Model
 from ivae_lab.tabular.preprocessing import Recipe
 from tests.commands import TRAINING
 from tests.profiles import examples

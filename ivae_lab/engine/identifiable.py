@@ -7,8 +7,8 @@ from torch import Tensor
 
 from ivae_lab.engine.stack import Stack
 from ivae_lab.engine.streams import normals
+from ivae_lab.models.base import Model
 from ivae_lab.models.identifiability import Noise, Penalty, applies, rank, rank_and_condition
-from ivae_lab.models.model import Model
 
 
 def check_device(model: Model, device: torch.device) -> None:

@@ -12,7 +12,7 @@ from torch.func import functional_call, grad_and_value, stack_module_state, vmap
 
 from ivae_lab.core.data import Batch
 from ivae_lab.engine.streams import generator
-from ivae_lab.models.model import Model
+from ivae_lab.models.base import Model
 
 # Rows that `map` is given at a time, so that memory does not grow with the data.
 ENCODE_ROWS, ENCODE_IMAGES = 2048, 256

@@ -29,7 +29,7 @@ from ivae_lab.engine.run import SETTLED, build_model
 from ivae_lab.engine.spec import from_plain
 from ivae_lab.engine.stack import ENCODE_IMAGES, ENCODE_ROWS
 from ivae_lab.engine.streams import generator, normals
-from ivae_lab.models.model import Model
+from ivae_lab.models.base import Model
 from ivae_lab.results import check_seal, lack, read_status
 from ivae_lab.tabular.columns import Labels
 from ivae_lab.tabular.preprocessing import Recipe

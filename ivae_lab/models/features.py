@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ivae_lab.core.data import Batch, DataSpec
 from ivae_lab.distributions.densities import Normal
-from ivae_lab.models.model import Model, check_u, latents_for
+from ivae_lab.models.base import Model, check_u, latents_for
 
 Array = NDArray[np.float64]
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ivae_lab.core.data import Batch, DataSpec, NonNegativeFloat
 from ivae_lab.distributions.densities import Distribution, Normal, NormalMixture, tempered
-from ivae_lab.models.model import TRAVERSAL_STEPS, Model, check_u
+from ivae_lab.models.base import TRAVERSAL_STEPS, Model, check_u
 from ivae_lab.models.pixels import Pixels
 from ivae_lab.networks.invertible import Transform
 

@@ -13,9 +13,9 @@ from ivae_lab.core.exponential_family import ExponentialFamily
 from ivae_lab.core.mixture_generator import Generator
 from ivae_lab.distributions.densities import Facets, NormalMixture, Posterior, tempered
 from ivae_lab.models.auxiliary import Auxiliary
+from ivae_lab.models.base import Model, check_u, latents_for, mixture_generator
 from ivae_lab.models.identifiability import Noise, Penalty, natural_differences
 from ivae_lab.models.likelihoods import Likelihood
-from ivae_lab.models.model import Model, check_u, latents_for, mixture_generator
 from ivae_lab.models.objectives import ELBO, Evidence, FourTerms
 from ivae_lab.models.pixels import Pixels
 from ivae_lab.networks.mlp import Decoder, Encoder

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from ivae_lab.core.data import Batch, DataSpec, NonNegativeFloat, PositiveFloat, PositiveInt
 from ivae_lab.distributions.densities import Normal, NormalMixture, tempered
+from ivae_lab.models.base import Model
 from ivae_lab.models.likelihoods import Likelihood
-from ivae_lab.models.model import Model
 from ivae_lab.models.pixels import Pixels
 from ivae_lab.networks.grid import GridDecoder, GridEncoder
 

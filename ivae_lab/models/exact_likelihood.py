@@ -15,8 +15,8 @@ from ivae_lab.core.data import Batch, Count, DataSpec, PositiveFloat, PositiveIn
 from ivae_lab.core.mixture_generator import Generator
 from ivae_lab.distributions.densities import Normal, NormalMixture, tempered
 from ivae_lab.distributions.piecewise_mixture import PANELS, PiecewiseMixture, Population, slices
+from ivae_lab.models.base import Model, mixture_generator
 from ivae_lab.models.likelihoods import GaussianLikelihood, Likelihood
-from ivae_lab.models.model import Model, mixture_generator
 from ivae_lab.networks.mlp import MLP, Decoder, MLPDecoder
 
 SLICED = ("offset", "nll", "least", "error")  # buffers with what `slices` says
