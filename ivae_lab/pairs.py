@@ -33,7 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ivae_lab import results
-from ivae_lab.metrics.estimate import Estimate, PairMetric
+from ivae_lab.metrics.resampling import Estimate, PairMetric
 from ivae_lab.results import Row, read_latents, read_rows, read_status, write_rows
 from ivae_lab.terminal.lazy import Later
 

@@ -36,8 +36,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ivae_lab.metrics.agreement import Agreement
-from ivae_lab.metrics.estimate import Estimate
 from ivae_lab.metrics.mcc import Coefficient
+from ivae_lab.metrics.resampling import Estimate
 from ivae_lab.results import Row, read_latents
 from ivae_lab.tabular.reading import UNREADABLE, has_header
 from ivae_lab.terminal.command_line import BadInputError, done, run_folder, whole, written

@@ -24,8 +24,8 @@ from ivae_lab.engine.training import Compute
 from ivae_lab.gallery import tiled
 from ivae_lab.metrics.agreement import Agreement
 from ivae_lab.metrics.clustering import Clustering, cluster_accuracy, cluster_purity, nmi
-from ivae_lab.metrics.estimate import Estimate
 from ivae_lab.metrics.mcc import mean_correlation, weak_mean_correlation
+from ivae_lab.metrics.resampling import Estimate
 from ivae_lab.pairs import (
     COLUMNS,
     interval_over_seeds,

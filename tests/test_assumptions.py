@@ -21,11 +21,11 @@ from ivae_lab.config.build import build
 from ivae_lab.config.paths import CONFIG
 from ivae_lab.core.arrays import Floats
 from ivae_lab.core.exponential_family import ExponentialFamily
-from ivae_lab.metrics.assumptions import Assumptions
-from ivae_lab.metrics.check import Check
-from ivae_lab.metrics.estimate import Estimate
-from ivae_lab.metrics.ivae_checks import active, components, overlap, rank, statistic, u_count
-from ivae_lab.metrics.variability import Modulation, best_values, carried, overlaps, told_apart
+from ivae_lab.metrics.checks.check import Check
+from ivae_lab.metrics.checks.ivae import active, components, overlap, rank, statistic, u_count
+from ivae_lab.metrics.checks.khemakhem2020 import Assumptions
+from ivae_lab.metrics.checks.variability import Modulation, best_values, carried, overlaps, told_apart
+from ivae_lab.metrics.resampling import Estimate
 from ivae_lab.priors.conditional import TablePrior
 from ivae_lab.priors.standard import StandardLaplace, StandardNormal
 from ivae_lab.results import read_results

@@ -26,7 +26,7 @@ from ivae_lab.engine.evaluate import settle
 from ivae_lab.engine.module import SeedsModule
 from ivae_lab.engine.stack import Stack
 from ivae_lab.engine.streams import generator
-from ivae_lab.metrics.estimate import CheckingMetric, Estimate, PairMetric
+from ivae_lab.metrics.resampling import CheckingMetric, Estimate, PairMetric
 from ivae_lab.models.base import Model
 from ivae_lab.models.contrastive import Contrastive
 from ivae_lab.pairs import read_pairs, write_pairs

@@ -12,7 +12,7 @@ from rich.console import Console
 from ivae_lab.display import show
 from ivae_lab.engine.group import execute
 from ivae_lab.engine.run import prepare
-from ivae_lab.metrics.estimate import Estimate
+from ivae_lab.metrics.resampling import Estimate
 from ivae_lab.results import read_results, write_results, write_status
 from tests.commands import TINY, make_run
 

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from ivae_lab.core.arrays import Floats
 from ivae_lab.core.mixture_generator import Generator, ReluNetwork
+from ivae_lab.metrics.checks.kivva2022 import Theorem35
 from ivae_lab.metrics.equivalence import Equivalence, affine, density, mapped, scaled, total_variation
-from ivae_lab.metrics.estimate import Estimate
 from ivae_lab.metrics.gap import Gap
-from ivae_lab.metrics.theorem35 import Theorem35
+from ivae_lab.metrics.resampling import Estimate
 
 SEEDS = st.integers(0, 10_000)
 

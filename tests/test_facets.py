@@ -27,7 +27,7 @@ from ivae_lab.engine.run import prepare
 from ivae_lab.engine.training import Compute
 from ivae_lab.metrics.agreement import Agreement
 from ivae_lab.metrics.clustering import Clustering, nmi
-from ivae_lab.metrics.estimate import Estimate
+from ivae_lab.metrics.resampling import Estimate
 from ivae_lab.models.mfcvae import MFCVAE
 from ivae_lab.networks.ladder import LadderDecoder
 from ivae_lab.pairs import pairs_of

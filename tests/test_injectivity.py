@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from ivae_lab.core.mixture_generator import ReluNetwork
-from ivae_lab.metrics import injectivity
-from ivae_lab.metrics.check import Check
-from ivae_lab.metrics.injectivity import injective, weakly_injective
+from ivae_lab.metrics.checks import injectivity
+from ivae_lab.metrics.checks.check import Check
+from ivae_lab.metrics.checks.injectivity import injective, weakly_injective
 from tests.profiles import examples
 
 Array = NDArray[np.float64]

@@ -12,7 +12,7 @@ import pytest
 
 from ivae_lab.experiment import function
 from ivae_lab.metrics.agreement import Agreement
-from ivae_lab.metrics.estimate import Estimate
+from ivae_lab.metrics.resampling import Estimate
 from ivae_lab.pairs import FILE, score_pairs, write_pairs
 from ivae_lab.results import COLUMNS, write_results
 

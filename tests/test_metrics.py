@@ -19,7 +19,6 @@ from sklearn.cross_decomposition import CCA
 from ivae_lab.core.exponential_family import ExponentialFamily
 from ivae_lab.core.mixture_generator import Generator, ReluNetwork
 from ivae_lab.metrics.elbo import ELBOTerms
-from ivae_lab.metrics.estimate import CheckingMetric, Estimate, PairMetric, halves, shuffles
 from ivae_lab.metrics.linear_r2 import LinearR2, chance_r2, linear_r2
 from ivae_lab.metrics.mcc import (
     MCC,
@@ -31,6 +30,7 @@ from ivae_lab.metrics.mcc import (
     weak_chance_correlation,
     weak_mean_correlation,
 )
+from ivae_lab.metrics.resampling import CheckingMetric, Estimate, PairMetric, halves, shuffles
 from ivae_lab.pairs import COLUMNS as PAIR_COLUMNS
 from ivae_lab.results import COLUMNS
 

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from ivae_lab.metrics.check import Check
-from ivae_lab.metrics.mixture_checks import structure, variance_ratios
+from ivae_lab.metrics.checks.check import Check
+from ivae_lab.metrics.checks.mixture import structure, variance_ratios
 from tests.profiles import examples
 
 Array = NDArray[Any]

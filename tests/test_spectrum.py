@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from ivae_lab.metrics.estimate import Estimate
+from ivae_lab.metrics.resampling import Estimate
 from ivae_lab.metrics.spectrum import Rule, Spectrum, informative, leading_correlation, spectrum
 
 RNG = np.random.default_rng(0)

@@ -15,8 +15,8 @@ from scipy.stats import rankdata, zscore
 
 from ivae_lab.gallery import tiled
 from ivae_lab.metrics.clustering import cluster_purity, nmi
-from ivae_lab.metrics.estimate import shuffles
 from ivae_lab.metrics.mcc import match
+from ivae_lab.metrics.resampling import shuffles
 from ivae_lab.pairs import pairs_of, pseudo_values
 from ivae_lab.plots import PALETTE, REPORTED_LINE, Picture, boxes, in_words, panels
 from ivae_lab.present import Tables

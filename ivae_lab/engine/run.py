@@ -27,8 +27,8 @@ from ivae_lab.engine.share import HISTORY, Share
 from ivae_lab.engine.spec import to_plain
 from ivae_lab.engine.stack import Stack
 from ivae_lab.engine.training import Compute, Plan, Training
-from ivae_lab.metrics.check import Check
-from ivae_lab.metrics.estimate import CheckingMetric, Estimate, PairMetric
+from ivae_lab.metrics.checks.check import Check
+from ivae_lab.metrics.resampling import CheckingMetric, Estimate, PairMetric
 from ivae_lab.models.base import Model
 from ivae_lab.pairs import FILE, score_pairs, write_pairs
 from ivae_lab.results import CHECKS, Row, atomic, read_status, seal, write_results, write_status

@@ -23,7 +23,6 @@ from annotated_types import Ge, Gt, MinLen
 from numpy.typing import NDArray
 
 from ivae_lab.core.arrays import Floats, Integers
-from ivae_lab.metrics.estimate import Estimate, LatentName, check_pair, halves
 from ivae_lab.metrics.mcc import (
     Alignment,
     Coefficient,
@@ -34,6 +33,7 @@ from ivae_lab.metrics.mcc import (
     standardise,
     variate_correlations,
 )
+from ivae_lab.metrics.resampling import Estimate, LatentName, check_pair, halves
 
 Pair = tuple[int, int]
 Variant = tuple[Alignment, int | None, Scored]  # alignment, rank, and the rows that were scored

@@ -18,7 +18,7 @@ from annotated_types import Ge, Gt
 from numpy.typing import NDArray
 
 from ivae_lab.core.arrays import Integers
-from ivae_lab.metrics.estimate import Estimate, shuffles
+from ivae_lab.metrics.resampling import Estimate, shuffles
 
 Labels = NDArray[Any]
 

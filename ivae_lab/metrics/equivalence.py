@@ -11,7 +11,7 @@ import numpy as np
 
 from ivae_lab.core.arrays import Floats
 from ivae_lab.core.mixture_generator import Generator
-from ivae_lab.metrics.estimate import Estimate
+from ivae_lab.metrics.resampling import Estimate
 
 _REACH = 7.0  # standard deviations of a component beyond which it is nothing
 _POINTS = {1: 20_001, 2: 301}  # of each axis of the grid that a distance is taken on

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ivae_lab.metrics.estimate import Estimate
+from ivae_lab.metrics.resampling import Estimate
 
 
 class Gap:

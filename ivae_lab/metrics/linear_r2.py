@@ -8,7 +8,7 @@ import numpy as np
 from annotated_types import Ge, Gt, MinLen
 
 from ivae_lab.core.arrays import Floats
-from ivae_lab.metrics.estimate import Estimate, LatentName, check_pair, halves, shuffles
+from ivae_lab.metrics.resampling import Estimate, LatentName, check_pair, halves, shuffles
 
 
 def linear_r2(latents: Floats, sources: Floats, half_seed: int) -> float:

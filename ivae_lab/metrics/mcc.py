@@ -26,7 +26,7 @@ from annotated_types import Ge, Gt, MinLen
 from numpy.typing import NDArray
 
 from ivae_lab.core.arrays import Floats, Integers
-from ivae_lab.metrics.estimate import Estimate, LatentName, check_pair, halves, shuffles
+from ivae_lab.metrics.resampling import Estimate, LatentName, check_pair, halves, shuffles
 
 if TYPE_CHECKING:  # SciPy takes a second
     from threadpoolctl import ThreadpoolController

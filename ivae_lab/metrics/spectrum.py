@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ivae_lab.core.arrays import Floats
-from ivae_lab.metrics.estimate import Estimate, check_pair
 from ivae_lab.metrics.mcc import match
+from ivae_lab.metrics.resampling import Estimate, check_pair
 
 Rule = Literal["gap", "knee"]
 

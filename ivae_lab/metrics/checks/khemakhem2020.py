@@ -9,9 +9,9 @@ from annotated_types import Ge, Gt, Le
 from numpy.typing import NDArray
 
 from ivae_lab.core.exponential_family import ExponentialFamily
-from ivae_lab.metrics.check import Check
-from ivae_lab.metrics.estimate import Estimate
-from ivae_lab.metrics.ivae_checks import active, components, overlap, rank, statistic, u_count
+from ivae_lab.metrics.checks.check import Check
+from ivae_lab.metrics.checks.ivae import active, components, overlap, rank, statistic, u_count
+from ivae_lab.metrics.resampling import Estimate
 
 
 class Assumptions:

@@ -1,0 +1,1 @@
+"""Assumptions of the theorems, checked on a trained model."""
