@@ -61,7 +61,7 @@ class _QueueLauncher(BaseSubmititLauncher):  # type: ignore[misc]
         from ivae_lab import sweep
         from ivae_lab.config.build import ConfigError
         from ivae_lab.engine.job import read_settings
-        from ivae_lab.results import is_finished
+        from ivae_lab.runs.results_csv import is_finished
 
         for overrides in job_overrides:
             config, choices = sweep.composed(self, overrides)
@@ -252,7 +252,7 @@ def _visible_gpus() -> list[int]:
 def _failure(folder: Path) -> str | None:
     """What a run that did not come out says itself, or that it died without a word."""
     from ivae_lab import queue
-    from ivae_lab.results import read_status
+    from ivae_lab.runs.results_csv import read_status
 
     try:
         status = read_status(folder)

@@ -7,7 +7,7 @@ and `results.csv` (the same for other tools) into the first; `agreement.parquet`
 where a run has some. One row is one number, with the columns
 
 - `folder` (its path below the folder that all read folders share) and `run_state` (state in its `status.json`),
-- those of `ivae_lab.results`, or of `ivae_lab.pairs`,
+- those of `ivae_lab.runs.results_csv`, or of `ivae_lab.runs.agreement_csv`,
 - `cell` (stands for all that a seed's numbers depend on besides the seed), `commit`, `written` and `seconds` (of the
   run's training) from its `status.json`, empty where it does not say,
 - one per key of the configurations, such as `model.latent_dim`, as text, a class by its name; empty where a run has no
@@ -48,9 +48,10 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from ivae_lab import pairs, results
 from ivae_lab.config.targets import with_names
-from ivae_lab.results import FINISHED, MARKS, atomic, check_seal, read_status, run_folders
+from ivae_lab.runs import agreement_csv as pairs
+from ivae_lab.runs import results_csv as results
+from ivae_lab.runs.results_csv import FINISHED, MARKS, atomic, check_seal, read_status, run_folders
 from ivae_lab.terminal.command_line import BadInputError, done
 from ivae_lab.terminal.lazy import Later
 

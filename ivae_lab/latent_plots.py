@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ivae_lab.plots import POINTS, SEQUENTIAL, STYLE, Arrays, coloured_by, empty, save
-from ivae_lab.results import read_latents
+from ivae_lab.runs.results_csv import read_latents
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -33,8 +33,8 @@ from ivae_lab.claims import Judgement, judge, units
 from ivae_lab.experiment import Figure, Scale, function
 from ivae_lab.plots import STYLE, Picture, save
 from ivae_lab.records import kept, provenance, seal
-from ivae_lab.results import FINISHED, atomic, interval, lack
-from ivae_lab.scores import per_seed
+from ivae_lab.runs.headlines import per_seed
+from ivae_lab.runs.results_csv import FINISHED, atomic, interval, lack
 from ivae_lab.terminal.lazy import Later
 from ivae_lab.terminal.messages import one_line
 from ivae_lab.terminal.text_tables import latex, markdown

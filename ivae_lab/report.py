@@ -37,7 +37,7 @@ from ivae_lab.about import PICTURES, About, checked, read_about
 from ivae_lab.claims import NO_VERDICT, Judgement, judge
 from ivae_lab.experiment import SCALES, ExperimentError, Figure, load, names
 from ivae_lab.present import Evidence, present, recorded, write_table
-from ivae_lab.results import run_folders
+from ivae_lab.runs.results_csv import run_folders
 from ivae_lab.terminal.command_line import FAILED, OK, done, say
 from ivae_lab.terminal.lazy import Later
 from ivae_lab.terminal.messages import one_line

@@ -294,7 +294,7 @@ def _set_aside(found: Found, cells: Sequence[Cell]) -> list[str]:
 
     The same cell and seed may have been computed in several runs, of which one is used (`cells.find`).
     """
-    from ivae_lab.results import read_status
+    from ivae_lab.runs.results_csv import read_status
 
     said: list[str] = []
     tables: dict[Path, pd.DataFrame | None] = {}
@@ -328,7 +328,7 @@ def _set_aside(found: Found, cells: Sequence[Cell]) -> list[str]:
 
 
 def _scores(path: Path, said: list[str]) -> pd.DataFrame | None:
-    from ivae_lab.scores import per_seed
+    from ivae_lab.runs.headlines import per_seed
 
     try:
         return per_seed(path)

@@ -38,7 +38,7 @@ from numpy.typing import NDArray
 from ivae_lab.metrics.agreement import Agreement
 from ivae_lab.metrics.mcc import Coefficient
 from ivae_lab.metrics.resampling import Estimate
-from ivae_lab.results import Row, read_latents
+from ivae_lab.runs.results_csv import Row, read_latents
 from ivae_lab.tabular.reading import UNREADABLE, has_header
 from ivae_lab.terminal.command_line import BadInputError, done, run_folder, whole, written
 from ivae_lab.terminal.lazy import Later
@@ -261,7 +261,7 @@ def score(a: Floats, b: Floats, draws: int = DRAWS) -> list[Row]:
     -------
     list
         Rows with `coefficient`, `alignment`, `rank`, `scored`, `points`, `value`, `low`, `high` and `chance`; see
-        `ivae_lab.pairs`.
+        `ivae_lab.runs.agreement_csv`.
 
     Raises
     ------

@@ -30,7 +30,7 @@ from omegaconf import OmegaConf
 
 from ivae_lab.config.digests import NUMBERS, cell_digest, run_digest
 from ivae_lab.config.paths import CONFIG
-from ivae_lab.results import COLUMNS
+from ivae_lab.runs.results_csv import COLUMNS
 
 SCORED = [
     *product(("mcc",), ("mean", "sample"), ("pearson", "spearman"), ("strong",), ("",), ("all",)),

@@ -28,7 +28,7 @@ from ivae_lab.engine.run import Run, Settings
 from ivae_lab.engine.stack import Parameters
 from ivae_lab.engine.training import Training
 from ivae_lab.models.linear import Linear
-from ivae_lab.results import COLUMNS, read_latents
+from ivae_lab.runs.results_csv import COLUMNS, read_latents
 from tests import warm
 
 SMALL = ("data.segments=8", "data.samples_per_segment=100", "trainer.batch_size=64", "trainer.chunk=20")

@@ -32,10 +32,10 @@ from ivae_lab.aggregate import (
     read_config,
     table,
 )
-from ivae_lab.pairs import COLUMNS as PAIR_COLUMNS
-from ivae_lab.pairs import DTYPES as PAIR_DTYPES
-from ivae_lab.pairs import read_pairs, summarise_pairs, write_pairs
-from ivae_lab.results import (
+from ivae_lab.runs.agreement_csv import COLUMNS as PAIR_COLUMNS
+from ivae_lab.runs.agreement_csv import DTYPES as PAIR_DTYPES
+from ivae_lab.runs.agreement_csv import read_pairs, summarise_pairs, write_pairs
+from ivae_lab.runs.results_csv import (
     COLUMNS,
     DTYPES,
     read_results,
@@ -711,9 +711,7 @@ def test_import_is_light() -> None:
 
 
 def test_metrics_results_and_plots_do_not_import_torch() -> None:
-    modules = (
-        "ivae_lab.metrics.mcc, ivae_lab.metrics.elbo, ivae_lab.metrics.linear_r2, ivae_lab.results, ivae_lab.plots"
-    )
+    modules = "ivae_lab.metrics.mcc, ivae_lab.metrics.elbo, ivae_lab.metrics.linear_r2, ivae_lab.runs.results_csv, ivae_lab.plots"
     code = f"import sys, {modules}; print('torch' in sys.modules, 'lightning' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "False False\n"

@@ -17,7 +17,6 @@ from sklearn.cross_decomposition import CCA
 from sklearn.metrics import normalized_mutual_info_score
 
 from ivae_lab.core.arrays import Floats
-from ivae_lab.display import show
 from ivae_lab.engine.group import execute
 from ivae_lab.engine.run import prepare
 from ivae_lab.engine.training import Compute
@@ -26,7 +25,7 @@ from ivae_lab.metrics.agreement import Agreement
 from ivae_lab.metrics.clustering import Clustering, cluster_accuracy, cluster_purity, nmi
 from ivae_lab.metrics.mcc import mean_correlation, weak_mean_correlation
 from ivae_lab.metrics.resampling import Estimate
-from ivae_lab.pairs import (
+from ivae_lab.runs.agreement_csv import (
     COLUMNS,
     interval_over_seeds,
     pairs_of,
@@ -35,8 +34,17 @@ from ivae_lab.pairs import (
     summarise_pairs,
     write_pairs,
 )
-from ivae_lab.results import is_finished, lack, read_latents, read_results, read_status, write_results, write_status
-from ivae_lab.scores import per_seed
+from ivae_lab.runs.headlines import per_seed
+from ivae_lab.runs.results_csv import (
+    is_finished,
+    lack,
+    read_latents,
+    read_results,
+    read_status,
+    write_results,
+    write_status,
+)
+from ivae_lab.runs.show import show
 from tests.commands import make_run
 
 ROWS, N = 400, 5
@@ -298,7 +306,7 @@ class TestGallery:
 
 class TestInterval:
     def test_covers_the_truth_where_an_interval_over_pairs_does_not(self) -> None:
-        from ivae_lab.results import interval
+        from ivae_lab.runs.results_csv import interval
 
         rng = np.random.default_rng(0)
         draws = [pairs_with_effects(10, rng) for _ in range(150)]
@@ -392,7 +400,7 @@ class TestPseudoValues:
 
     @pytest.mark.slow
     def test_plain_intervals_over_them_cover_the_truth(self) -> None:
-        from ivae_lab.results import interval
+        from ivae_lab.runs.results_csv import interval
 
         rng = np.random.default_rng(0)
         found = [interval(pseudo_values(pairs_with_effects(10, rng)), draws=300) for _ in range(80)]

@@ -28,7 +28,7 @@ from ivae_lab.metrics.checks.variability import Modulation, best_values, carried
 from ivae_lab.metrics.resampling import Estimate
 from ivae_lab.priors.conditional import TablePrior
 from ivae_lab.priors.standard import StandardLaplace, StandardNormal
-from ivae_lab.results import read_results
+from ivae_lab.runs.results_csv import read_results
 from tests.commands import TINY, here, run_folder
 
 SEEDS = st.integers(0, 10_000)

@@ -29,8 +29,8 @@ from ivae_lab.engine.streams import generator
 from ivae_lab.metrics.resampling import CheckingMetric, Estimate, PairMetric
 from ivae_lab.models.base import Model
 from ivae_lab.models.contrastive import Contrastive
-from ivae_lab.pairs import read_pairs, write_pairs
-from ivae_lab.results import COLUMNS, read_results, write_results
+from ivae_lab.runs.agreement_csv import read_pairs, write_pairs
+from ivae_lab.runs.results_csv import COLUMNS, read_results, write_results
 from tests.commands import FITTED, advance, doubles
 from tests.own import own_file
 

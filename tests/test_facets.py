@@ -20,7 +20,6 @@ from torch.nn import functional as F
 
 from ivae_lab.config.build import ConfigError
 from ivae_lab.core.data import Batch
-from ivae_lab.display import show
 from ivae_lab.distributions.densities import CorrelatedMixture, Facets, NormalMixture, tempered
 from ivae_lab.engine.group import execute
 from ivae_lab.engine.run import prepare
@@ -30,8 +29,9 @@ from ivae_lab.metrics.clustering import Clustering, nmi
 from ivae_lab.metrics.resampling import Estimate
 from ivae_lab.models.mfcvae import MFCVAE
 from ivae_lab.networks.ladder import LadderDecoder
-from ivae_lab.pairs import pairs_of
-from ivae_lab.results import read_latents, read_results
+from ivae_lab.runs.agreement_csv import pairs_of
+from ivae_lab.runs.results_csv import read_latents, read_results
+from ivae_lab.runs.show import show
 from tests.commands import make_run
 
 Compose = Callable[..., DictConfig]

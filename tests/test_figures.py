@@ -16,11 +16,11 @@ from matplotlib.colors import to_rgb
 from numpy.typing import NDArray
 
 from ivae_lab.experiment import function
-from ivae_lab.pairs import COLUMNS as PAIR_COLUMNS
-from ivae_lab.pairs import FILE as PAIRS
-from ivae_lab.pairs import write_pairs
 from ivae_lab.plots import PALETTE, STYLE
-from ivae_lab.results import COLUMNS, write_results, write_status
+from ivae_lab.runs.agreement_csv import COLUMNS as PAIR_COLUMNS
+from ivae_lab.runs.agreement_csv import FILE as PAIRS
+from ivae_lab.runs.agreement_csv import write_pairs
+from ivae_lab.runs.results_csv import COLUMNS, write_results, write_status
 
 Array = NDArray[np.float64]
 SEEDS = st.integers(0, 2**32 - 1)

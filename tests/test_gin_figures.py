@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from ivae_lab.experiment import function
-from ivae_lab.results import COLUMNS, write_results
+from ivae_lab.runs.results_csv import COLUMNS, write_results
 
 ROWS, SOURCES = 1500, 2
 SETTING = {"data.points": ROWS, "data.gap": 1.0, "trainer.lr": 0.01}

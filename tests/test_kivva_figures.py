@@ -13,8 +13,8 @@ import pytest
 from ivae_lab.experiment import function
 from ivae_lab.metrics.agreement import Agreement
 from ivae_lab.metrics.resampling import Estimate
-from ivae_lab.pairs import FILE, score_pairs, write_pairs
-from ivae_lab.results import COLUMNS, write_results
+from ivae_lab.runs.agreement_csv import FILE, score_pairs, write_pairs
+from ivae_lab.runs.results_csv import COLUMNS, write_results
 
 ROWS = 800
 TURN = np.array([[0.6, -2.0], [0.8, 1.0]])

@@ -31,8 +31,8 @@ from ivae_lab.metrics.mcc import (
     weak_mean_correlation,
 )
 from ivae_lab.metrics.resampling import CheckingMetric, Estimate, PairMetric, halves, shuffles
-from ivae_lab.pairs import COLUMNS as PAIR_COLUMNS
-from ivae_lab.results import COLUMNS
+from ivae_lab.runs.agreement_csv import COLUMNS as PAIR_COLUMNS
+from ivae_lab.runs.results_csv import COLUMNS
 
 Array = NDArray[np.float64]
 COEFFICIENTS: tuple[Coefficient, ...] = ("pearson", "spearman")

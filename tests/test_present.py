@@ -21,7 +21,7 @@ from ivae_lab.experiment import Figure, Line, Scale, load, reported
 from ivae_lab.joined import join
 from ivae_lab.plots import PALETTE, STYLE, Picture, boxes, colours, method_of, name_of, panels, save
 from ivae_lab.present import Evidence, choose, gather, heading, record, recorded, spread, summary
-from ivae_lab.results import COLUMNS, interval, write_results
+from ivae_lab.runs.results_csv import COLUMNS, interval, write_results
 from ivae_lab.terminal.text_tables import brief, latex, markdown, show
 
 NAN = float("nan")

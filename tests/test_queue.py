@@ -14,7 +14,7 @@ from hydra_plugins.ivae_lab_submitit import SlurmLauncher
 from ivae_lab import queue, sweep
 from ivae_lab.config.paths import CONFIG
 from ivae_lab.queue import Queued, Task
-from ivae_lab.results import write_results, write_status
+from ivae_lab.runs.results_csv import write_results, write_status
 from tests.commands import TINY, settings
 
 

@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 
 from ivae_lab import experiment, records, reproduce
-from ivae_lab.results import read_status, write_status
+from ivae_lab.runs.results_csv import read_status, write_status
 from tests import warm
 from tests.commands import SMALL, Outcome, command, ended, started, wait_until
 from tests.test_resume import step_of
@@ -29,7 +29,7 @@ high,pair,Figure 1,iVAE reaches an MCC of .4,.4,.6
 """
 FIGURES = """from matplotlib.figure import Figure
 
-from ivae_lab.pairs import read_pairs
+from ivae_lab.runs.agreement_csv import read_pairs
 from ivae_lab.plots import Picture
 
 

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from ivae_lab.engine.run import _write_arrays
 from ivae_lab.plots import PALETTE, recovered
-from ivae_lab.results import (
+from ivae_lab.runs.headlines import per_seed
+from ivae_lab.runs.results_csv import (
     COLUMNS,
     VARIANT,
     Row,
@@ -31,7 +32,6 @@ from ivae_lab.results import (
     write_results,
     write_status,
 )
-from ivae_lab.scores import per_seed
 
 
 def row(**changes: Any) -> Row:

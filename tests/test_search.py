@@ -9,8 +9,8 @@ import pytest
 import yaml
 from scipy import stats
 
-from ivae_lab.results import COLUMNS, read_results, write_results
-from ivae_lab.scores import held_out_elbo
+from ivae_lab.runs.headlines import held_out_elbo
+from ivae_lab.runs.results_csv import COLUMNS, read_results, write_results
 from ivae_lab.tabular.preprocessing import Recipe
 from tests.commands import command
 from tests.own import own_file

@@ -24,7 +24,7 @@ from ivae_lab.engine.group import execute
 from ivae_lab.engine.run import Run, draw_data, prepare
 from ivae_lab.engine.spec import from_plain, to_plain
 from ivae_lab.engine.trained import Trained, load
-from ivae_lab.results import read_latents, read_status, write_status
+from ivae_lab.runs.results_csv import read_latents, read_status, write_status
 from ivae_lab.tabular.reading import open_table
 from ivae_lab.tabular.writing import block_rows, stream
 from tests.commands import SMALL, command, settings

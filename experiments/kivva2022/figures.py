@@ -17,10 +17,10 @@ from ivae_lab.gallery import tiled
 from ivae_lab.metrics.clustering import cluster_purity, nmi
 from ivae_lab.metrics.mcc import match
 from ivae_lab.metrics.resampling import shuffles
-from ivae_lab.pairs import pairs_of, pseudo_values
 from ivae_lab.plots import PALETTE, REPORTED_LINE, Picture, boxes, in_words, panels
 from ivae_lab.present import Tables
-from ivae_lab.results import read_examples, read_latents, read_results
+from ivae_lab.runs.agreement_csv import pairs_of, pseudo_values
+from ivae_lab.runs.results_csv import read_examples, read_latents, read_results
 
 CELL = ["variant", "label", "method", "data", "data_seed"]  # what seeds are compared within
 SCORES = {"all": "mcc_strong", "in": "mcc_in", "out": "mcc_out"}  # by the rows that are scored

@@ -12,10 +12,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ivae_lab.claims import correlation
-from ivae_lab.pairs import pairs_of, pseudo_values
 from ivae_lab.plots import PALETTE, Picture, boxes, in_words, panels, points_by_data_seed
 from ivae_lab.present import Tables
-from ivae_lab.results import read_results
+from ivae_lab.runs.agreement_csv import pairs_of, pseudo_values
+from ivae_lab.runs.results_csv import read_results
 
 SIZE, WIDTH = "data.samples_per_segment", "model.latent_dim"
 LINEAR = ("pca", "fastica")
@@ -90,7 +90,7 @@ def mcc_against_elbo(tables: Tables) -> Picture:
 
 def hours(rows: pd.DataFrame, paths: Paths) -> pd.DataFrame:
     """Hours of all runs of a model, and seconds of one of them (`seconds` of the run folder, over its seeds)."""
-    from ivae_lab.results import read_status
+    from ivae_lab.runs.results_csv import read_status
 
     status = {run: read_status(paths[run]) for run in rows["run"].unique()}
     each = rows["run"].map(lambda run: status[run]["seconds"] / len(status[run]["seeds"]))

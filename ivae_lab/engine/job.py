@@ -21,7 +21,7 @@ from ivae_lab.engine.folder import SCHEDULER, BusyError, StoppedError
 from ivae_lab.engine.identifiable import shortfall
 from ivae_lab.engine.planner import together
 from ivae_lab.engine.run import Run, Settings, prepare
-from ivae_lab.results import is_finished, read_status
+from ivae_lab.runs.results_csv import is_finished, read_status
 from ivae_lab.sweep import NAME, say
 from ivae_lab.terminal.command_line import BAD_INPUT, FAILED, INTERRUPTED, OK
 from ivae_lab.terminal.lazy import leaving
@@ -64,7 +64,7 @@ def objective(config: DictConfig) -> float | None:
     """
     if "optuna" not in HydraConfig.get().sweeper.get("_target_", ""):
         return None
-    from ivae_lab.scores import held_out_elbo
+    from ivae_lab.runs.headlines import held_out_elbo
 
     try:
         folder = read_settings(config, dict(HydraConfig.get().runtime.choices)).folder
@@ -87,7 +87,7 @@ def _do(config: DictConfig, console: Console) -> int:
         _sweep[:] = [each for each in _sweep if each.folder not in {run.settings.folder for run in runs}]
         _execute(runs, console)
     if config.show:
-        from ivae_lab.display import show  # pandas, which a run that is refused does not need
+        from ivae_lab.runs.show import show  # pandas, which a run that is refused does not need
 
         show(settings.folder, console)
     return OK if read_status(settings.folder)["state"] == "done" else FAILED

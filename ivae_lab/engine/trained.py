@@ -30,7 +30,7 @@ from ivae_lab.engine.spec import from_plain
 from ivae_lab.engine.stack import ENCODE_IMAGES, ENCODE_ROWS
 from ivae_lab.engine.streams import generator, normals
 from ivae_lab.models.base import Model
-from ivae_lab.results import check_seal, lack, read_status
+from ivae_lab.runs.results_csv import check_seal, lack, read_status
 from ivae_lab.tabular.columns import Labels
 from ivae_lab.tabular.preprocessing import Recipe
 from ivae_lab.terminal.messages import listed, one_line

@@ -68,7 +68,7 @@ class Agreement:
     row ids. Of latents on a grid, those of each position are compared with those of the same position alone, as in the
     paper's Figure B.1; of latents in facets likewise, and all facets as one besides. A pair with a seed that diverged
     has rows of NaN. A pair has the same numbers whatever other seeds there are. Pairs share seeds, so their spread is
-    no standard error: see `ivae_lab.pairs.interval_over_seeds`.
+    no standard error: see `ivae_lab.runs.agreement_csv.interval_over_seeds`.
 
     Parameters
     ----------

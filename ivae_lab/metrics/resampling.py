@@ -22,7 +22,7 @@ class Estimate:
     """What one seed says about one split.
 
     A metric is any callable `Metric(estimate) -> rows`, or a `CheckingMetric`. Each row has every column of
-    `ivae_lab.results.COLUMNS` but `seed`, `data_seed` and `split`, which the caller knows and adds: see `row`. A metric
+    `ivae_lab.runs.results_csv.COLUMNS` but `seed`, `data_seed` and `split`, which the caller knows and adds: see `row`. A metric
     that needs the true sources returns no rows where they are unknown.
     """
 
@@ -84,7 +84,7 @@ class PairMetric(Protocol):
     def pairs(
         self, estimates: Mapping[int, Estimate], which: Collection[tuple[int, int]] | None = None
     ) -> list[dict[str, Any]]:
-        """Rows of pairs of seeds, `which` or all of them, with every column of `ivae_lab.pairs.COLUMNS` but two.
+        """Rows of pairs of seeds, `which` or all of them, with every column of `ivae_lab.runs.agreement_csv.COLUMNS` but two.
 
         Those are `data_seed` and `split`, which the caller knows and adds.
         """

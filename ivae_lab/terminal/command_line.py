@@ -181,7 +181,7 @@ def written(path: Path, key: str = "out") -> Iterator[Path]:
     BadInputError
         If nothing can.
     """
-    from ivae_lab.results import atomic
+    from ivae_lab.runs.results_csv import atomic
 
     try:
         with atomic(path) as temporary:
@@ -202,7 +202,7 @@ def wrong_input() -> Iterator[None]:
 
 def run_folder(text: str) -> Path:
     """The run folder that an argument names, see `results.found_run`; says on stderr which, if it is not a path."""
-    from ivae_lab.results import found_run
+    from ivae_lab.runs.results_csv import found_run
 
     with wrong_input():
         folder = found_run(text)

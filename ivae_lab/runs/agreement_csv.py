@@ -32,9 +32,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ivae_lab import results
 from ivae_lab.metrics.resampling import Estimate, PairMetric
-from ivae_lab.results import Row, read_latents, read_rows, read_status, write_rows
+from ivae_lab.runs import results_csv as results
+from ivae_lab.runs.results_csv import Row, read_latents, read_rows, read_status, write_rows
 from ivae_lab.terminal.lazy import Later
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ivae_lab.pairs import FILE, read_pairs, summarise_pairs
-from ivae_lab.results import CHECKS, interval, read_checks, read_results, read_status
-from ivae_lab.scores import headlines
+from ivae_lab.runs.agreement_csv import FILE, read_pairs, summarise_pairs
+from ivae_lab.runs.headlines import headlines
+from ivae_lab.runs.results_csv import CHECKS, interval, read_checks, read_results, read_status
 
 TITLES = {
     "mcc_mean": "MCC\nmean",

@@ -1,0 +1,1 @@
+"""What run folders hold, read without PyTorch: rows, latents, pairs of seeds, summaries."""
