@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ivae_lab.aggregate import AGREEMENT, LEADING, collect, table
-from ivae_lab.plots import STYLE, save
+from ivae_lab.plots.panels import STYLE, save
 from ivae_lab.runs.headlines import held_out, log_volume
 from ivae_lab.runs.results_csv import run_folders
 from ivae_lab.terminal.command_line import BadInputError, done, written

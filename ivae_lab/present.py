@@ -31,7 +31,7 @@ import numpy as np
 from ivae_lab.cells import Cell, Found
 from ivae_lab.claims import Judgement, judge, units
 from ivae_lab.experiment import Figure, Scale, function
-from ivae_lab.plots import STYLE, Picture, save
+from ivae_lab.plots.panels import STYLE, Picture, save
 from ivae_lab.records import kept, provenance, seal
 from ivae_lab.runs.headlines import per_seed
 from ivae_lab.runs.results_csv import FINISHED, atomic, interval, lack

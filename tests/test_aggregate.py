@@ -711,7 +711,7 @@ def test_import_is_light() -> None:
 
 
 def test_metrics_results_and_plots_do_not_import_torch() -> None:
-    modules = "ivae_lab.metrics.mcc, ivae_lab.metrics.elbo, ivae_lab.metrics.linear_r2, ivae_lab.runs.results_csv, ivae_lab.plots"
+    modules = "ivae_lab.metrics.mcc, ivae_lab.metrics.elbo, ivae_lab.metrics.linear_r2, ivae_lab.runs.results_csv, ivae_lab.plots.panels"
     code = f"import sys, {modules}; print('torch' in sys.modules, 'lightning' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "False False\n"

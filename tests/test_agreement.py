@@ -20,11 +20,11 @@ from ivae_lab.core.arrays import Floats
 from ivae_lab.engine.group import execute
 from ivae_lab.engine.run import prepare
 from ivae_lab.engine.training import Compute
-from ivae_lab.gallery import tiled
 from ivae_lab.metrics.agreement import Agreement
 from ivae_lab.metrics.clustering import Clustering, cluster_accuracy, cluster_purity, nmi
 from ivae_lab.metrics.mcc import mean_correlation, weak_mean_correlation
 from ivae_lab.metrics.resampling import Estimate
+from ivae_lab.plots.image_examples import tiled
 from ivae_lab.runs.agreement_csv import (
     COLUMNS,
     interval_over_seeds,

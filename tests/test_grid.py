@@ -18,9 +18,9 @@ from ivae_lab.core.data import Batch
 from ivae_lab.distributions.densities import NormalMixture
 from ivae_lab.engine.evaluate import DRAWS, encode, examples
 from ivae_lab.engine.part import TERMS
-from ivae_lab.gallery import _fill
 from ivae_lab.models.vqvae import Autoencoder, GridAutoencoder
 from ivae_lab.networks.grid import _Block
+from ivae_lab.plots.image_examples import _fill
 
 Compose = Callable[..., DictConfig]
 SMALL = ("data=digits", "model.latent_dim=3", "model.encoder.channels=5", "data.train_rows=64")

@@ -8,7 +8,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from ivae_lab.latent_plots import latents_by_u
+from ivae_lab.plots.latents_by_u import latents_by_u
 
 
 @pytest.mark.parametrize(("kind", "latents"), [("labels", 5), ("many", 1), ("many", 2), ("columns", 1), ("columns", 5)])

@@ -19,7 +19,7 @@ from ivae_lab.cells import Cell, expand, find
 from ivae_lab.config.paths import CONFIG
 from ivae_lab.experiment import Figure, Line, Scale, load, reported
 from ivae_lab.joined import join
-from ivae_lab.plots import PALETTE, STYLE, Picture, boxes, colours, method_of, name_of, panels, save
+from ivae_lab.plots.panels import PALETTE, STYLE, Picture, boxes, colours, method_of, name_of, panels, save
 from ivae_lab.present import Evidence, choose, gather, heading, record, recorded, spread, summary
 from ivae_lab.runs.results_csv import COLUMNS, interval, write_results
 from ivae_lab.terminal.text_tables import brief, latex, markdown, show
@@ -48,7 +48,7 @@ REPORTED = "claim,figure,where,statement,value,tolerance\nbetter,fig,Figure 7,iV
 FUNCTIONS = """
 from matplotlib.figure import Figure
 
-from ivae_lab.plots import Picture, boxes
+from ivae_lab.plots.panels import Picture, boxes
 
 
 def means(rows, paths):

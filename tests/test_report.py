@@ -33,7 +33,7 @@ FIGURES = '''"""Made-up figures."""
 
 from matplotlib.figure import Figure
 
-from ivae_lab.plots import Picture
+from ivae_lab.plots.panels import Picture
 
 
 def dots(tables):

@@ -11,10 +11,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from ivae_lab.gallery import tiled
 from ivae_lab.metrics.mcc import match, mean_correlation
 from ivae_lab.metrics.spectrum import informative, leading_correlation, spectrum
-from ivae_lab.plots import PALETTE, REPORTED_LINE, Picture, colours, in_words, panels
+from ivae_lab.plots.image_examples import tiled
+from ivae_lab.plots.panels import PALETTE, REPORTED_LINE, Picture, colours, in_words, panels
 from ivae_lab.present import Tables
 from ivae_lab.runs.results_csv import read_examples, read_latents, read_results
 

@@ -205,15 +205,15 @@ class Run:
             told = f"no scores: metric=[{','.join(self.settings.metrics)}] has nothing to say of this model and data"
             self.console.print(told, soft_wrap=True, highlight=False)
         if self.splits.train.z is not None:
-            from ivae_lab.plots import recovered
+            from ivae_lab.plots.panels import recovered
 
             recovered(path, path / "recovered", self.settings.title)
         elif self.splits.train.u is not None and image is None:
-            from ivae_lab.latent_plots import latents_by_u
+            from ivae_lab.plots.latents_by_u import latents_by_u
 
             latents_by_u(path, path / "latents", self.settings.title)
         if image is not None:
-            from ivae_lab.gallery import image_examples
+            from ivae_lab.plots.image_examples import image_examples
 
             image_examples(path, path / "examples", self.settings.title)
         state: State = "diverged" if share.diverged else "done"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ivae_lab.plots import POINTS, SEQUENTIAL, STYLE, Arrays, coloured_by, empty, save
+from ivae_lab.plots.panels import POINTS, SEQUENTIAL, STYLE, Arrays, coloured_by, empty, save
 from ivae_lab.runs.results_csv import read_latents
 
 if TYPE_CHECKING:
