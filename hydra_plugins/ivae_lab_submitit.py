@@ -2,7 +2,7 @@
 
 Both are Hydra's submitit launcher (hydra-submitit-launcher; submitit does the requeueing), with what a laboratory needs
 around it: wrong, finished and already queued runs are not submitted, what was submitted is recorded
-(`ivae_lab/queue.py`), the wait can be left and taken up again, and one run that fails does not hide the others.
+(`ivae_lab/launch/slurm_queue.py`), the wait can be left and taken up again, and one run that fails does not hide the others.
 """
 
 from __future__ import annotations
@@ -58,9 +58,9 @@ class _QueueLauncher(BaseSubmititLauncher):  # type: ignore[misc]
 
     def _wanted(self, job_overrides: Sequence[Sequence[str]]) -> Iterator[tuple[list[str], Settings]]:
         """Jobs that are right and not finished; of the others it says why not, in a line each."""
-        from ivae_lab import sweep
         from ivae_lab.config.build import ConfigError
         from ivae_lab.engine.job import read_settings
+        from ivae_lab.launch import sweep
         from ivae_lab.runs.results_csv import is_finished
 
         for overrides in job_overrides:
@@ -95,7 +95,7 @@ class _QueueLauncher(BaseSubmititLauncher):  # type: ignore[misc]
 
     def _conclude(self, logs: Mapping[Path, str]) -> None:
         """Name what did not come out, from what the runs wrote, and its log."""
-        from ivae_lab import sweep
+        from ivae_lab.launch import sweep
 
         for folder, log in logs.items():
             reason = _failure(folder)
@@ -130,7 +130,7 @@ class SlurmLauncher(_QueueLauncher):
         return {"wait": bool, **counts, **some, **names, "signal_delay_s": Count, "max_num_timeout": Count}
 
     def _do(self, wanted: list[tuple[list[str], Settings]], first: int) -> None:
-        from ivae_lab import queue
+        from ivae_lab.launch import slurm_queue as queue
 
         outputs = wanted[0][1].folder.parent
         try:
@@ -157,8 +157,8 @@ class SlurmLauncher(_QueueLauncher):
         """Give the runs to Slurm, and keep a record."""
         from submitit.core.utils import FailedJobError, FailedSubmissionError
 
-        from ivae_lab import queue
         from ivae_lab.config.digests import cell_digest
+        from ivae_lab.launch import slurm_queue as queue
 
         outputs.mkdir(parents=True, exist_ok=True)
         # As many threads wherever it runs: other numbers of them round otherwise. Overrides of the user come later.
@@ -251,7 +251,7 @@ def _visible_gpus() -> list[int]:
 
 def _failure(folder: Path) -> str | None:
     """What a run that did not come out says itself, or that it died without a word."""
-    from ivae_lab import queue
+    from ivae_lab.launch import slurm_queue as queue
     from ivae_lab.runs.results_csv import read_status
 
     try:
@@ -274,6 +274,6 @@ def _reason(error: BaseException) -> str:
 
 
 def _leave(error: object) -> NoReturn:
-    from ivae_lab import sweep
+    from ivae_lab.launch import sweep
 
     sys.exit(sweep.refuse(error))

@@ -54,8 +54,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from ivae_lab.cells import Cell, Found
+    from ivae_lab.launch.slurm_queue import Queued
     from ivae_lab.present import Evidence, Presented
-    from ivae_lab.queue import Queued
 
 _NAME = "ivae_lab.reproduce"
 # Overrides of these say where and how, never what: they change no number.
@@ -395,7 +395,7 @@ class CellTraining:
 
     def explain(self, evidence: Evidence) -> None:
         """Say of cells that were not trained why: refused, in the queue, or their process died; and name the log."""
-        from ivae_lab import queue
+        from ivae_lab.launch import slurm_queue as queue
 
         given = {task.cell: task for task in queue.last(self.request.outputs).values()}
         digests = {cell.overrides: cell.digest for cell in self.cells}
@@ -413,7 +413,7 @@ class CellTraining:
 
     def _look(self) -> None:
         """Ask Slurm what of the figure waits or runs."""
-        from ivae_lab import queue
+        from ivae_lab.launch import slurm_queue as queue
 
         cells = {cell.digest for cell in self.cells}
         try:
@@ -426,7 +426,7 @@ class CellTraining:
         self.queued = {name: found for name, found in queued.items() if found[0].cell in cells}
 
     def _watch(self) -> None:
-        from ivae_lab import queue
+        from ivae_lab.launch import slurm_queue as queue
 
         try:
             queue.watch(self.request.outputs, list(self.queued), partial(self.console.print, soft_wrap=True))
@@ -458,7 +458,7 @@ class CellTraining:
 
     def say_progress(self, found: Found) -> None:
         """How many runs (cells x seeds) are done, in the queue, failed and to train, and how long that may take."""
-        from ivae_lab.queue import besides
+        from ivae_lab.launch.slurm_queue import besides
 
         counted, missing = self._count(found), self._missing(found)
         total = sum(len(cell.seeds) for cell in self.cells)

@@ -21,9 +21,9 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
-from ivae_lab import sweep
 from ivae_lab.config.overrides import composed, groups, keys, without_hydra
 from ivae_lab.config.paths import CONFIG
+from ivae_lab.launch import sweep
 from ivae_lab.terminal.command_line import OK, BadInputError, answer, ended
 from ivae_lab.terminal.lazy import leaving
 from ivae_lab.terminal.messages import did_you_mean, one_line

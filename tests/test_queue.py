@@ -11,9 +11,10 @@ import pytest
 from omegaconf import OmegaConf
 
 from hydra_plugins.ivae_lab_submitit import SlurmLauncher
-from ivae_lab import queue, sweep
 from ivae_lab.config.paths import CONFIG
-from ivae_lab.queue import Queued, Task
+from ivae_lab.launch import slurm_queue as queue
+from ivae_lab.launch import sweep
+from ivae_lab.launch.slurm_queue import Queued, Task
 from ivae_lab.runs.results_csv import write_results, write_status
 from tests.commands import TINY, settings
 

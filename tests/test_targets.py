@@ -32,7 +32,7 @@ from tests.warm import leave_pictures_empty
 
 ROOT = Path(__file__).resolve().parents[1]
 TARGETS = re.compile(r"^ *_target_: *(\S+)$", re.MULTILINE)
-OF_HYDRA = ("hydra_plugins.", "ivae_lab.sweep.")  # of launchers, sweepers and callbacks, which are in no digest
+OF_HYDRA = ("hydra_plugins.", "ivae_lab.launch.sweep.")  # of launchers, sweepers and callbacks, which are in no digest
 RUN = ("model=ivae", *TINY, "seed=[0,1]")
 MOVES = {"models/vae.py": "models/other.py", "networks/mlp.py": "networks/dense.py", "data/tcl.py": "data/segments.py"}
 # A figure's recorded rows, of no run folder, joined with its cells: how many there are, and how many are taken.

@@ -1,0 +1,1 @@
+"""Sweeps and queues: which runs a launcher has under way."""
