@@ -47,10 +47,10 @@ from ivae_lab.core.data import Batch, Splits
 from ivae_lab.engine.datamodule import DataModule
 from ivae_lab.engine.memory import models_at_once
 from ivae_lab.engine.module import SeedsModule
+from ivae_lab.engine.options import Chunk, Compute, Plan, Training
 from ivae_lab.engine.run import build_model, draw_data, prepare
 from ivae_lab.engine.share import Share
 from ivae_lab.engine.stack import Stack
-from ivae_lab.engine.training import Chunk, Compute, Plan, Training
 from ivae_lab.models.base import Model
 
 if TYPE_CHECKING:

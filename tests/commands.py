@@ -24,9 +24,9 @@ from ivae_lab.engine.evaluate import encode
 from ivae_lab.engine.group import prepared
 from ivae_lab.engine.job import read_settings
 from ivae_lab.engine.module import SeedsModule
+from ivae_lab.engine.options import Training
 from ivae_lab.engine.run import Run, Settings
 from ivae_lab.engine.stack import Parameters
-from ivae_lab.engine.training import Training
 from ivae_lab.models.linear import Linear
 from ivae_lab.runs.results_csv import COLUMNS, read_latents
 from tests import warm

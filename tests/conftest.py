@@ -257,7 +257,7 @@ def inside(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) 
 @pytest.fixture
 def traced_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """A compiled training runs the traced and rewritten graph itself: all of ours, without a C++ compiler's seconds."""
-    from ivae_lab.engine import part
+    from ivae_lab.engine import steps as part
     from ivae_lab.engine.compiler import traced
 
     monkeypatch.setattr(part, "compiled", traced)

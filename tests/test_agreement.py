@@ -18,8 +18,8 @@ from sklearn.metrics import normalized_mutual_info_score
 
 from ivae_lab.core.arrays import Floats
 from ivae_lab.engine.group import execute
+from ivae_lab.engine.options import Compute
 from ivae_lab.engine.run import prepare
-from ivae_lab.engine.training import Compute
 from ivae_lab.metrics.agreement import Agreement
 from ivae_lab.metrics.clustering import Clustering, cluster_accuracy, cluster_purity, nmi
 from ivae_lab.metrics.mcc import mean_correlation, weak_mean_correlation

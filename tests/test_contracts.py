@@ -24,8 +24,8 @@ from ivae_lab.core.exponential_family import ExponentialFamily
 from ivae_lab.core.mixture_generator import Generator, ReluNetwork
 from ivae_lab.engine.evaluate import settle
 from ivae_lab.engine.module import SeedsModule
+from ivae_lab.engine.random_streams import generator
 from ivae_lab.engine.stack import Stack
-from ivae_lab.engine.streams import generator
 from ivae_lab.metrics.resampling import CheckingMetric, Estimate, PairMetric
 from ivae_lab.models.base import Model
 from ivae_lab.models.contrastive import Contrastive

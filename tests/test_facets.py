@@ -22,8 +22,8 @@ from ivae_lab.config.build import ConfigError
 from ivae_lab.core.data import Batch
 from ivae_lab.distributions.densities import CorrelatedMixture, Facets, NormalMixture, tempered
 from ivae_lab.engine.group import execute
+from ivae_lab.engine.options import Compute
 from ivae_lab.engine.run import prepare
-from ivae_lab.engine.training import Compute
 from ivae_lab.metrics.agreement import Agreement
 from ivae_lab.metrics.clustering import Clustering, nmi
 from ivae_lab.metrics.resampling import Estimate

@@ -17,7 +17,7 @@ from ivae_lab.config.build import ConfigError
 from ivae_lab.core.data import Batch
 from ivae_lab.distributions.densities import NormalMixture
 from ivae_lab.engine.evaluate import DRAWS, encode, examples
-from ivae_lab.engine.part import TERMS
+from ivae_lab.engine.steps import TERMS
 from ivae_lab.models.vqvae import Autoencoder, GridAutoencoder
 from ivae_lab.networks.grid import _Block
 from ivae_lab.plots.image_examples import _fill

@@ -22,11 +22,11 @@ from ivae_lab.distributions.densities import Normal
 from ivae_lab.engine.datamodule import DataModule
 from ivae_lab.engine.evaluate import encode
 from ivae_lab.engine.module import SeedsModule
-from ivae_lab.engine.part import State, sliced
+from ivae_lab.engine.options import Plan
 from ivae_lab.engine.run import build_model
 from ivae_lab.engine.share import Share
 from ivae_lab.engine.stack import Stack
-from ivae_lab.engine.training import Plan
+from ivae_lab.engine.steps import State, sliced
 from ivae_lab.networks.images import (
     BatchNorm,
     Dropout,

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ivae_lab.config.build import build
 from ivae_lab.engine.optim import Rates, adam_, clip, paces, paces_at
-from ivae_lab.engine.training import Training
+from ivae_lab.engine.options import Training
 from tests.commands import TRAINING
 from tests.profiles import examples
 

@@ -17,10 +17,10 @@ from ivae_lab.engine.datamodule import DataModule
 from ivae_lab.engine.evaluate import encode, posterior_means
 from ivae_lab.engine.group import execute
 from ivae_lab.engine.module import SeedsModule
+from ivae_lab.engine.options import Compute, Plan
 from ivae_lab.engine.run import Run, build_model, prepare
 from ivae_lab.engine.shuffling import Shuffled
 from ivae_lab.engine.stack import Parameters, Stack
-from ivae_lab.engine.training import Compute, Plan
 from ivae_lab.runs.results_csv import COLUMNS, read_latents, read_results, read_status
 from tests.commands import FITTED, SMALL, advance, difference, doubles, make_module, make_run, scores, trained
 from tests.profiles import THOROUGH

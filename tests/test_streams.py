@@ -15,11 +15,11 @@ from torch import nn
 from ivae_lab.core.data import Batch, DataSpec, Splits
 from ivae_lab.engine.datamodule import DataModule
 from ivae_lab.engine.evaluate import encode
+from ivae_lab.engine.options import Plan, Training
+from ivae_lab.engine.random_streams import generator, normals, permutations
 from ivae_lab.engine.shuffling import Shuffled
 from ivae_lab.engine.stack import Stack
-from ivae_lab.engine.streams import generator, normals, permutations
 from ivae_lab.engine.trained import Trained
-from ivae_lab.engine.training import Plan, Training
 from ivae_lab.models.base import Model
 from ivae_lab.tabular.preprocessing import Recipe
 from tests.commands import TRAINING

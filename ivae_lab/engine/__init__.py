@@ -10,7 +10,7 @@ from ivae_lab.terminal.lazy import face
 os.environ.setdefault("MKL_CBWR", "AUTO")
 
 if TYPE_CHECKING:
-    from ivae_lab.engine.training import Compute as Compute
-    from ivae_lab.engine.training import Training as Training
+    from ivae_lab.engine.options import Compute as Compute
+    from ivae_lab.engine.options import Training as Training
 else:
     __getattr__, __dir__ = face(__name__)

@@ -22,8 +22,8 @@ from ivae_lab.engine.checkpoint_files import save_checkpoint
 from ivae_lab.engine.evaluate import posterior_means
 from ivae_lab.engine.folder import SCHEDULER
 from ivae_lab.engine.module import SeedsModule
+from ivae_lab.engine.options import Chunk
 from ivae_lab.engine.share import Share
-from ivae_lab.engine.training import Chunk
 from ivae_lab.metrics.mcc import mean_correlation
 
 _SCORED_ROWS = 2000  # rows of the training data on which the history's MCC is taken

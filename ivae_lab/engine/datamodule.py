@@ -8,7 +8,7 @@ import lightning
 import torch
 
 from ivae_lab.core.data import Batch, Splits
-from ivae_lab.engine.training import Chunk, Plan
+from ivae_lab.engine.options import Chunk, Plan
 
 
 class Chunks:

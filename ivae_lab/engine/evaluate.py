@@ -13,8 +13,8 @@ from ivae_lab.core.data import Batch, Image, Splits
 from ivae_lab.core.exponential_family import ExponentialFamily
 from ivae_lab.core.mixture_generator import Generator
 from ivae_lab.distributions.piecewise_mixture import PiecewiseMixture
+from ivae_lab.engine.random_streams import normals
 from ivae_lab.engine.stack import ENCODE_IMAGES, ENCODE_ROWS, Stack
-from ivae_lab.engine.streams import normals
 from ivae_lab.metrics.resampling import Estimate
 
 EXAMPLES, IMAGES, DRAWS = 1000, 100, 8  # rows in examples.npz, of images fewer; draws from each part of the prior

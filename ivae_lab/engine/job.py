@@ -18,8 +18,8 @@ from rich.console import Console
 from ivae_lab.config.build import ConfigError, build, check_value
 from ivae_lab.config.digests import NUMBERS, run_digest
 from ivae_lab.engine.folder import SCHEDULER, BusyError, StoppedError
-from ivae_lab.engine.identifiable import shortfall
 from ivae_lab.engine.planner import together
+from ivae_lab.engine.prior_rank import shortfall
 from ivae_lab.engine.run import Run, Settings, prepare
 from ivae_lab.launch.sweep import NAME, say
 from ivae_lab.runs.results_csv import is_finished, read_status

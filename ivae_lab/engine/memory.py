@@ -14,10 +14,10 @@ from torch.fx import GraphModule, Node
 
 from ivae_lab.engine import cgroup
 from ivae_lab.engine.compiler import traced
-from ivae_lab.engine.part import Part, new_state, update_of
+from ivae_lab.engine.options import Compute, Training
 from ivae_lab.engine.shuffling import Shuffled
 from ivae_lab.engine.stack import Stack
-from ivae_lab.engine.training import Compute, Training
+from ivae_lab.engine.steps import Part, new_state, update_of
 
 if TYPE_CHECKING:
     from ivae_lab.engine.datamodule import DataModule

@@ -10,13 +10,13 @@ import torch
 
 from ivae_lab.engine.datamodule import DataModule
 from ivae_lab.engine.evaluate import posterior_means
-from ivae_lab.engine.identifiable import measured, restore_ranks
 from ivae_lab.engine.memory import Need
-from ivae_lab.engine.part import TERMS, Part, Programs, new_state, sliced
+from ivae_lab.engine.options import Chunk, Training
+from ivae_lab.engine.prior_rank import measured, restore_ranks
 from ivae_lab.engine.share import Share
 from ivae_lab.engine.shuffling import Shuffled
 from ivae_lab.engine.stack import Stack
-from ivae_lab.engine.training import Chunk, Training
+from ivae_lab.engine.steps import TERMS, Part, Programs, new_state, sliced
 
 
 class SeedsModule(lightning.LightningModule):

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ivae_lab.engine.options import Training
 from ivae_lab.engine.stack import Parameters
-from ivae_lab.engine.training import Training
 
 _PLATEAU_THRESHOLD = 1e-4  # ReduceLROnPlateau's relative threshold
 _PLATEAU_SMALLEST_CHANGE = 1e-8  # its `eps`: smaller changes of the rate are not made

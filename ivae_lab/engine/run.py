@@ -22,11 +22,11 @@ from ivae_lab.core.data import DataSpec, Splits
 from ivae_lab.engine import folder as folders
 from ivae_lab.engine.checkpoint_files import forget_checkpoints, load_checkpoint
 from ivae_lab.engine.evaluate import Encoded, encode, examples, settle
-from ivae_lab.engine.identifiable import check_device, shortfall
+from ivae_lab.engine.options import Compute, Plan, Training
+from ivae_lab.engine.prior_rank import check_device, shortfall
 from ivae_lab.engine.share import HISTORY, Share
-from ivae_lab.engine.spec import to_plain
+from ivae_lab.engine.spec_json import to_plain
 from ivae_lab.engine.stack import Stack
-from ivae_lab.engine.training import Compute, Plan, Training
 from ivae_lab.metrics.checks.check import Check
 from ivae_lab.metrics.resampling import CheckingMetric, Estimate, PairMetric
 from ivae_lab.models.base import Model
@@ -171,7 +171,7 @@ class Run:
         """Where its history goes beside history.csv."""
         if self.settings.logger == "csv":
             return []
-        from ivae_lab.engine.tracking import wandb_logger
+        from ivae_lab.engine.wandb_logger import wandb_logger
 
         return [wandb_logger(self.settings.folder, self.settings.plain())]
 

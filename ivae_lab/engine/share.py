@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ivae_lab.core.data import Splits
-from ivae_lab.engine.part import TERMS
 from ivae_lab.engine.stack import Stack
+from ivae_lab.engine.steps import TERMS
 
 HISTORY = ["step", "epoch", "seed", *TERMS, "lr", "mcc", "l_rank", "l_condition"]
 

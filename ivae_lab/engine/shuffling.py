@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ivae_lab.engine.streams import permutations
+from ivae_lab.engine.random_streams import permutations
 
 
 class Shuffled:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.func import functional_call, grad_and_value, stack_module_state, vmap
 
 from ivae_lab.core.data import Batch
-from ivae_lab.engine.streams import generator
+from ivae_lab.engine.random_streams import generator
 from ivae_lab.models.base import Model
 
 # Rows that `map` is given at a time, so that memory does not grow with the data.

@@ -25,10 +25,10 @@ from ivae_lab.config.digests import run_digest, run_digest_by_paths
 from ivae_lab.core.data import Batch, DataSpec
 from ivae_lab.distributions.densities import Facets, NormalMixture
 from ivae_lab.engine.checkpoint_files import load_checkpoint
+from ivae_lab.engine.random_streams import generator, normals
 from ivae_lab.engine.run import SETTLED, build_model
-from ivae_lab.engine.spec import from_plain
+from ivae_lab.engine.spec_json import from_plain
 from ivae_lab.engine.stack import ENCODE_IMAGES, ENCODE_ROWS
-from ivae_lab.engine.streams import generator, normals
 from ivae_lab.models.base import Model
 from ivae_lab.runs.results_csv import check_seal, lack, read_status
 from ivae_lab.tabular.columns import Labels

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ivae_lab.engine.random_streams import normals
 from ivae_lab.engine.stack import Stack
-from ivae_lab.engine.streams import normals
 from ivae_lab.models.base import Model
 from ivae_lab.models.identifiability import Noise, Penalty, applies, rank, rank_and_condition
 

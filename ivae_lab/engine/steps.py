@@ -11,10 +11,10 @@ from torch import Tensor
 
 from ivae_lab.engine.compiler import Recorded, compiled, leaves
 from ivae_lab.engine.optim import Rates, adam_, clip, paces, paces_at
+from ivae_lab.engine.options import Chunk, Training
+from ivae_lab.engine.random_streams import normals
 from ivae_lab.engine.shuffling import Shuffled
 from ivae_lab.engine.stack import Parameters, Stack
-from ivae_lab.engine.streams import normals
-from ivae_lab.engine.training import Chunk, Training
 
 if TYPE_CHECKING:
     from ivae_lab.engine.datamodule import DataModule
