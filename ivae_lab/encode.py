@@ -37,7 +37,7 @@ from ivae_lab.terminal.messages import listed
 if TYPE_CHECKING:
     import pandas as pd
 
-    from ivae_lab.engine.trained import Trained
+    from ivae_lab.inference.trained_model import Trained
     from ivae_lab.tabular.preprocessing import Floats, Recipe
 
 KEYS: dict[str, tuple[str, ...]] = {"run": (), "data.path": (), "out": (), "seed": ()}
@@ -126,7 +126,7 @@ def _run(arguments: Sequence[str]) -> None:
     folder = run_folder(given["run"])
     from rich.console import Console
 
-    from ivae_lab.engine.trained import load
+    from ivae_lab.inference.trained_model import load
 
     with wrong_input():
         trained = load(folder, seed)

@@ -35,7 +35,7 @@ from ivae_lab.data.tcl import fit_preprocess
 from ivae_lab.engine.group import train_here
 from ivae_lab.engine.job import read_settings
 from ivae_lab.engine.run import Run
-from ivae_lab.engine.trained import Trained, evaluated
+from ivae_lab.inference.trained_model import Trained, evaluated
 from ivae_lab.sample import sampled
 from ivae_lab.tabular.columns import Column, Labels, columns_of
 from ivae_lab.tabular.preprocessing import Recipe

@@ -43,8 +43,8 @@ def _run(arguments: Sequence[str]) -> None:
     kind = one_of("format", given.get("format", "torchscript"), SUFFIXES)
     seed = whole("seed", given["seed"], 0) if "seed" in given else None
     folder = run_folder(given["run"])
-    from ivae_lab.engine.portable import WRITERS, portable
-    from ivae_lab.engine.trained import load
+    from ivae_lab.inference.export_formats import WRITERS, portable
+    from ivae_lab.inference.trained_model import load
 
     with wrong_input():
         trained = load(folder, seed)

@@ -34,7 +34,7 @@ from ivae_lab.terminal.command_line import TRUTH, BadInputError, done, one_of, p
 from ivae_lab.terminal.messages import listed
 
 if TYPE_CHECKING:
-    from ivae_lab.engine.trained import Trained
+    from ivae_lab.inference.trained_model import Trained
 
 Array = np.ndarray[Any, Any]
 KEYS = {"run": (), "rows": (), "u": (), "draw": (), "traversals": TRUTH, "seed": (), "out": ()}
@@ -134,7 +134,7 @@ def _run(arguments: Sequence[str]) -> None:
     folder = run_folder(given["run"])
     from rich.console import Console
 
-    from ivae_lab.engine.trained import load
+    from ivae_lab.inference.trained_model import load
 
     with wrong_input():
         trained = load(folder, seed)

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ivae_lab.engine.trained import load
+from ivae_lab.inference.trained_model import load
 
 _ROWS = "100000,1000000,10000000"
 _BLOCK = 100_000

@@ -71,7 +71,7 @@ def test_counts_with_u_of_several_columns_and_windows(run: Any, tmp_path: Path) 
 
 
 def test_windows_do_not_depend_on_the_blocks(run: Any, tmp_path: Path) -> None:
-    from ivae_lab.engine.trained import load
+    from ivae_lab.inference.trained_model import load
     from ivae_lab.tabular.reading import open_table
 
     path = table(tmp_path)

@@ -19,7 +19,7 @@ from ivae_lab.engine.options import Plan, Training
 from ivae_lab.engine.random_streams import generator, normals, permutations
 from ivae_lab.engine.shuffling import Shuffled
 from ivae_lab.engine.stack import Stack
-from ivae_lab.engine.trained import Trained
+from ivae_lab.inference.trained_model import Trained
 from ivae_lab.models.base import Model
 from ivae_lab.tabular.preprocessing import Recipe
 from tests.commands import TRAINING

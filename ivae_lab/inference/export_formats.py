@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ivae_lab.core.data import Batch
 from ivae_lab.distributions.densities import CorrelatedNormal
-from ivae_lab.engine.trained import Trained
+from ivae_lab.inference.trained_model import Trained
 
 AGREEMENT = 1e-5  # largest difference from the model, as a share of the numbers' size
 _TRACED_ROWS, _CHECKED_ROWS = 3, 65

@@ -1,0 +1,1 @@
+"""Models that were trained: loaded, exported, encoding rows and drawing new ones."""
