@@ -33,10 +33,10 @@ from urllib.parse import quote
 
 import yaml
 
-from ivae_lab.about import PICTURES, About, checked, read_about
-from ivae_lab.claims import NO_VERDICT, Judgement, judge
-from ivae_lab.experiment import SCALES, ExperimentError, Figure, load, names
-from ivae_lab.present import Evidence, present, recorded, write_table
+from ivae_lab.reproduction.about_json import PICTURES, About, checked, read_about
+from ivae_lab.reproduction.claims import NO_VERDICT, Judgement, judge
+from ivae_lab.reproduction.definition import SCALES, ExperimentError, Figure, load, names
+from ivae_lab.reproduction.present import Evidence, present, recorded, write_table
 from ivae_lab.runs.results_csv import run_folders
 from ivae_lab.terminal.command_line import FAILED, OK, done, say
 from ivae_lab.terminal.lazy import Later

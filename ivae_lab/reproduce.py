@@ -46,16 +46,16 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from ivae_lab.config.digests import NUMBERS, digest
-from ivae_lab.experiment import SCALES, ExperimentError, Figure, Scale, load, names
+from ivae_lab.reproduction.definition import SCALES, ExperimentError, Figure, Scale, load, names
 from ivae_lab.terminal.command_line import BAD_INPUT, FAILED, OK, STOPPED, TRUTH, TerminatedError, done, say
 from ivae_lab.terminal.messages import one_line
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from ivae_lab.cells import Cell, Found
     from ivae_lab.launch.slurm_queue import Queued
-    from ivae_lab.present import Evidence, Presented
+    from ivae_lab.reproduction.cells import Cell, Found
+    from ivae_lab.reproduction.present import Evidence, Presented
 
 _NAME = "ivae_lab.reproduce"
 # Overrides of these say where and how, never what: they change no number.
@@ -218,7 +218,7 @@ def _check_neutral(overrides: Sequence[str]) -> None:
 
 def _name_unreadable(outputs: Path, console: Console) -> None:
     """A line for each run folder that may hold a cell of the figures, and whose status does not say so."""
-    from ivae_lab.cells import find
+    from ivae_lab.reproduction.cells import find
 
     for path, reason in find(outputs).unreadable.items():
         console.print(f"left out: {path}: {reason}", style="bold red", soft_wrap=True, highlight=False)
@@ -229,9 +229,9 @@ def reproduce(figure: Figure, request: Request, console: Console) -> int:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from ivae_lab.cells import expand, find
-    from ivae_lab.joined import join
-    from ivae_lab.present import Evidence, gather, present, record
+    from ivae_lab.reproduction.cells import expand, find
+    from ivae_lab.reproduction.join_records import join
+    from ivae_lab.reproduction.present import Evidence, gather, present, record
 
     console.rule(f"{figure.full_name}: {figure.title}")
     kept = _records(figure, request.scale) if request.record else []
@@ -279,7 +279,7 @@ def _records(figure: Figure, scale: Scale) -> list[Evidence]:
 
 def _recorded(figure: Figure) -> Evidence | None:
     """What the project keeps of a figure; bad input where it is damaged, as recording anew would lose it."""
-    from ivae_lab.present import recorded
+    from ivae_lab.reproduction.present import recorded
 
     try:
         return recorded(figure)
@@ -370,7 +370,7 @@ class CellTraining:
 
     def run(self) -> int:
         """Train; the exit code of a call that was stopped, else of the last."""
-        from ivae_lab.cells import find
+        from ivae_lab.reproduction.cells import find
 
         self._look()
         self.say_progress(find(self.request.outputs))
@@ -446,7 +446,7 @@ class CellTraining:
 
     def _note(self, cells: list[Cell], code: int, said: list[str]) -> None:
         """Each cell without a folder said why in a line, in their order; if not so, each gets all that was said."""
-        from ivae_lab.cells import find
+        from ivae_lab.reproduction.cells import find
 
         found = find(self.request.outputs)
         known = {digest for digest, _ in (*found.finished, *found.unfinished)}
@@ -608,7 +608,7 @@ def _listed(name: str, outputs: Path) -> dict[str, str]:
 
 def _state(figure: Figure, outputs: Path) -> str:
     """What is there of a figure: in this project's records, and under the outputs."""
-    from ivae_lab.records import provenance
+    from ivae_lab.reproduction.records import provenance
 
     said = []
     try:
@@ -634,7 +634,7 @@ def _state(figure: Figure, outputs: Path) -> str:
 
 def _read_tables(figure: Figure) -> None:
     """Find what is wrong with tables of before they were sealed."""
-    from ivae_lab.present import recorded
+    from ivae_lab.reproduction.present import recorded
 
     recorded(figure)
 

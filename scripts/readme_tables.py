@@ -18,9 +18,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from ivae_lab.claims import NO_VERDICT, Judgement, judge
-from ivae_lab.experiment import load, names
-from ivae_lab.present import recorded, summary
+from ivae_lab.reproduction.claims import NO_VERDICT, Judgement, judge
+from ivae_lab.reproduction.definition import load, names
+from ivae_lab.reproduction.present import recorded, summary
 from ivae_lab.terminal.text_tables import brief, markdown
 
 ROOT = Path(__file__).resolve().parents[1]

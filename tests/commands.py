@@ -17,7 +17,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from ivae_lab import cells, train
+from ivae_lab import train
 from ivae_lab.config.paths import CONFIG
 from ivae_lab.core.data import Splits
 from ivae_lab.engine.evaluate import encode
@@ -28,6 +28,7 @@ from ivae_lab.engine.options import Training
 from ivae_lab.engine.run import Run, Settings
 from ivae_lab.engine.stack import Parameters
 from ivae_lab.models.linear import Linear
+from ivae_lab.reproduction import cells
 from ivae_lab.runs.results_csv import COLUMNS, read_latents
 from tests import warm
 

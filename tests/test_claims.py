@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ivae_lab import claims
-from ivae_lab.claims import (
+from ivae_lab.reproduction import claims
+from ivae_lab.reproduction.claims import (
     WORDS,
     Judgement,
     correlation,
@@ -22,7 +22,7 @@ from ivae_lab.claims import (
     picked,
     units,
 )
-from ivae_lab.experiment import ExperimentError, Figure, Reported
+from ivae_lab.reproduction.definition import ExperimentError, Figure, Reported
 
 NAN = float("nan")
 RANKS = ["not reproduced", "partly", "reproduced"]

@@ -14,11 +14,12 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ivae_lab import cells, experiment
-from ivae_lab.cells import Cell, expand
 from ivae_lab.config.digests import NUMBERS, cell_digest
 from ivae_lab.config.paths import EXPERIMENTS
-from ivae_lab.experiment import SCALES, ExperimentError, Figure, Scale, function, load, names, reported
+from ivae_lab.reproduction import cells
+from ivae_lab.reproduction import definition as experiment
+from ivae_lab.reproduction.cells import Cell, expand
+from ivae_lab.reproduction.definition import SCALES, ExperimentError, Figure, Scale, function, load, names, reported
 
 Compose = Callable[..., DictConfig]
 ALL = [f"{path.parent.name}/{path.stem}" for path in sorted(EXPERIMENTS.glob("*/*.yaml"))]

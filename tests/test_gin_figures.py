@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
-from ivae_lab.experiment import function
+from ivae_lab.reproduction.definition import function
 from ivae_lab.runs.results_csv import COLUMNS, write_results
 
 ROWS, SOURCES = 1500, 2

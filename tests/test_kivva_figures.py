@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ivae_lab.experiment import function
 from ivae_lab.metrics.agreement import Agreement
 from ivae_lab.metrics.resampling import Estimate
+from ivae_lab.reproduction.definition import function
 from ivae_lab.runs.agreement_csv import FILE, score_pairs, write_pairs
 from ivae_lab.runs.results_csv import COLUMNS, write_results
 

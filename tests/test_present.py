@@ -14,13 +14,14 @@ import pandas as pd
 import pytest
 import yaml
 
-from ivae_lab import experiment, present, records
-from ivae_lab.cells import Cell, expand, find
 from ivae_lab.config.paths import CONFIG
-from ivae_lab.experiment import Figure, Line, Scale, load, reported
-from ivae_lab.joined import join
 from ivae_lab.plots.panels import PALETTE, STYLE, Picture, boxes, colours, method_of, name_of, panels, save
-from ivae_lab.present import Evidence, choose, gather, heading, record, recorded, spread, summary
+from ivae_lab.reproduction import definition as experiment
+from ivae_lab.reproduction import present, records
+from ivae_lab.reproduction.cells import Cell, expand, find
+from ivae_lab.reproduction.definition import Figure, Line, Scale, load, reported
+from ivae_lab.reproduction.join_records import join
+from ivae_lab.reproduction.present import Evidence, choose, gather, heading, record, recorded, spread, summary
 from ivae_lab.runs.results_csv import COLUMNS, interval, write_results
 from ivae_lab.terminal.text_tables import brief, latex, markdown, show
 

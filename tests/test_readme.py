@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from ivae_lab.config.paths import CONFIG
-from ivae_lab.experiment import load, names
-from ivae_lab.present import recorded
+from ivae_lab.reproduction.definition import load, names
+from ivae_lab.reproduction.present import recorded
 from scripts import readme_tables
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -14,10 +14,12 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure as DrawnFigure
 
-from ivae_lab import experiment, present, records, report
-from ivae_lab.about import Sweep, read_about
-from ivae_lab.claims import NO_VERDICT
-from ivae_lab.experiment import Figure, Scale, load
+from ivae_lab import report
+from ivae_lab.reproduction import definition as experiment
+from ivae_lab.reproduction import present, records
+from ivae_lab.reproduction.about_json import Sweep, read_about
+from ivae_lab.reproduction.claims import NO_VERDICT
+from ivae_lab.reproduction.definition import Figure, Scale, load
 from tests.browser import CHROMIUM, Browser
 from tests.commands import command
 

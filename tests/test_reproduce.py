@@ -16,7 +16,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from ivae_lab import experiment, records, reproduce
+from ivae_lab import reproduce
+from ivae_lab.reproduction import definition as experiment
+from ivae_lab.reproduction import records
 from ivae_lab.runs.results_csv import read_status, write_status
 from tests import warm
 from tests.commands import SMALL, Outcome, command, ended, started, wait_until
@@ -311,7 +313,9 @@ class TestLaterCalls:
         table["value"], table["state"] = table["value"].mask(lost), table["state"].mask(lost, "diverged")
         table.to_csv(outputs / name / "results.csv", index=False)
         unseal(outputs / name)
-        monkeypatch.setattr("ivae_lab.present.present", lambda evidence, folder: missing.extend(evidence.missing))
+        monkeypatch.setattr(
+            "ivae_lab.reproduction.present.present", lambda evidence, folder: missing.extend(evidence.missing)
+        )
         monkeypatch.setattr(reproduce, "_report", lambda shown, console: None)
         missing: list[dict[str, Any]] = []
         outcome = here("tiny2020/pair", "train=false")

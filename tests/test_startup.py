@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from ivae_lab import __version__, records, reproduce
+from ivae_lab import __version__, reproduce
 from ivae_lab.config.paths import EXPERIMENTS
-from ivae_lab.experiment import load
+from ivae_lab.reproduction import records
+from ivae_lab.reproduction.definition import load
 from ivae_lab.terminal.command_line import COMMANDS
 from tests.commands import environment
 

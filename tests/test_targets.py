@@ -37,10 +37,10 @@ RUN = ("model=ivae", *TINY, "seed=[0,1]")
 MOVES = {"models/vae.py": "models/other.py", "networks/mlp.py": "networks/dense.py", "data/tcl.py": "data/segments.py"}
 # A figure's recorded rows, of no run folder, joined with its cells: how many there are, and how many are taken.
 JOIN = """
-from ivae_lab.cells import Found, expand
-from ivae_lab.experiment import load
-from ivae_lab.joined import join
-from ivae_lab.present import Evidence, gather, recorded
+from ivae_lab.reproduction.cells import Found, expand
+from ivae_lab.reproduction.definition import load
+from ivae_lab.reproduction.join_records import join
+from ivae_lab.reproduction.present import Evidence, gather, recorded
 figure = load("khemakhem2020/unidentifiable")
 kept, cells = recorded(figure), expand(figure, "paper")
 evidence = gather(figure, cells, Found(), Evidence(figure, "paper", [], ""))

@@ -28,11 +28,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ivae_lab.cells import Cell, Found
-from ivae_lab.claims import Judgement, judge, units
-from ivae_lab.experiment import Figure, Scale, function
 from ivae_lab.plots.panels import STYLE, Picture, save
-from ivae_lab.records import kept, provenance, seal
+from ivae_lab.reproduction.cells import Cell, Found
+from ivae_lab.reproduction.claims import Judgement, judge, units
+from ivae_lab.reproduction.definition import Figure, Scale, function
+from ivae_lab.reproduction.records import kept, provenance, seal
 from ivae_lab.runs.headlines import per_seed
 from ivae_lab.runs.results_csv import FINISHED, atomic, interval, lack
 from ivae_lab.terminal.lazy import Later

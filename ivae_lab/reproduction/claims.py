@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ivae_lab.experiment import Claim, ExperimentError, Figure, Reported, Selector, reported
+from ivae_lab.reproduction.definition import Claim, ExperimentError, Figure, Reported, Selector, reported
 from ivae_lab.runs.results_csv import interval
 from ivae_lab.terminal.lazy import Later
 

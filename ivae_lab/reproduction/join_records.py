@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ivae_lab.cells import Cell
 from ivae_lab.config.targets import with_names
-from ivae_lab.present import Evidence, as_kept
+from ivae_lab.reproduction.cells import Cell
+from ivae_lab.reproduction.present import Evidence, as_kept
 from ivae_lab.terminal.lazy import Later
 
 if TYPE_CHECKING:

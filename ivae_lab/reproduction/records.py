@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ivae_lab.config.paths import EXPERIMENTS
-from ivae_lab.experiment import Figure
+from ivae_lab.reproduction.definition import Figure
 
 _PROVENANCE = ("scale", "changed", "command", "total", "missing", "lines", "runs")
 

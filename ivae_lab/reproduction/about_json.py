@@ -11,8 +11,8 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ivae_lab.claims import Judgement
-from ivae_lab.experiment import Scale
+from ivae_lab.reproduction.claims import Judgement
+from ivae_lab.reproduction.definition import Scale
 from ivae_lab.terminal.messages import one_line
 
 SUMMARIES = ("summary.csv", "summary.md", "summary.tex", "verdicts.csv", "verdicts.md", "verdicts.tex")

@@ -50,7 +50,7 @@ compdef _ivae_lab ivae-lab""",
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code."""
-    return done("ivae_lab.completion", __doc__, arguments, _run)
+    return done("ivae_lab.reproduction.completion", __doc__, arguments, _run)
 
 
 def _run(arguments: Sequence[str]) -> None:
@@ -120,7 +120,7 @@ def _runs() -> list[str]:
 
 
 def _figures() -> list[str]:
-    from ivae_lab.experiment import names
+    from ivae_lab.reproduction.definition import names
 
     return ["all", *names(), *(f"{name.partition('/')[0]}" for name in names())]
 

@@ -1,0 +1,1 @@
+"""A paper's figures as data: cells to train, claims to judge, pages to show."""
