@@ -2,7 +2,8 @@
 
 Both are Hydra's submitit launcher (hydra-submitit-launcher; submitit does the requeueing), with what a laboratory needs
 around it: wrong, finished and already queued runs are not submitted, what was submitted is recorded
-(`ivae_lab/launch/slurm_queue.py`), the wait can be left and taken up again, and one run that fails does not hide the others.
+(`ivae_lab/launch/slurm_queue.py`), the wait can be left and taken up again, and one run that fails does not hide the
+others.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ class _QueueLauncher(BaseSubmititLauncher):  # type: ignore[misc]
         from ivae_lab.config.build import ConfigError
         from ivae_lab.engine.job import read_settings
         from ivae_lab.launch import sweep
-        from ivae_lab.runs.results_csv import is_finished
+        from ivae_lab.runs.folder import is_finished
 
         for overrides in job_overrides:
             config, choices = sweep.composed(self, overrides)
@@ -252,7 +253,7 @@ def _visible_gpus() -> list[int]:
 def _failure(folder: Path) -> str | None:
     """What a run that did not come out says itself, or that it died without a word."""
     from ivae_lab.launch import slurm_queue as queue
-    from ivae_lab.runs.results_csv import read_status
+    from ivae_lab.runs.folder import read_status
 
     try:
         status = read_status(folder)

@@ -50,8 +50,9 @@ from numpy.typing import NDArray
 
 from ivae_lab.config.targets import with_names
 from ivae_lab.runs import agreement_csv as pairs
-from ivae_lab.runs import results_csv as results
-from ivae_lab.runs.results_csv import FINISHED, MARKS, atomic, check_seal, read_status, run_folders
+from ivae_lab.runs.folder import FINISHED, MARKS, check_seal, read_status, run_folders
+from ivae_lab.runs.results_csv import DTYPES, VARIANT
+from ivae_lab.storage.atomic import atomic
 from ivae_lab.terminal.command_line import BadInputError, done
 from ivae_lab.terminal.lazy import Later
 
@@ -100,7 +101,7 @@ class Kind:
         return pa.schema([(column, _arrow(dtype)) for column, dtype in self.types.items()])
 
 
-RESULTS = Kind("results", results.DTYPES, ("seed",), results.VARIANT, "seeds")
+RESULTS = Kind("results", DTYPES, ("seed",), VARIANT, "seeds")
 AGREEMENT = Kind("agreement", pairs.DTYPES, ("seed_a", "seed_b"), (*pairs.VARIANT, "position"), "pairs of seeds")
 KINDS = (RESULTS, AGREEMENT)
 LEADING = ("folder", "run_state", *dict.fromkeys(column for kind in KINDS for column in kind.types), *ABOUT)

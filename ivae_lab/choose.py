@@ -36,8 +36,8 @@ import numpy as np
 
 from ivae_lab.aggregate import AGREEMENT, LEADING, collect, table
 from ivae_lab.plots.panels import STYLE, save
+from ivae_lab.runs.folder import run_folders
 from ivae_lab.runs.headlines import held_out, log_volume
-from ivae_lab.runs.results_csv import run_folders
 from ivae_lab.terminal.command_line import BadInputError, done, written
 from ivae_lab.terminal.lazy import Later
 from ivae_lab.terminal.messages import did_you_mean, listed

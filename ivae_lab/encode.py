@@ -29,9 +29,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ivae_lab.runs.folder import run_folder
 from ivae_lab.tabular.reading import Table, numbers, open_table
 from ivae_lab.tabular.writing import Block, block_rows, out_path, stream
-from ivae_lab.terminal.command_line import done, pairs, run_folder, whole, wrong_input
+from ivae_lab.terminal.command_line import done, pairs, whole, wrong_input
 from ivae_lab.terminal.messages import listed
 
 if TYPE_CHECKING:

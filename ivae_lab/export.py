@@ -24,7 +24,8 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from ivae_lab.terminal.command_line import BadInputError, done, one_of, pairs, run_folder, whole, written, wrong_input
+from ivae_lab.runs.folder import run_folder
+from ivae_lab.terminal.command_line import BadInputError, done, one_of, pairs, whole, written, wrong_input
 
 SUFFIXES = {"torchscript": ".pt", "pt2": ".pt2"}
 KEYS = {"run": (), "format": (*SUFFIXES,), "seed": (), "out": ()}

@@ -37,7 +37,7 @@ from ivae_lab.data.images.catalogue import (
     data_root,
     is_valid,
 )
-from ivae_lab.runs.results_csv import atomic
+from ivae_lab.storage.atomic import atomic
 from ivae_lab.terminal.command_line import BadInputError, FailedError, done
 from ivae_lab.terminal.messages import one_line
 

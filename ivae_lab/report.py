@@ -37,7 +37,7 @@ from ivae_lab.reproduction.about_json import PICTURES, About, checked, read_abou
 from ivae_lab.reproduction.claims import NO_VERDICT, Judgement, judge
 from ivae_lab.reproduction.definition import SCALES, ExperimentError, Figure, load, names
 from ivae_lab.reproduction.present import Evidence, present, recorded, write_table
-from ivae_lab.runs.results_csv import run_folders
+from ivae_lab.runs.folder import run_folders
 from ivae_lab.terminal.command_line import FAILED, OK, done, say
 from ivae_lab.terminal.lazy import Later
 from ivae_lab.terminal.messages import one_line

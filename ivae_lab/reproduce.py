@@ -294,7 +294,7 @@ def _set_aside(found: Found, cells: Sequence[Cell]) -> list[str]:
 
     The same cell and seed may have been computed in several runs, of which one is used (`cells.find`).
     """
-    from ivae_lab.runs.results_csv import read_status
+    from ivae_lab.runs.folder import read_status
 
     said: list[str] = []
     tables: dict[Path, pd.DataFrame | None] = {}

@@ -28,9 +28,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ivae_lab.runs.folder import run_folder
 from ivae_lab.tabular.columns import Number, OneHot
 from ivae_lab.tabular.writing import Block, block_rows, out_path, stream
-from ivae_lab.terminal.command_line import TRUTH, BadInputError, done, one_of, pairs, run_folder, whole, wrong_input
+from ivae_lab.terminal.command_line import TRUTH, BadInputError, done, one_of, pairs, whole, wrong_input
 from ivae_lab.terminal.messages import listed
 
 if TYPE_CHECKING:

@@ -38,9 +38,11 @@ from numpy.typing import NDArray
 from ivae_lab.metrics.agreement import Agreement
 from ivae_lab.metrics.mcc import Coefficient
 from ivae_lab.metrics.resampling import Estimate
-from ivae_lab.runs.results_csv import Row, read_latents
+from ivae_lab.runs.arrays import read_latents
+from ivae_lab.runs.folder import run_folder
+from ivae_lab.runs.results_csv import Row
 from ivae_lab.tabular.reading import UNREADABLE, has_header
-from ivae_lab.terminal.command_line import BadInputError, done, run_folder, whole, written
+from ivae_lab.terminal.command_line import BadInputError, done, whole, written
 from ivae_lab.terminal.lazy import Later
 from ivae_lab.terminal.messages import one_line
 from ivae_lab.terminal.text_tables import show

@@ -47,7 +47,7 @@ from ivae_lab.metrics.mcc import (
     weak_chance_correlation,
     weak_mean_correlation,
 )
-from ivae_lab.runs.results_csv import atomic
+from ivae_lab.storage.atomic import atomic
 
 PROCESSES = {
     "python -m ivae_lab.train --help": ["-m", "ivae_lab.train", "--help"],

@@ -29,7 +29,8 @@ from ivae_lab.engine.run import Run, Settings
 from ivae_lab.engine.stack import Parameters
 from ivae_lab.models.linear import Linear
 from ivae_lab.reproduction import cells
-from ivae_lab.runs.results_csv import COLUMNS, read_latents
+from ivae_lab.runs.arrays import read_latents
+from ivae_lab.runs.results_csv import COLUMNS
 from tests import warm
 
 SMALL = ("data.segments=8", "data.samples_per_segment=100", "trainer.batch_size=64", "trainer.chunk=20")

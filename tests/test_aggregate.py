@@ -35,18 +35,9 @@ from ivae_lab.aggregate import (
 from ivae_lab.runs.agreement_csv import COLUMNS as PAIR_COLUMNS
 from ivae_lab.runs.agreement_csv import DTYPES as PAIR_DTYPES
 from ivae_lab.runs.agreement_csv import read_pairs, summarise_pairs, write_pairs
-from ivae_lab.runs.results_csv import (
-    COLUMNS,
-    DTYPES,
-    read_results,
-    read_status,
-    read_table,
-    run_folders,
-    seal,
-    summarise,
-    write_results,
-    write_status,
-)
+from ivae_lab.runs.folder import read_status, run_folders, seal, write_status
+from ivae_lab.runs.results_csv import COLUMNS, DTYPES, read_results, read_table, write_results
+from ivae_lab.runs.summaries import summarise
 from tests.commands import Outcome, command
 
 ROOT = Path(__file__).parents[1]
@@ -711,7 +702,8 @@ def test_import_is_light() -> None:
 
 
 def test_metrics_results_and_plots_do_not_import_torch() -> None:
-    modules = "ivae_lab.metrics.mcc, ivae_lab.metrics.elbo, ivae_lab.metrics.linear_r2, ivae_lab.runs.results_csv, ivae_lab.plots.panels"
+    metrics = "ivae_lab.metrics.mcc, ivae_lab.metrics.elbo, ivae_lab.metrics.linear_r2"
+    modules = f"{metrics}, ivae_lab.runs.results_csv, ivae_lab.plots.panels"
     code = f"import sys, {modules}; print('torch' in sys.modules, 'lightning' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "False False\n"

@@ -34,16 +34,10 @@ from ivae_lab.runs.agreement_csv import (
     summarise_pairs,
     write_pairs,
 )
+from ivae_lab.runs.arrays import read_latents
+from ivae_lab.runs.folder import is_finished, lack, read_status, write_status
 from ivae_lab.runs.headlines import per_seed
-from ivae_lab.runs.results_csv import (
-    is_finished,
-    lack,
-    read_latents,
-    read_results,
-    read_status,
-    write_results,
-    write_status,
-)
+from ivae_lab.runs.results_csv import read_results, write_results
 from ivae_lab.runs.show import show
 from tests.commands import make_run
 
@@ -306,7 +300,7 @@ class TestGallery:
 
 class TestInterval:
     def test_covers_the_truth_where_an_interval_over_pairs_does_not(self) -> None:
-        from ivae_lab.runs.results_csv import interval
+        from ivae_lab.runs.summaries import interval
 
         rng = np.random.default_rng(0)
         draws = [pairs_with_effects(10, rng) for _ in range(150)]
@@ -400,7 +394,7 @@ class TestPseudoValues:
 
     @pytest.mark.slow
     def test_plain_intervals_over_them_cover_the_truth(self) -> None:
-        from ivae_lab.runs.results_csv import interval
+        from ivae_lab.runs.summaries import interval
 
         rng = np.random.default_rng(0)
         found = [interval(pseudo_values(pairs_with_effects(10, rng)), draws=300) for _ in range(80)]

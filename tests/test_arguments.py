@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ivae_lab import __main__, __version__
-from ivae_lab.runs.results_csv import is_finished
+from ivae_lab.runs.folder import is_finished
 from ivae_lab.terminal.command_line import COMMANDS, BadInputError, FailedError, done
 from tests import warm
 from tests.commands import TINY, command, ended, environment, run_folder

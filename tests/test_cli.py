@@ -11,7 +11,9 @@ import torch
 import yaml
 
 from ivae_lab import train
-from ivae_lab.runs.results_csv import COLUMNS, is_finished, read_latents, read_results, read_status
+from ivae_lab.runs.arrays import read_latents
+from ivae_lab.runs.folder import is_finished, read_status
+from ivae_lab.runs.results_csv import COLUMNS, read_results
 from tests.commands import TINY, Inside, Outcome, command, fresh, numbers, run_folder, settings
 
 RUN = (*TINY, "model=ivae", "seed=[0,3]", "data.split=[.5,.25,.25]")

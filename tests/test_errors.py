@@ -18,7 +18,7 @@ from ivae_lab.config.build import ConfigError
 from ivae_lab.core.data import DataSpec
 from ivae_lab.engine.checkpoint_files import load_checkpoint
 from ivae_lab.networks.mlp import GaussianEncoder
-from ivae_lab.runs.results_csv import is_finished
+from ivae_lab.runs.folder import is_finished
 from tests.commands import TINY, Outcome, command, here, make_run, numbers, run_folder
 from tests.profiles import examples
 

@@ -30,7 +30,8 @@ from ivae_lab.metrics.resampling import Estimate
 from ivae_lab.models.mfcvae import MFCVAE
 from ivae_lab.networks.ladder import LadderDecoder
 from ivae_lab.runs.agreement_csv import pairs_of
-from ivae_lab.runs.results_csv import read_latents, read_results
+from ivae_lab.runs.arrays import read_latents
+from ivae_lab.runs.results_csv import read_results
 from ivae_lab.runs.show import show
 from tests.commands import make_run
 

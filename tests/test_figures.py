@@ -20,7 +20,8 @@ from ivae_lab.reproduction.definition import function
 from ivae_lab.runs.agreement_csv import COLUMNS as PAIR_COLUMNS
 from ivae_lab.runs.agreement_csv import FILE as PAIRS
 from ivae_lab.runs.agreement_csv import write_pairs
-from ivae_lab.runs.results_csv import COLUMNS, write_results, write_status
+from ivae_lab.runs.folder import write_status
+from ivae_lab.runs.results_csv import COLUMNS, write_results
 
 Array = NDArray[np.float64]
 SEEDS = st.integers(0, 2**32 - 1)

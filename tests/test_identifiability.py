@@ -26,7 +26,7 @@ from ivae_lab.models.base import Model
 from ivae_lab.models.identifiability import Penalty, condition_number, natural_differences, rank, singular_values
 from ivae_lab.priors.conditional import TablePrior
 from ivae_lab.priors.mixture import GaussianMixture
-from ivae_lab.runs.results_csv import read_status
+from ivae_lab.runs.folder import read_status
 from tests.commands import SMALL, advance, difference, make_module, make_run, trained
 
 N, M = 2, 6

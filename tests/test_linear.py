@@ -27,7 +27,9 @@ from ivae_lab.models.linear import (
     jointly_diagonal,
 )
 from ivae_lab.priors.standard import StandardLaplace, StandardNormal
-from ivae_lab.runs.results_csv import read_examples, read_results, read_status
+from ivae_lab.runs.arrays import read_examples
+from ivae_lab.runs.folder import read_status
+from ivae_lab.runs.results_csv import read_results
 from tests.commands import here
 
 Array = NDArray[np.float64]

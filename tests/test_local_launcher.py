@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ivae_lab.runs.results_csv import is_finished, read_status
+from ivae_lab.runs.folder import is_finished, read_status
 from tests.commands import TINY, Inside, command, ended, numbers, started, wait_until
 
 LOCAL = ("hydra/launcher=local", "hydra.launcher.processes=2")

@@ -11,7 +11,7 @@ import pytest
 
 from ivae_lab import encode, sample
 from ivae_lab.config.build import ConfigError
-from ivae_lab.runs.results_csv import read_latents
+from ivae_lab.runs.arrays import read_latents
 from tests.commands import here, make_run, run_folder
 from tests.own import own_file
 

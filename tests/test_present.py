@@ -22,7 +22,8 @@ from ivae_lab.reproduction.cells import Cell, expand, find
 from ivae_lab.reproduction.definition import Figure, Line, Scale, load, reported
 from ivae_lab.reproduction.join_records import join
 from ivae_lab.reproduction.present import Evidence, choose, gather, heading, record, recorded, spread, summary
-from ivae_lab.runs.results_csv import COLUMNS, interval, write_results
+from ivae_lab.runs.results_csv import COLUMNS, write_results
+from ivae_lab.runs.summaries import interval
 from ivae_lab.terminal.text_tables import brief, latex, markdown, show
 
 NAN = float("nan")

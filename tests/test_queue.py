@@ -15,7 +15,8 @@ from ivae_lab.config.paths import CONFIG
 from ivae_lab.launch import slurm_queue as queue
 from ivae_lab.launch import sweep
 from ivae_lab.launch.slurm_queue import Queued, Task
-from ivae_lab.runs.results_csv import write_results, write_status
+from ivae_lab.runs.folder import write_status
+from ivae_lab.runs.results_csv import write_results
 from tests.commands import TINY, settings
 
 

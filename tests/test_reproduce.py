@@ -19,7 +19,7 @@ import pytest
 from ivae_lab import reproduce
 from ivae_lab.reproduction import definition as experiment
 from ivae_lab.reproduction import records
-from ivae_lab.runs.results_csv import read_status, write_status
+from ivae_lab.runs.folder import read_status, write_status
 from tests import warm
 from tests.commands import SMALL, Outcome, command, ended, started, wait_until
 from tests.test_resume import step_of

@@ -15,23 +15,12 @@ from hypothesis import strategies as st
 
 from ivae_lab.engine.run import _write_arrays
 from ivae_lab.plots.panels import PALETTE, recovered
+from ivae_lab.runs.arrays import read_latents
+from ivae_lab.runs.folder import found_run, is_finished, read_status, write_status
 from ivae_lab.runs.headlines import per_seed
-from ivae_lab.runs.results_csv import (
-    COLUMNS,
-    VARIANT,
-    Row,
-    atomic,
-    found_run,
-    interval,
-    is_finished,
-    read_latents,
-    read_results,
-    read_status,
-    read_table,
-    summarise,
-    write_results,
-    write_status,
-)
+from ivae_lab.runs.results_csv import COLUMNS, VARIANT, Row, read_results, read_table, write_results
+from ivae_lab.runs.summaries import interval, summarise
+from ivae_lab.storage.atomic import atomic
 
 
 def row(**changes: Any) -> Row:

@@ -25,7 +25,7 @@ from ivae_lab.engine.group import execute
 from ivae_lab.engine.module import SeedsModule
 from ivae_lab.engine.options import Chunk
 from ivae_lab.engine.run import prepare
-from ivae_lab.runs.results_csv import is_finished, read_status
+from ivae_lab.runs.folder import is_finished, read_status
 from tests.commands import (
     SMALL,
     TINY,

@@ -21,7 +21,9 @@ from ivae_lab.engine.options import Compute, Plan
 from ivae_lab.engine.run import Run, build_model, prepare
 from ivae_lab.engine.shuffling import Shuffled
 from ivae_lab.engine.stack import Parameters, Stack
-from ivae_lab.runs.results_csv import COLUMNS, read_latents, read_results, read_status
+from ivae_lab.runs.arrays import read_latents
+from ivae_lab.runs.folder import read_status
+from ivae_lab.runs.results_csv import COLUMNS, read_results
 from tests.commands import FITTED, SMALL, advance, difference, doubles, make_module, make_run, scores, trained
 from tests.profiles import THOROUGH
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ivae_lab.runs.results_csv import is_finished, read_status
+from ivae_lab.runs.folder import is_finished, read_status
 from tests.commands import TINY, Inside, command, numbers, settings
 from tests.test_resume import RUN, TOTAL, interrupted, step_of
 

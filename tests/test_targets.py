@@ -26,7 +26,7 @@ from ivae_lab.engine.callbacks import Checkpoints
 from ivae_lab.engine.folder import code
 from ivae_lab.engine.group import execute
 from ivae_lab.engine.run import prepare
-from ivae_lab.runs.results_csv import read_status
+from ivae_lab.runs.folder import read_status
 from tests.commands import TINY, advance, command, environment, make_module, make_run, numbers
 from tests.warm import leave_pictures_empty
 

@@ -24,7 +24,8 @@ from ivae_lab.engine.group import execute
 from ivae_lab.engine.run import Run, draw_data, prepare
 from ivae_lab.engine.spec_json import from_plain, to_plain
 from ivae_lab.inference.trained_model import Trained, load
-from ivae_lab.runs.results_csv import read_latents, read_status, write_status
+from ivae_lab.runs.arrays import read_latents
+from ivae_lab.runs.folder import read_status, write_status
 from ivae_lab.tabular.reading import open_table
 from ivae_lab.tabular.writing import block_rows, stream
 from tests.commands import SMALL, command, settings

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ivae_lab.metrics.mcc import match, mean_correlation
 from ivae_lab.plots.panels import PALETTE, REPORTED_LINE, Picture, boxes, colours, in_words, panels, points_by_data_seed
 from ivae_lab.reproduction.present import Tables
-from ivae_lab.runs.results_csv import read_examples, read_latents
+from ivae_lab.runs.arrays import read_examples, read_latents
 
 DIM = "data.source_dim"
 STRETCH = 120  # rows of a stretch of signals

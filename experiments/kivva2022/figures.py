@@ -20,7 +20,8 @@ from ivae_lab.plots.image_examples import tiled
 from ivae_lab.plots.panels import PALETTE, REPORTED_LINE, Picture, boxes, in_words, panels
 from ivae_lab.reproduction.present import Tables
 from ivae_lab.runs.agreement_csv import pairs_of, pseudo_values
-from ivae_lab.runs.results_csv import read_examples, read_latents, read_results
+from ivae_lab.runs.arrays import read_examples, read_latents
+from ivae_lab.runs.results_csv import read_results
 
 CELL = ["variant", "label", "method", "data", "data_seed"]  # what seeds are compared within
 SCORES = {"all": "mcc_strong", "in": "mcc_in", "out": "mcc_out"}  # by the rows that are scored

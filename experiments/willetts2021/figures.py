@@ -90,7 +90,7 @@ def mcc_against_elbo(tables: Tables) -> Picture:
 
 def hours(rows: pd.DataFrame, paths: Paths) -> pd.DataFrame:
     """Hours of all runs of a model, and seconds of one of them (`seconds` of the run folder, over its seeds)."""
-    from ivae_lab.runs.results_csv import read_status
+    from ivae_lab.runs.folder import read_status
 
     status = {run: read_status(paths[run]) for run in rows["run"].unique()}
     each = rows["run"].map(lambda run: status[run]["seconds"] / len(status[run]["seeds"]))

@@ -21,7 +21,8 @@ class GmmRelu:
     .. math:: z \sim \sum_k w_k N(m_k, \operatorname{diag} s_k^2), \quad x = B\, a(W z + b) + c + e, \quad
        e \sim N(0, v I), \quad a(h) = \max(h, \alpha h)
 
-    `ivae_lab.distributions.piecewise_mixture.draw` says how the parameters are drawn. u is the component, for models that see it.
+    `ivae_lab.distributions.piecewise_mixture.draw` says how the parameters are drawn. u is the component, for models
+    that see it.
 
     Parameters
     ----------

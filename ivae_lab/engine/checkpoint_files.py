@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from ivae_lab.runs.results_csv import atomic
+from ivae_lab.storage.atomic import atomic
 
 
 def save_checkpoint(path: Path, snapshot: dict[str, Any]) -> None:

@@ -22,7 +22,7 @@ from ivae_lab.engine.planner import together
 from ivae_lab.engine.prior_rank import shortfall
 from ivae_lab.engine.run import Run, Settings, prepare
 from ivae_lab.launch.sweep import NAME, say
-from ivae_lab.runs.results_csv import is_finished, read_status
+from ivae_lab.runs.folder import is_finished, read_status
 from ivae_lab.terminal.command_line import BAD_INPUT, FAILED, INTERRUPTED, OK
 from ivae_lab.terminal.lazy import leaving
 from ivae_lab.terminal.messages import one_line, unknown_key

@@ -31,7 +31,9 @@ from ivae_lab.metrics.checks.check import Check
 from ivae_lab.metrics.resampling import CheckingMetric, Estimate, PairMetric
 from ivae_lab.models.base import Model
 from ivae_lab.runs.agreement_csv import FILE, score_pairs, write_pairs
-from ivae_lab.runs.results_csv import CHECKS, Row, atomic, read_status, seal, write_results, write_status
+from ivae_lab.runs.folder import CHECKS, read_status, seal, write_status
+from ivae_lab.runs.results_csv import Row, write_results
+from ivae_lab.storage.atomic import atomic
 from ivae_lab.terminal.lazy import Later
 
 if TYPE_CHECKING:  # a run that is refused needs neither, and Lightning takes seconds

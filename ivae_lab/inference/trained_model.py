@@ -30,7 +30,7 @@ from ivae_lab.engine.run import SETTLED, build_model
 from ivae_lab.engine.spec_json import from_plain
 from ivae_lab.engine.stack import ENCODE_IMAGES, ENCODE_ROWS
 from ivae_lab.models.base import Model
-from ivae_lab.runs.results_csv import check_seal, lack, read_status
+from ivae_lab.runs.folder import check_seal, lack, read_status
 from ivae_lab.tabular.columns import Labels
 from ivae_lab.tabular.preprocessing import Recipe
 from ivae_lab.terminal.messages import listed, one_line

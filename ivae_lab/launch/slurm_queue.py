@@ -18,7 +18,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ivae_lab.runs.results_csv import atomic, read_status
+from ivae_lab.runs.folder import read_status
+from ivae_lab.storage.atomic import atomic
 
 RECORDS = Path(".submitit") / "submitted"  # below the outputs
 # Reasons for which Slurm lets a task wait for ever: the request is wrong, not the cluster busy.

@@ -22,8 +22,8 @@ class Estimate:
     """What one seed says about one split.
 
     A metric is any callable `Metric(estimate) -> rows`, or a `CheckingMetric`. Each row has every column of
-    `ivae_lab.runs.results_csv.COLUMNS` but `seed`, `data_seed` and `split`, which the caller knows and adds: see `row`. A metric
-    that needs the true sources returns no rows where they are unknown.
+    `ivae_lab.runs.results_csv.COLUMNS` but `seed`, `data_seed` and `split`, which the caller knows and adds: see `row`.
+    A metric that needs the true sources returns no rows where they are unknown.
     """
 
     mean: Floats  # (N, n) mean of the posterior q(z | x, u)
@@ -84,9 +84,10 @@ class PairMetric(Protocol):
     def pairs(
         self, estimates: Mapping[int, Estimate], which: Collection[tuple[int, int]] | None = None
     ) -> list[dict[str, Any]]:
-        """Rows of pairs of seeds, `which` or all of them, with every column of `ivae_lab.runs.agreement_csv.COLUMNS` but two.
+        """Rows of pairs of seeds, `which` or all of them.
 
-        Those are `data_seed` and `split`, which the caller knows and adds.
+        They have every column of `ivae_lab.runs.agreement_csv.COLUMNS` but `data_seed` and `split`, which the caller
+        knows and adds.
         """
         ...
 

@@ -210,7 +210,8 @@ class Exact(Model):
     def examples(self, batch: Batch, noise: Tensor) -> dict[str, Tensor]:
         """What is expected at the posterior's mean, the components of the prior, and slices where they were asked for.
 
-        Of `ivae_lab.distributions.piecewise_mixture.slices`: "slice_offset" (T,), "slice_nll" (P, T), "slice_least" (P,), "slice_error" ().
+        The slices are those of `ivae_lab.distributions.piecewise_mixture.slices`: "slice_offset" (T,), "slice_nll"
+        (P, T), "slice_least" (P,), "slice_error" ().
         """
         sliced = {f"slice_{name}": value for name, value in self.named_buffers() if name in SLICED}
         return sliced | {

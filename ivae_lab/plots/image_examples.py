@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ivae_lab.plots.panels import STYLE, Arrays, empty, save
-from ivae_lab.runs.results_csv import read_examples
+from ivae_lab.runs.arrays import read_examples
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ivae_lab.plots.panels import POINTS, SEQUENTIAL, STYLE, Arrays, coloured_by, empty, save
-from ivae_lab.runs.results_csv import read_latents
+from ivae_lab.runs.arrays import read_latents
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ivae_lab.runs.results_csv import atomic, read_latents
+from ivae_lab.runs.arrays import read_latents
+from ivae_lab.storage.atomic import atomic
 
 if TYPE_CHECKING:
     import pandas as pd

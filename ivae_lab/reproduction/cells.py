@@ -16,7 +16,7 @@ from ivae_lab.config.digests import NUMBERS, cell_digest
 from ivae_lab.config.paths import CONFIG
 from ivae_lab.plots.panels import method_of, name_of
 from ivae_lab.reproduction.definition import ExperimentError, Figure, Line, Scale
-from ivae_lab.runs.results_csv import is_finished, read_status, run_folders
+from ivae_lab.runs.folder import is_finished, read_status, run_folders
 from ivae_lab.terminal.messages import one_line
 
 if TYPE_CHECKING:

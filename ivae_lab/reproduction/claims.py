@@ -35,7 +35,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ivae_lab.reproduction.definition import Claim, ExperimentError, Figure, Reported, Selector, reported
-from ivae_lab.runs.results_csv import interval
+from ivae_lab.runs.summaries import interval
 from ivae_lab.terminal.lazy import Later
 
 if TYPE_CHECKING:

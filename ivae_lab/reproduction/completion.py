@@ -113,7 +113,7 @@ def _own(keys: Mapping[str, Sequence[str]], word: str) -> Iterator[str]:
 
 def _runs() -> list[str]:
     """Names of run folders."""
-    from ivae_lab.runs.results_csv import LATEST, OUTPUTS, run_folders
+    from ivae_lab.runs.folder import LATEST, OUTPUTS, run_folders
 
     folders = run_folders(OUTPUTS)
     return [LATEST, *(folder.name for folder in folders)] if folders else []

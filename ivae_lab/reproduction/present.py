@@ -33,8 +33,10 @@ from ivae_lab.reproduction.cells import Cell, Found
 from ivae_lab.reproduction.claims import Judgement, judge, units
 from ivae_lab.reproduction.definition import Figure, Scale, function
 from ivae_lab.reproduction.records import kept, provenance, seal
+from ivae_lab.runs.folder import FINISHED, lack
 from ivae_lab.runs.headlines import per_seed
-from ivae_lab.runs.results_csv import FINISHED, atomic, interval, lack
+from ivae_lab.runs.summaries import interval
+from ivae_lab.storage.atomic import atomic
 from ivae_lab.terminal.lazy import Later
 from ivae_lab.terminal.messages import one_line
 from ivae_lab.terminal.text_tables import latex, markdown

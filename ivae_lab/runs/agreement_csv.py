@@ -33,8 +33,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ivae_lab.metrics.resampling import Estimate, PairMetric
-from ivae_lab.runs import results_csv as results
-from ivae_lab.runs.results_csv import Row, read_latents, read_rows, read_status, write_rows
+from ivae_lab.runs.arrays import read_latents
+from ivae_lab.runs.folder import read_status
+from ivae_lab.runs.results_csv import DTYPES as RESULT_DTYPES
+from ivae_lab.runs.results_csv import Row, read_rows, write_rows
 from ivae_lab.terminal.lazy import Later
 
 if TYPE_CHECKING:
@@ -49,7 +51,7 @@ COLUMNS = (
 )
 # What tells one number from another: rows that agree in these differ in their seeds only.
 VARIANT = ("split", "latents", "coefficient", "alignment", "rank", "scored", "points", "latent_dim")
-DTYPES = {column: results.DTYPES.get(column, "Int64") for column in COLUMNS}
+DTYPES = {column: RESULT_DTYPES.get(column, "Int64") for column in COLUMNS}
 
 
 def score_pairs(

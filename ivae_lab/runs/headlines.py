@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ivae_lab.runs.agreement_csv import FILE, read_pairs
-from ivae_lab.runs.results_csv import FINISHED, read_results
+from ivae_lab.runs.folder import FINISHED
+from ivae_lab.runs.results_csv import read_results
 from ivae_lab.tabular.preprocessing import Recipe
 from ivae_lab.terminal.lazy import Later
 

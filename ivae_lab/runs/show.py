@@ -11,8 +11,10 @@ from rich.table import Table
 from rich.text import Text
 
 from ivae_lab.runs.agreement_csv import FILE, read_pairs, summarise_pairs
+from ivae_lab.runs.folder import CHECKS, read_status
 from ivae_lab.runs.headlines import headlines
-from ivae_lab.runs.results_csv import CHECKS, interval, read_checks, read_results, read_status
+from ivae_lab.runs.results_csv import read_checks, read_results
+from ivae_lab.runs.summaries import interval
 
 TITLES = {
     "mcc_mean": "MCC\nmean",

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import FrameType
 
 from ivae_lab import __version__
+from ivae_lab.storage.atomic import atomic
 from ivae_lab.terminal.messages import unknown_key
 
 OK, FAILED, BAD_INPUT, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
@@ -174,15 +175,13 @@ def one_of(key: str, text: str, choices: Collection[str]) -> str:
 
 @contextmanager
 def written(path: Path, key: str = "out") -> Iterator[Path]:
-    """As `results.atomic`; that nothing can be written there is found at once.
+    """Like `atomic`, but fail at once if the path cannot be written.
 
     Raises
     ------
     BadInputError
         If nothing can.
     """
-    from ivae_lab.runs.results_csv import atomic
-
     try:
         with atomic(path) as temporary:
             temporary.touch()
@@ -198,14 +197,3 @@ def wrong_input() -> Iterator[None]:
         yield
     except ValueError as error:
         raise BadInputError(str(error)) from None
-
-
-def run_folder(text: str) -> Path:
-    """The run folder that an argument names, see `results.found_run`; says on stderr which, if it is not a path."""
-    from ivae_lab.runs.results_csv import found_run
-
-    with wrong_input():
-        folder = found_run(text)
-    if folder != Path(text):
-        print(f"run folder: {folder}", file=sys.stderr)
-    return folder

@@ -17,7 +17,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from ivae_lab.runs.results_csv import read_status
+from ivae_lab.runs.folder import read_status
 from tests.cluster.slurm import Cluster, cluster, missing
 from tests.commands import SMALL, TINY, Inside, Outcome, command, ended, numbers, started
 

@@ -1,0 +1,178 @@
+"""Run folders: where they are, their status, and whether they are finished and undamaged."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ivae_lab.config.digests import digest
+from ivae_lab.storage.atomic import atomic
+from ivae_lab.terminal.command_line import wrong_input
+from ivae_lab.terminal.lazy import Later
+from ivae_lab.terminal.messages import did_you_mean, listed
+
+if TYPE_CHECKING:
+    import pandas as pd
+else:
+    pd = Later("pandas")
+
+FINISHED = ("done", "diverged")
+MARKS = ("config.yaml", "status.json", "results.csv")  # a folder that has one of these is a run folder,
+JOINED = "results.parquet"  # unless it has this: what the aggregator leaves beside a results.csv of its own
+CHECKS = "checks.json"
+OUTPUTS = Path("outputs")  # where run folders are, unless a command is told otherwise
+LATEST = "latest"
+# What a finished run is judged by; `status.json` has their sizes and checksums.
+SEALED = (
+    *("results.csv", "history.csv", "latents.npz", "examples.npz", "agreement.csv", CHECKS),
+    *("spec.json", "recipe.json"),
+)
+
+
+def run_folders(outputs: Path) -> list[Path]:
+    """Run folders under `outputs`, however deep, but none in another or under a hidden one; by path.
+
+    A folder that cannot be looked into is among them: whoever reads it says why.
+    """
+    found: list[Path] = []
+    seen: set[str] = set()
+
+    def cannot(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError | NotADirectoryError):  # there is none, or no more
+            found.append(Path(error.filename))
+
+    for folder, inside, files in os.walk(outputs, onerror=cannot, followlinks=True):
+        if folder != os.fspath(outputs) and JOINED not in files and not {*MARKS}.isdisjoint(files):
+            found.append(Path(folder))
+            inside.clear()
+            continue
+        real = os.path.realpath(folder)  # links may lead in a circle
+        inside[:] = [] if real in seen else [name for name in inside if not name.startswith(".")]
+        seen.add(real)
+    return sorted(found)
+
+
+def found_run(text: str, outputs: Path = OUTPUTS) -> Path:
+    """Find the run folder that a text names: its path, `latest`, or how its name and no other begins.
+
+    `latest` is the run folder below the outputs that was written last. FOLDER/latest and FOLDER/BEGINNING look below
+    another folder.
+
+    Raises
+    ------
+    ValueError
+        If there is none, or are several.
+    """
+    path = Path(text)
+    if path.exists():
+        return path
+    root, name = (path.parent, path.name) if len(path.parts) > 1 else (outputs, text)
+    folders = run_folders(root)
+    if name == LATEST and folders:
+        return max(folders, key=lambda folder: (_written(folder), folder))
+    names = [folder.name for folder in folders]
+    meant = [folder for folder in folders if folder.name == name] or [
+        folder for folder in folders if folder.name.startswith(name)
+    ]
+    if len(meant) == 1:
+        return meant[0]
+    if meant:
+        raise ValueError(f"expected the name of one run folder below {root}, got {text}: {listed(meant)}")
+    near = did_you_mean(name, names) or f"; there are: {listed(names)}"
+    raise ValueError(f"expected a run folder, {LATEST}, or how a name below {root} begins, got {text}{near}")
+
+
+def run_folder(text: str) -> Path:
+    """The run folder that an argument names, see `found_run`; says on stderr which, if it is not a path.
+
+    Raises
+    ------
+    BadInputError
+        If there is none, or are several.
+    """
+    with wrong_input():
+        folder = found_run(text)
+    if folder != Path(text):
+        print(f"run folder: {folder}", file=sys.stderr)
+    return folder
+
+
+def _written(folder: Path) -> int:
+    """When a run folder was written last, in nanoseconds."""
+    return max(((folder / mark).stat().st_mtime_ns for mark in MARKS if (folder / mark).exists()), default=0)
+
+
+def read_status(folder: Path) -> dict[str, Any]:
+    """`status.json` of a run folder.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none.
+    ValueError
+        If it is not a JSON object with a state, or not as it was written.
+    """
+    status = json.loads((folder / "status.json").read_text(encoding="utf-8"))
+    if not isinstance(status, dict) or "state" not in status:
+        raise ValueError("expected status.json to hold an object with a state, got none")
+    checksum = status.pop("checksum", None)
+    if checksum is not None and checksum != digest(status):
+        raise ValueError("expected status.json as the run wrote it, got another checksum: damaged, or edited by hand")
+    return status
+
+
+def write_status(folder: Path, status: dict[str, Any]) -> None:
+    """Write `status.json` with its checksum."""
+    with atomic(folder / "status.json") as temporary:
+        temporary.write_text(json.dumps({**status, "checksum": digest(status)}, indent=2) + "\n")
+
+
+def seal(folder: Path) -> dict[str, list[Any]]:
+    """What tells each file that a finished run is judged by, of those that are there, from another."""
+    return {name: _seal(folder / name) for name in SEALED if (folder / name).exists()}
+
+
+def check_seal(folder: Path, name: str, status: dict[str, Any]) -> None:
+    """Hold a file against what `status.json` says of it; a run of before this was written says nothing.
+
+    Raises
+    ------
+    ValueError
+        If they differ.
+    """
+    sealed = (status.get("files") or {}).get(name)
+    if sealed is not None and sealed != _seal(folder / name):
+        raise ValueError(f"expected {name} as the run wrote it, got another checksum: damaged, or edited by hand")
+
+
+def _seal(path: Path) -> list[Any]:
+    """Size in bytes and SHA-256; of arrays the size alone, as they are large, and reading a zip file finds damage."""
+    if path.suffix == ".npz":
+        return [path.stat().st_size]
+    content = path.read_bytes()
+    return [len(content), hashlib.sha256(content).hexdigest()]
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether the run in `folder` needs no more work: done or diverged, its results and latents there and undamaged."""
+    return lack(folder) is None
+
+
+def lack(folder: Path) -> str | None:
+    """What keeps the run in `folder` from being finished, in words; None where nothing does."""
+    try:
+        status = read_status(folder)
+        if status["state"] not in FINISHED:
+            return f"expected state done or diverged, got {status['state']}"
+        for name in SEALED:
+            check_seal(folder, name, status)
+    except FileNotFoundError as error:
+        return f"expected {Path(error.filename).name}, got none"
+    except ValueError as error:
+        return str(error)
+    absent = [name for name in ("results.csv", "latents.npz") if not (folder / name).is_file()]
+    return f"expected {absent[0]}, got none" if absent else None

@@ -1,0 +1,48 @@
+"""Files that are there whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ivae_lab.terminal.lazy import Later
+
+if TYPE_CHECKING:
+    import pandas as pd
+else:
+    pd = Later("pandas")
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Give a temporary path in the folder of `path`, with its suffix; what was written there then becomes `path`.
+
+    A reader sees the old file or the new one, never half of it, also after a crash. If the writing raises, the
+    temporary file is removed and the old file stays.
+
+    Examples
+    --------
+    >>> with atomic(folder / "latents.npz") as temporary:  # doctest: +SKIP
+    ...     np.savez(temporary, mean=mean)
+    """
+    temporary = path.with_name(f".{path.stem}-{uuid.uuid4().hex}{path.suffix}")
+    try:
+        yield temporary
+        _sync(temporary)
+        temporary.replace(path)
+        _sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    """Wait until the file or folder is on the disk, so that the name never comes before the content."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
