@@ -34,8 +34,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ivae_lab.aggregate import AGREEMENT, LEADING, collect, table
 from ivae_lab.plots.panels import STYLE, save
+from ivae_lab.runs.aggregation import AGREEMENT, LEADING, collect, table
 from ivae_lab.runs.folder import run_folders
 from ivae_lab.runs.headlines import held_out, log_volume
 from ivae_lab.terminal.command_line import BadInputError, done, written

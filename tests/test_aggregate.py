@@ -20,21 +20,12 @@ import pytest
 import yaml
 
 from ivae_lab import aggregate
-from ivae_lab.aggregate import (
-    ABOUT,
-    AGREEMENT,
-    CACHE,
-    RULE,
-    Kind,
-    collect,
-    flatten,
-    main,
-    read_config,
-    table,
-)
+from ivae_lab.aggregate import ABOUT, RULE, main
+from ivae_lab.runs.aggregation import AGREEMENT, CACHE, Kind, collect, table
 from ivae_lab.runs.agreement_csv import COLUMNS as PAIR_COLUMNS
 from ivae_lab.runs.agreement_csv import DTYPES as PAIR_DTYPES
 from ivae_lab.runs.agreement_csv import read_pairs, summarise_pairs, write_pairs
+from ivae_lab.runs.flat_config import flatten, read_config
 from ivae_lab.runs.folder import read_status, run_folders, seal, write_status
 from ivae_lab.runs.results_csv import COLUMNS, DTYPES, read_results, read_table, write_results
 from ivae_lab.runs.summaries import summarise

@@ -18,7 +18,6 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from ivae_lab import networks
-from ivae_lab.aggregate import read_config
 from ivae_lab.config.digests import cell_digest, digest, run_digest
 from ivae_lab.config.paths import CONFIG
 from ivae_lab.config.targets import FACES, RENAMED, known, name_of, place_of, with_places
@@ -26,6 +25,7 @@ from ivae_lab.engine.callbacks import Checkpoints
 from ivae_lab.engine.folder import code
 from ivae_lab.engine.group import execute
 from ivae_lab.engine.run import prepare
+from ivae_lab.runs.flat_config import read_config
 from ivae_lab.runs.folder import read_status
 from tests.commands import TINY, advance, command, environment, make_module, make_run, numbers
 from tests.warm import leave_pictures_empty

@@ -1,0 +1,418 @@
+"""Join the tables of all run folders: rows of seeds, rows of pairs of seeds, and the configuration of each run."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import combinations, pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from ivae_lab.aggregate import ABOUT
+from ivae_lab.runs import agreement_csv as pairs
+from ivae_lab.runs.flat_config import read_config
+from ivae_lab.runs.folder import FINISHED, MARKS, check_seal, read_status
+from ivae_lab.runs.results_csv import DTYPES, VARIANT
+from ivae_lab.storage.atomic import atomic
+from ivae_lab.terminal.lazy import Later
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+else:
+    pd, pa = Later("pandas"), Later("pyarrow")
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
+
+CACHE = ".aggregate.cache"
+_UNREADABLE = (OSError, ValueError, TypeError, RecursionError, csv.Error, yaml.YAMLError)
+_PATIENCE = 1.0  # seconds without a progress bar
+
+
+def _arrow(dtype: str) -> pa.DataType:
+    """Arrow's name for a type of a column."""
+    return {"Int64": pa.int64, "str": pa.string, "float64": pa.float64}[dtype]()
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A table that run folders have."""
+
+    stem: str  # name of its file, in a run folder and of all together
+    types: Mapping[str, str]  # by column
+    seeds: tuple[str, ...]  # columns: which seeds, or pairs of seeds, a number is of
+    variant: tuple[str, ...]  # columns that tell the numbers of these seeds apart
+    named: str  # what its numbers are of, in words
+
+    @property
+    def file(self) -> str:
+        """Its name in a run folder."""
+        return f"{self.stem}.csv"
+
+    @cached_property
+    def schema(self) -> pa.Schema:
+        """Columns and types, as Arrow has them."""
+        return pa.schema([(column, _arrow(dtype)) for column, dtype in self.types.items()])
+
+
+RESULTS = Kind("results", DTYPES, ("seed",), VARIANT, "seeds")
+AGREEMENT = Kind("agreement", pairs.DTYPES, ("seed_a", "seed_b"), (*pairs.VARIANT, "position"), "pairs of seeds")
+KINDS = (RESULTS, AGREEMENT)
+LEADING = ("folder", "run_state", *dict.fromkeys(column for kind in KINDS for column in kind.types), *ABOUT)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What was read of one run folder."""
+
+    fingerprint: str  # of the files that were read
+    status: dict[str, Any]  # state, error and what ABOUT names
+    config: dict[str, str | None] = field(default_factory=dict)  # flattened
+    tables: dict[str, pa.Table] = field(default_factory=dict)  # of a run that has finished: every kind, by stem
+
+
+class Duplicate(NamedTuple):
+    """Rows of a seed, or pair of seeds, that were left out, because those of another folder are kept."""
+
+    cell: str
+    seeds: tuple[int, ...]
+    kept: str
+    left_out: str
+    difference: float  # largest of any number; infinite where one has a number that the other lacks
+
+    def __str__(self) -> str:
+        """One line for the summary."""
+        said = (
+            f"their numbers differ by at most {self.difference:.3g}" if self.difference else "their numbers are equal"
+        )
+        said = "one has numbers that the other lacks" if np.isinf(self.difference) else said
+        return f"cell {self.cell} seed {_unit(self.seeds)}: kept {self.kept}, not {self.left_out}; {said}"
+
+
+@dataclass
+class Findings:
+    """What was found under the outputs, folder by folder."""
+
+    runs: dict[str, Run] = field(default_factory=dict)  # those that have finished, by name
+    rows: dict[str, pd.DataFrame] = field(default_factory=dict)  # by stem, without duplicates; `run` counts the runs
+    duplicates: dict[str, list[Duplicate]] = field(default_factory=dict)  # by stem, largest difference first
+    in_progress: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)  # name to the error of the run
+    unreadable: dict[str, str] = field(default_factory=dict)  # name to the reason
+
+
+def collect(
+    folders: Sequence[Path],
+    cache: Path | None = None,
+    track: Callable[[Sequence[Path]], Iterable[Path]] = iter,
+) -> Findings:
+    """Read run folders; one that cannot be read is named with the reason and does not stop the others.
+
+    Parameters
+    ----------
+    folders
+        As `results.run_folders` gives them, of one or several outputs.
+    cache
+        File that keeps what was read for the next time; None: no such file.
+    track
+        Iterates over the folders, and may show how far it is.
+    """
+    known = _load(cache) if cache else {}
+    found, names = Findings(), _names(folders)
+    for name, folder in zip(names, track(folders), strict=True):
+        try:
+            fingerprint = _fingerprint(folder)
+            _enter(found, name, known.get(fingerprint) or _read(folder, fingerprint))
+        except _UNREADABLE as error:
+            found.unreadable[name] = _one_line(error)
+    if cache and known.keys() != {run.fingerprint for run in found.runs.values()}:
+        _save(cache, list(found.runs.values()))
+    for kind in KINDS:
+        found.rows[kind.stem], found.duplicates[kind.stem] = _resolved(found.runs, kind)
+    return found
+
+
+def table(found: Findings, kind: Kind = RESULTS) -> pd.DataFrame:
+    """All rows with what is known of their runs, as the module's docstring says: numbers typed, text as categories.
+
+    Empty text of the schema is "", as in `results.read_results`; what a run does not say is missing.
+    """
+    rows = found.rows[kind.stem]
+    used, run = np.unique(rows["run"].to_numpy(), return_inverse=True)
+    names, everything = list(found.runs), list(found.runs.values())
+    runs = [everything[position] for position in used]
+
+    columns: dict[str, Any] = {
+        "folder": _text([names[position] for position in used]).take(run),
+        "run_state": _text([each.status["state"] for each in runs]).take(run),
+        **{column: rows[column].array for column in kind.types},
+    }
+    for key, told in ABOUT.items():
+        values = [each.status.get(key) for each in runs]
+        columns[key] = (_text(values) if told is str else np.array(values, dtype=np.float64)).take(run)
+    for key in sorted({key for each in runs for key in each.config} - set(LEADING)):
+        columns[key] = _text([each.config.get(key) for each in runs]).take(run)
+    return pd.DataFrame(columns)
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    """Paths below the folder that all share."""
+    paths = [folder.absolute() for folder in folders]
+    shared = os.path.commonpath([path.parent for path in paths]) if paths else ""
+    return [str(path.relative_to(shared)) for path in paths]
+
+
+def _fingerprint(folder: Path) -> str:
+    """Changes when one of the files that are read does; taken before they are read, so never newer than what is."""
+    read = dict.fromkeys([*MARKS, *(kind.file for kind in KINDS)])
+    return " ".join([str(folder.absolute()), *(_version(folder / name) for name in read)])
+
+
+def _version(path: Path) -> str:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return "-"
+    return f"{found.st_mtime_ns}:{found.st_size}:{found.st_ino}"
+
+
+def _enter(found: Findings, name: str, run: Run) -> None:
+    state = run.status["state"]
+    if state in FINISHED:
+        found.runs[name] = run
+    elif state == "failed":
+        found.failed[name] = " ".join(str(run.status["error"] or "no error in status.json").split())
+    elif state == "running":
+        found.in_progress.append(name)
+    else:
+        raise ValueError(f"expected state running, done, failed or diverged, got {state!r}")
+
+
+def _read(folder: Path, fingerprint: str) -> Run:
+    status = read_status(folder)
+    for key, kind in ABOUT.items():
+        if not isinstance(status.get(key), kind | int if kind is float else kind) and status.get(key) is not None:
+            raise ValueError(f"expected {key} in status.json to be {kind.__name__}, got {status[key]!r}")
+    kept = {key: status.get(key) for key in ("state", "error", *ABOUT)}
+    if status["state"] not in FINISHED:
+        return Run(fingerprint, kept)
+    config = read_config((folder / "config.yaml").read_text(encoding="utf-8"))
+    return Run(fingerprint, kept, config, {kind.stem: _read_table(folder, kind, status) for kind in KINDS})
+
+
+def _read_table(folder: Path, kind: Kind, status: dict[str, Any]) -> pa.Table:
+    sealed = kind.file in (status.get("files") or {})
+    if not (kind is RESULTS or sealed or (folder / kind.file).exists()):
+        return kind.schema.empty_table()
+    rows = _read_rows((folder / kind.file).read_text(encoding="utf-8"), kind)
+    check_seal(folder, kind.file, status)
+    if len(rows) or not sealed:  # a run may have had no row to write; a file without a seal may have been cut off
+        _check_seeds(rows, status.get("seeds"), kind)
+    return rows
+
+
+def _read_rows(text: str, kind: Kind) -> pa.Table:
+    """Parse the text of a table; `results.read_rows` takes ten times as long, and lets more pass."""
+    lines = list(csv.reader(text.splitlines(), strict=True))
+    _check_lines(lines, kind)
+    columns = {name: column for name, *column in zip(*lines, strict=True)}
+    rows = pa.table({name: _typed(name, columns[name], kind) for name in kind.types}, schema=kind.schema)
+    doubled = len(rows) - len(set(zip(*(columns[name] for name in (*kind.seeds, *kind.variant)), strict=True)))
+    if doubled:
+        raise ValueError(f"expected one row per seed and metric variant in {kind.file}, got {doubled} more")
+    if unknown := set(columns["state"]) - set(FINISHED):
+        raise ValueError(f"expected state done or diverged in {kind.file}, got {min(unknown)!r}")
+    return rows
+
+
+def _check_lines(lines: Sequence[Sequence[str]], kind: Kind) -> None:
+    head = Counter(next(iter(lines), []))
+    missing, further = Counter(kind.types.keys()) - head, head - Counter(kind.types.keys())
+    if missing or further:
+        named = [f"no {name}" for name in missing] + [f"also {name or 'one without a name'}" for name in further]
+        raise ValueError(f"expected the columns of this version in {kind.file}, got {', '.join(named)}")
+    for number, line in enumerate(lines, 1):
+        if len(line) != len(kind.types):
+            raise ValueError(f"expected {len(kind.types)} values in line {number} of {kind.file}, got {len(line)}")
+
+
+def _typed(name: str, column: Sequence[str], kind: Kind) -> pa.Array:
+    arrow = _arrow(kind.types[name])
+    if arrow == pa.string():
+        return pa.array(column, arrow)
+    try:
+        return pa.array([text or None for text in column], pa.string()).cast(arrow)
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"expected numbers in column {name} of {kind.file}, got: {error}") from None
+
+
+def _check_seeds(rows: pa.Table, seeds: Any, kind: Kind) -> None:
+    """Find what a file that ends too early lacks; of pairs of seeds there are all of the run's seeds."""
+    counts = Counter(zip(*(rows[column].to_pylist() for column in kind.seeds), strict=True))
+    expected = None if seeds is None else set(combinations(sorted(seeds), len(kind.seeds)))
+    if not counts or any(None in unit for unit in counts) or (expected is not None and counts.keys() != expected):
+        asked, got = (", ".join(map(_unit, units)) or "none" for units in (sorted(expected or ()), counts))
+        raise ValueError(f"expected rows of the {kind.named} {asked} in {kind.file}, got {got}")
+    fewest, most = min(counts.values()), max(counts.values())
+    if fewest != most:
+        raise ValueError(f"expected as many rows for each of the {kind.named} in {kind.file}, got {fewest} to {most}")
+
+
+def _unit(seeds: Iterable[int | None]) -> str:
+    """A seed, or a pair of seeds, in words."""
+    return " and ".join(map(str, seeds))
+
+
+def _resolved(found: Mapping[str, Run], kind: Kind) -> tuple[pd.DataFrame, list[Duplicate]]:
+    """Join the rows of the runs, and keep one run's where several have the same cell and seed."""
+    names, runs = list(found), list(found.values())
+    tables = [run.tables[kind.stem] for run in runs]
+    rows = _joined(tables, kind)
+    rows["run"] = np.repeat(np.arange(len(runs)), [len(each) for each in tables])
+    rows["unit"] = rows.groupby(["run", *kind.seeds]).ngroup()
+    doubled = _doubled(rows, runs, kind)
+    if doubled.empty:
+        return rows.drop(columns="unit"), []
+    differences = _differences(rows, doubled, kind)
+    seeds = zip(*(doubled[column].tolist() for column in kind.seeds), strict=True)
+    others = zip(*(doubled[column].tolist() for column in ("cell", "run_kept", "run", "unit")), strict=True)
+    duplicates = [
+        Duplicate(cell, unit_seeds, names[kept], names[left_out], differences[unit])
+        for unit_seeds, (cell, kept, left_out, unit) in zip(seeds, others, strict=True)
+    ]
+    duplicates.sort(key=lambda duplicate: -duplicate.difference)
+    return rows[~rows["unit"].isin(doubled["unit"])].drop(columns="unit"), duplicates
+
+
+def _joined(tables: Iterable[pa.Table], kind: Kind) -> pd.DataFrame:
+    """Give a data frame whose text columns are categories: most of the memory would be text."""
+    joined = pa.concat_tables([kind.schema.empty_table(), *tables]).combine_chunks()
+    encoded = [
+        column.combine_chunks().dictionary_encode() if column.type == pa.string() else column
+        for column in joined.columns
+    ]
+    frame: pd.DataFrame = pa.table(encoded, names=joined.column_names).to_pandas(
+        types_mapper={pa.int64(): pd.Int64Dtype()}.get
+    )
+    return frame
+
+
+def _doubled(rows: pd.DataFrame, runs: Sequence[Run], kind: Kind) -> pd.DataFrame:
+    """One line per unit (a run's seed or pair of seeds) that is left out.
+
+    Its columns are those of its seeds, `unit`, `run`, `cell`, and `unit_kept` and `run_kept` in its place.
+    """
+    same = ["cell", *kind.seeds]
+    done = rows.assign(done=rows["state"] == "done").groupby("unit")["done"].all()
+    units = rows.drop_duplicates("unit").set_index("unit", drop=False)[["unit", "run", *kind.seeds]].assign(done=done)
+    units["cell"] = np.array([run.status["cell"] for run in runs], dtype=object)[units["run"]]
+    units["written"] = np.array([run.status["written"] or "" for run in runs], dtype=object)[units["run"]]
+    units = units.dropna(subset="cell").sort_values(["done", "written", "run"], ascending=[False, False, True])
+    left_out, columns = units.duplicated(same), [*same, "unit", "run"]
+    doubled = units.loc[left_out, columns].merge(units.loc[~left_out, columns], on=same, suffixes=("", "_kept"))
+    return doubled.sort_values("unit", ignore_index=True)
+
+
+def _differences(rows: pd.DataFrame, doubled: pd.DataFrame, kind: Kind) -> dict[int, float]:
+    """Largest difference of any number, per unit that is left out."""
+    numbers = rows[["unit", *kind.variant, "value", "chance"]]
+    ours = numbers[numbers["unit"].isin(doubled["unit"])]
+    theirs = doubled[["unit", "unit_kept"]].merge(numbers.rename(columns={"unit": "unit_kept"}), on="unit_kept")
+    both = ours.merge(theirs, on=["unit", *kind.variant], how="outer", suffixes=("", "_kept"), indicator=True)
+    gap = np.where(both["_merge"] == "both", 0.0, np.inf)
+    for column in ("value", "chance"):
+        gap = np.maximum(gap, _gap(both[column].to_numpy(), both[f"{column}_kept"].to_numpy()))
+    largest = pd.Series(gap).groupby(both["unit"].to_numpy()).max()
+    return dict(zip(largest.index.tolist(), largest.tolist(), strict=True))
+
+
+def _gap(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
+    with np.errstate(invalid="ignore"):  # infinite numbers that are equal
+        gap = np.where((one == other) | (np.isnan(one) & np.isnan(other)), 0.0, np.abs(one - other))
+    return np.nan_to_num(gap, nan=np.inf, posinf=np.inf)
+
+
+def _text(values: Sequence[str | None]) -> pd.Categorical:
+    """Categories in alphabetical order; they are text also where there is none."""
+    known = sorted({value for value in values if value is not None})
+    return pd.Categorical(np.array(values, dtype=object), pd.Index(known, dtype="str"))
+
+
+def _write(rows: pd.DataFrame, parquet: Path, text: Path) -> None:
+    from pyarrow.csv import write_csv
+    from pyarrow.parquet import write_table
+
+    content = pa.Table.from_pandas(rows, preserve_index=False)
+    with atomic(parquet) as temporary:
+        write_table(content, temporary, compression="zstd")
+    with atomic(text) as temporary:
+        write_csv(content, temporary)
+
+
+def _save(cache: Path, runs: Sequence[Run]) -> None:
+    """Write a seal, then a Parquet table of one line per run, its rows nested."""
+    from pyarrow.parquet import write_table
+
+    content = {
+        "fingerprint": [run.fingerprint for run in runs],
+        "status": [json.dumps(run.status) for run in runs],
+        "config": [json.dumps(run.config) for run in runs],
+        **{kind.stem: _nested([run.tables[kind.stem] for run in runs], kind) for kind in KINDS},
+    }
+    body = pa.BufferOutputStream()
+    write_table(pa.table(content), body, compression="zstd")
+    written = body.getvalue().to_pybytes()
+    with atomic(cache) as temporary:
+        temporary.write_bytes(_seal(written) + written)
+
+
+def _nested(tables: Sequence[pa.Table], kind: Kind) -> pa.ListArray:
+    """A list of rows per run."""
+    rows = pa.concat_tables([kind.schema.empty_table(), *tables]).combine_chunks()
+    ends = np.cumsum([0, *map(len, tables)], dtype=np.int32)
+    return pa.ListArray.from_arrays(pa.array(ends), rows.to_struct_array().combine_chunks())
+
+
+def _unnested(lists: pa.ListArray) -> list[pa.Table]:
+    rows = pa.Table.from_struct_array(lists.values)
+    return [rows[start:end] for start, end in pairwise(lists.offsets.to_pylist())]
+
+
+def _load(cache: Path) -> dict[str, Run]:
+    """Runs by their fingerprints; none where the file is not there, is damaged, or comes from another version."""
+    from pyarrow.parquet import read_table
+
+    try:
+        found = cache.read_bytes()
+    except OSError:
+        return {}
+    length = len(_seal(b""))
+    if found[:length] != _seal(found[length:]):
+        return {}
+    content = read_table(pa.BufferReader(found[length:])).combine_chunks()
+    told = (map(json.loads, content[name].to_pylist()) for name in ("status", "config"))
+    tables = zip(*(_unnested(content[kind.stem].combine_chunks()) for kind in KINDS), strict=True)
+    by_stem = (dict(zip((kind.stem for kind in KINDS), own, strict=True)) for own in tables)
+    fingerprints = content["fingerprint"].to_pylist()
+    runs = zip(fingerprints, *told, by_stem, strict=True)
+    return {fingerprint: Run(fingerprint, *rest) for fingerprint, *rest in runs}
+
+
+def _seal(body: bytes) -> bytes:
+    """Stands for the bytes and this code: what was damaged, or read by another version, is read again."""
+    return hashlib.sha256(Path(__file__).read_bytes() + repr(KINDS).encode() + body).digest()
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
