@@ -27,24 +27,16 @@ Exit codes: 0 scored, 2 bad input, 130 and 143 stopped.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
-from ivae_lab.metrics.agreement import Agreement
-from ivae_lab.metrics.mcc import Coefficient
-from ivae_lab.metrics.resampling import Estimate
-from ivae_lab.runs.arrays import read_latents
+from ivae_lab.runs.compare import CHANCE_DRAWS, DRAWS, _readable, matched, read, score
 from ivae_lab.runs.folder import run_folder
 from ivae_lab.runs.results_csv import Row
-from ivae_lab.tabular.reading import UNREADABLE, has_header
 from ivae_lab.terminal.command_line import BadInputError, done, whole, written
 from ivae_lab.terminal.lazy import Later
-from ivae_lab.terminal.messages import one_line
 from ivae_lab.terminal.text_tables import show
 
 if TYPE_CHECKING:
@@ -53,16 +45,11 @@ else:
     pd = Later("pandas")
 
 KEYS = {"seed": (), "split": ("train", "valid", "test"), "draws": (), "csv": ()}
-COEFFICIENTS: list[Coefficient] = ["pearson", "spearman"]
-CHANCE_DRAWS, DRAWS = 10, 200
-FEWEST_ROWS = 4  # a half of two rows has a correlation
-SCORED = {"all": "all", "in": "fitted", "out": "others"}
 MEANING = """\
 strong: permutation and sign only. weak: a CCA of this rank first, fitted on a random half of the rows.
 scored on: how many rows, all or those that the CCA was fitted on or the others; the assignment was solved there, too.
 95%: percentile bootstrap over rows, alignment and assignment solved again; not over seeds, as there is one pair.
 chance: the same number with the rows of B re-paired at random, the mean of {chance} re-pairings."""
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -74,23 +61,6 @@ class Request:
     split: str | None = None
     draws: int = DRAWS
     csv: Path | None = None
-
-
-@dataclass(frozen=True)
-class Latents:
-    """A table of latents and what it is."""
-
-    path: Path
-    values: Floats  # (N, n)
-    ids: NDArray[Any] | None = None  # (N,)
-    seed: int | None = None  # of a file with several
-    split: str | None = None  # of a file with some
-
-    @property
-    def name(self) -> str:
-        """For readers."""
-        seed = "" if self.seed is None else f", seed {self.seed}"
-        return f"{self.path}{seed}, {self.split} rows" if self.split else f"{self.path}{seed}"
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -123,166 +93,6 @@ def _meant(text: str) -> Path:
     return Path(text) if Path(text).suffix else run_folder(text)
 
 
-def read(path: Path, seed: int | None = None, split: str | None = None) -> Latents:
-    """Latents of a run folder, an .npz or a .csv.
-
-    Parameters
-    ----------
-    path
-        See the module's docstring.
-    seed, split
-        Which of several; of a file that has none they are not read.
-
-    Raises
-    ------
-    BadInputError
-        If there is no such file, seed or split, several seeds and none named, or what is there is no table of numbers.
-    """
-    if not path.is_dir() and path.suffix not in (".npz", ".csv"):
-        raise BadInputError(f"expected a run folder, an .npz or a .csv, got {path}")
-    try:
-        return _of_csv(path) if path.suffix == ".csv" else _of_arrays(path, read_latents(path), seed, split)
-    except BadInputError:
-        raise
-    except UNREADABLE as error:
-        raise BadInputError(f"expected latents in {path}, got: {one_line(error)}") from None
-
-
-def _of_csv(path: Path) -> Latents:
-    table = pd.read_csv(path, header=0 if has_header(path) else None)
-    named = [name for name in ("index", "Unnamed: 0") if name in table]  # the second: as pandas writes an index
-    ids = table.pop(named[0]).to_numpy() if named else None
-    if wrong := [str(name) for name in table if not pd.api.types.is_numeric_dtype(table[name])]:
-        raise BadInputError(f"expected numbers in {path}, got text in column {', '.join(wrong)}")
-    return _checked(Latents(path, table.to_numpy(dtype=np.float64), ids))
-
-
-def _of_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], seed: int | None, split: str | None) -> Latents:
-    if "mean" not in arrays:
-        raise BadInputError(f"expected an array `mean` in {path}, got {', '.join(arrays) or 'none'}")
-    mean = arrays["mean"]
-    if mean.ndim not in (2, 3) or mean.dtype.kind not in "fiu":
-        raise BadInputError(f"expected numbers (N, n) or (S, N, n) in {path}, got {mean.dtype} {mean.shape}")
-    seed, values = _one_seed(path, arrays, seed) if mean.ndim == 3 else (None, mean)
-    table = _checked(Latents(path, values.astype(np.float64), arrays.get("index"), seed))
-    return _one_split(table, arrays["split"], split) if "split" in arrays else table
-
-
-def _one_seed(path: Path, arrays: Mapping[str, NDArray[Any]], seed: int | None) -> tuple[int, NDArray[Any]]:
-    """The seed that was named, or the only one, and its latents (N, n)."""
-    mean = arrays["mean"]  # (S, N, n)
-    seeds: list[int] = np.ravel(arrays.get("seed", np.arange(len(mean)))).tolist()
-    if len(seeds) != len(mean):
-        raise BadInputError(f"expected a seed for each of {len(mean)} models in {path}, got {len(seeds)}")
-    chosen = seeds[0] if seed is None and len(seeds) == 1 else seed
-    if chosen is None or chosen not in seeds:
-        said = "none" if chosen is None else chosen
-        raise BadInputError(f"expected seed= one of {', '.join(map(str, seeds))} for {path}, got {said}")
-    return chosen, mean[seeds.index(chosen)]
-
-
-def _one_split(table: Latents, splits: NDArray[Any], split: str | None) -> Latents:
-    """Rows of the split that was named, or of test; all where there is no test."""
-    if splits.shape != (len(table.values),):
-        raise BadInputError(
-            f"expected a split for each of {len(table.values)} rows in {table.path}, got {splits.shape}"
-        )
-    there = [*dict.fromkeys(splits.tolist())]
-    if split is None and "test" not in there:
-        return table
-    chosen = split or "test"
-    if chosen not in there:
-        raise BadInputError(f"expected split= one of {', '.join(map(str, there))} for {table.path}, got {split}")
-    rows = splits == chosen  # (N,)
-    return replace(table, values=table.values[rows], ids=None if table.ids is None else table.ids[rows], split=chosen)
-
-
-def _checked(table: Latents) -> Latents:
-    """The table, if it has columns and its ids are ids."""
-    rows, columns = table.values.shape
-    if columns == 0:
-        raise BadInputError(f"expected at least one column in {table.path}, got none")
-    if table.ids is not None and table.ids.shape != (rows,):
-        raise BadInputError(f"expected an id for each of {rows} rows in {table.path}, got shape {table.ids.shape}")
-    if table.ids is not None and len(pd.unique(table.ids)) < rows:
-        raise BadInputError(f"expected each row id once in {table.path}, got some repeatedly")
-    return table
-
-
-def matched(a: Latents, b: Latents) -> tuple[Floats, Floats, str]:
-    """Both tables with the rows that both have in the same order, (N, n) each, and how they were matched.
-
-    Raises
-    ------
-    BadInputError
-        If rows can't be matched or too few are left, columns differ in number, or one is constant or not finite.
-    """
-    if a.ids is not None and b.ids is not None:
-        of_a, of_b = pd.Index(a.ids), pd.Index(b.ids)
-        rows = of_a.intersection(of_b)
-        x, y = a.values[of_a.get_indexer(rows)], b.values[of_b.get_indexer(rows)]
-        how = f"matched by id: {len(rows)}, of {len(a.ids)} in A and {len(b.ids)} in B"
-    elif a.ids is not None or b.ids is not None:
-        raise BadInputError(
-            f"expected row ids (`index`) in both files or none, got some in {(b if a.ids is None else a).path} only"
-        )
-    elif len(a.values) != len(b.values):
-        raise BadInputError(
-            f"expected as many rows, or row ids (`index`), got {len(a.values)} and {len(b.values)} rows"
-        )
-    else:
-        x, y, how = a.values, b.values, f"matched by order, as there are no ids: {len(a.values)}"
-    _check(x, a.name)
-    _check(y, b.name)
-    if x.shape[1] != y.shape[1]:
-        raise BadInputError(f"expected as many columns, got {x.shape[1]} and {y.shape[1]}")
-    return x, y, how
-
-
-def _check(values: Floats, name: str) -> None:
-    """That an MCC of these rows says something."""
-    if len(values) < FEWEST_ROWS:
-        raise BadInputError(f"expected at least {FEWEST_ROWS} rows that both files have, got {len(values)}")
-    if wrong := int((~np.isfinite(values)).any(axis=1).sum()):
-        raise BadInputError(f"expected finite numbers in {name}, got NaN or infinity in {wrong} of {len(values)} rows")
-    if constant := [str(column) for column in np.flatnonzero(np.ptp(values, axis=0) == 0)]:
-        raise BadInputError(f"expected columns that vary in {name}, got constant {', '.join(constant)}")
-
-
-def score(a: Floats, b: Floats, draws: int = DRAWS) -> list[Row]:
-    """Every variant of the MCC of two tables, with its chance floor and 95% interval over rows.
-
-    Parameters
-    ----------
-    a, b
-        Shape (N, n) each, finite, rows in the same order.
-    draws
-        Bootstrap resamples of the rows.
-
-    Returns
-    -------
-    list
-        Rows with `coefficient`, `alignment`, `rank`, `scored`, `points`, `value`, `low`, `high` and `chance`; see
-        `ivae_lab.runs.agreement_csv`.
-
-    Raises
-    ------
-    ValueError
-        If the shapes do not fit or there are fewer than 4 rows.
-    """
-    metric = Agreement(["mean"], COEFFICIENTS, [20, None], CHANCE_DRAWS, half_seed=0, chance_seed=0)
-    estimates = {
-        seed: Estimate(table, table, None, None, np.arange(len(table)), {}) for seed, table in enumerate((a, b))
-    }
-    intervals = metric.intervals_over_rows(a, b, draws)
-    rows = []
-    for row in metric.pairs(estimates):
-        variant = {key: row[key] for key in ("coefficient", "alignment", "rank", "scored", "points", "value")}
-        low, high = intervals[row["coefficient"], (row["alignment"], row["rank"], row["scored"])]
-        rows.append(variant | {"low": low, "high": high, "chance": row["chance"]})
-    return rows
-
-
 def _run(request: Request) -> None:
     from rich.console import Console
 
@@ -307,18 +117,6 @@ def _run(request: Request) -> None:
 def _write(path: Path, rows: Sequence[Row]) -> None:
     with written(path, "csv") as temporary:
         pd.DataFrame(rows).astype({"rank": "Int64"}).to_csv(temporary, index=False)
-
-
-def _readable(row: Row) -> Row:
-    """A row with words for a reader."""
-    return {
-        "coefficient": row["coefficient"],
-        "alignment": "strong" if row["rank"] is None else f"weak, rank {row['rank']}",
-        "scored on": f"{row['points']} {SCORED[row['scored']]}",
-        "MCC": row["value"],
-        "95% over rows": f"{row['low']:.3f} to {row['high']:.3f}",
-        "chance": row["chance"],
-    }
 
 
 if __name__ == "__main__":

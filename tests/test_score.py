@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from ivae_lab.core.arrays import Floats, Integers
 from ivae_lab.metrics.agreement import Agreement
-from ivae_lab.score import Latents, main, matched, read, score
+from ivae_lab.runs.compare import Latents, matched, read, score
+from ivae_lab.score import main
 from ivae_lab.terminal.command_line import BadInputError
 from tests.commands import Outcome, command
 
