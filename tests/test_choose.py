@@ -13,10 +13,11 @@ import pandas as pd
 import pytest
 import yaml
 
-from ivae_lab.choose import choose, main
+from ivae_lab.choose import main
 from ivae_lab.runs.agreement_csv import COLUMNS as PAIR_COLUMNS
 from ivae_lab.runs.agreement_csv import write_pairs
 from ivae_lab.runs.results_csv import COLUMNS, write_results
+from ivae_lab.runs.selection import choose
 from ivae_lab.tabular.preprocessing import Recipe
 from ivae_lab.terminal.command_line import BadInputError
 
