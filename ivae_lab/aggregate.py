@@ -36,18 +36,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ivae_lab.runs.aggregation import (
-    _PATIENCE,
     CACHE,
     KINDS,
     RESULTS,
     Duplicate,
     Findings,
     Kind,
-    _write,
     collect,
     table,
+    write_aggregate,
 )
-from ivae_lab.runs.flat_config import _LISTED
 from ivae_lab.runs.folder import run_folders
 from ivae_lab.terminal.command_line import BadInputError, done
 from ivae_lab.terminal.lazy import Later
@@ -59,8 +57,9 @@ if TYPE_CHECKING:
 else:
     pd, pa = Later("pandas"), Later("pyarrow")
 
-ABOUT = {"cell": str, "commit": str, "written": str, "seconds": float}  # what rows say of their run's status.json
 KEYS: dict[str, tuple[str, ...]] = {"outputs": ()}
+_PATIENCE = 1.0  # seconds without a progress bar
+_LISTED = 20  # duplicates that are named
 RULE = "kept is done before diverged, then what was written last, then the first by name"
 
 
@@ -94,7 +93,7 @@ def _aggregate(roots: Sequence[Path]) -> None:
             for path in paths:
                 path.unlink(missing_ok=True)  # of runs that are there no more
             continue
-        _write(rows, *paths)
+        write_aggregate(rows, *paths)
         console.print(f"{paths[0]}, {paths[1].name}: {len(rows)} rows of {rows['folder'].nunique()} run folders")
     for root in (root for root, inside in found_in.items() if not inside):
         console.print(f"no runs under {root}")

@@ -37,7 +37,7 @@ from ivae_lab.plots.panels import STYLE, save
 from ivae_lab.runs.aggregation import AGREEMENT, collect, table
 from ivae_lab.runs.folder import run_folders
 from ivae_lab.runs.headlines import log_volume
-from ivae_lab.runs.selection import Choice, _check_key, _matching, _pairs, choose, differing
+from ivae_lab.runs.selection import Choice, check_key, choose, differing, matching
 from ivae_lab.terminal.command_line import BadInputError, done, written
 from ivae_lab.terminal.lazy import Later
 from ivae_lab.terminal.messages import listed
@@ -67,8 +67,8 @@ def _run(arguments: Sequence[str]) -> None:
         raise BadInputError(f"expected runs under {outputs}, got none")
     found = collect(folders)
     base = Path(os.path.commonpath([folder.parent for folder in folders]))
-    rows, pairs = _matching(table(found), given), _matching(table(found, AGREEMENT), given)
-    _check_key(rows, key)
+    rows, pairs = matching(table(found), given), matching(table(found, AGREEMENT), given)
+    check_key(rows, key)
     if rows.empty:
         raise BadInputError(f"expected finished runs with {' '.join(map('='.join, given.items())) or 'rows'}, got none")
     if others := differing(rows, key):
@@ -81,6 +81,16 @@ def _run(arguments: Sequence[str]) -> None:
     choice = choose(rows.assign(volume=rows["folder"].map(volumes).astype(float)), pairs, key)
     _write(choice, out)
     _print(choice, out)
+
+
+def _pairs(arguments: Sequence[str]) -> dict[str, str]:
+    parted = [argument.partition("=") for argument in arguments]
+    if wrong := [argument for argument, (key, _, value) in zip(arguments, parted, strict=True) if not key or not value]:
+        raise BadInputError(f"expected KEY=VALUE, got {wrong[0]}")
+    given = {key: value for key, _, value in parted}
+    if len(given) < len(parted):
+        raise BadInputError(f"expected each key once, got {' '.join(arguments)}")
+    return given
 
 
 def _write(choice: Choice, out: Path) -> None:

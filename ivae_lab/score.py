@@ -32,7 +32,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ivae_lab.runs.compare import CHANCE_DRAWS, DRAWS, _readable, matched, read, score
+from ivae_lab.runs.compare import CHANCE_DRAWS, DRAWS, matched, read, readable, score
 from ivae_lab.runs.folder import run_folder
 from ivae_lab.runs.results_csv import Row
 from ivae_lab.terminal.command_line import BadInputError, done, whole, written
@@ -108,7 +108,7 @@ def _run(request: Request) -> None:
     with console.status(f"scoring, {request.draws} resamples"):
         rows = score(x, y, request.draws)
     title = f"MCC of {x.shape[1]} columns\nA: {a.name}\nB: {b.name}\nrows {how}"
-    console.print(show(pd.DataFrame(map(_readable, rows)), title))
+    console.print(show(pd.DataFrame(map(readable, rows)), title))
     console.print(MEANING.format(chance=CHANCE_DRAWS), soft_wrap=True)
     if request.csv is not None:
         _write(request.csv, [{"a": a.name, "b": b.name, **row} for row in rows])

@@ -20,8 +20,9 @@ import pytest
 import yaml
 
 from ivae_lab import aggregate
-from ivae_lab.aggregate import ABOUT, RULE, main
-from ivae_lab.runs.aggregation import AGREEMENT, CACHE, Kind, collect, table
+from ivae_lab.aggregate import RULE, main
+from ivae_lab.runs import aggregation
+from ivae_lab.runs.aggregation import ABOUT, AGREEMENT, CACHE, Kind, collect, table
 from ivae_lab.runs.agreement_csv import COLUMNS as PAIR_COLUMNS
 from ivae_lab.runs.agreement_csv import DTYPES as PAIR_DTYPES
 from ivae_lab.runs.agreement_csv import read_pairs, summarise_pairs, write_pairs
@@ -314,13 +315,13 @@ class TestCache:
 
     def test_unchanged_folders_are_not_read_again(self, outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         read: list[str] = []
-        original = aggregate._read_rows
+        original = aggregation._read_rows
 
         def spied(text: str, kind: Kind) -> Any:
             read.append(text)
             return original(text, kind)
 
-        monkeypatch.setattr(aggregate, "_read_rows", spied)
+        monkeypatch.setattr(aggregation, "_read_rows", spied)
         for expected in (2, 2, 3):
             if expected == 3:
                 make_run(outputs / "further")
@@ -359,11 +360,11 @@ class TestCache:
         flipped[len(whole) // 4] ^= 0xFF
         for damaged in (b"", b"PAR1", whole[:-20], whole[len(whole) // 2 :], bytes(flipped)):
             (outputs / CACHE).write_bytes(damaged)
-            assert aggregate._load(outputs / CACHE) == {}
+            assert aggregation._load(outputs / CACHE) == {}
             assert (said(capsys, outputs), written(outputs)) == first
-            assert len(aggregate._load(outputs / CACHE)) == 2
+            assert len(aggregation._load(outputs / CACHE)) == 2
         shutil.copy(outputs / "results.parquet", outputs / CACHE)  # sound, but another table
-        assert aggregate._load(outputs / CACHE) == {}
+        assert aggregation._load(outputs / CACHE) == {}
 
     def test_no_flipped_byte_passes_for_a_number(self, outputs: Path) -> None:
         collect(run_folders(outputs), outputs / CACHE)
@@ -372,13 +373,13 @@ class TestCache:
             damaged = bytearray(whole)
             damaged[place] ^= 0x10
             (outputs / CACHE).write_bytes(damaged)
-            assert aggregate._load(outputs / CACHE) == {}, place
+            assert aggregation._load(outputs / CACHE) == {}, place
 
     def test_another_version_reads_again(self, outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         collect(run_folders(outputs), outputs / CACHE)
-        assert len(aggregate._load(outputs / CACHE)) == 2
-        monkeypatch.setattr(aggregate, "KINDS", tuple(replace(kind, named="others") for kind in aggregate.KINDS))
-        assert aggregate._load(outputs / CACHE) == {}
+        assert len(aggregation._load(outputs / CACHE)) == 2
+        monkeypatch.setattr(aggregation, "KINDS", tuple(replace(kind, named="others") for kind in aggregation.KINDS))
+        assert aggregation._load(outputs / CACHE) == {}
 
 
 class TestDuplicates:

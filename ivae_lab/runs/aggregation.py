@@ -6,7 +6,6 @@ import csv
 import hashlib
 import json
 import os
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,12 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
-from ivae_lab.aggregate import ABOUT
 from ivae_lab.runs import agreement_csv as pairs
-from ivae_lab.runs.flat_config import read_config
+from ivae_lab.runs.flat_config import UNREADABLE, read_config
 from ivae_lab.runs.folder import FINISHED, MARKS, check_seal, read_status
 from ivae_lab.runs.results_csv import DTYPES, VARIANT
 from ivae_lab.storage.atomic import atomic
@@ -32,12 +29,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 else:
     pd, pa = Later("pandas"), Later("pyarrow")
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
 
+ABOUT = {"cell": str, "commit": str, "written": str, "seconds": float}  # what rows say of their run's status.json
 CACHE = ".aggregate.cache"
-_UNREADABLE = (OSError, ValueError, TypeError, RecursionError, csv.Error, yaml.YAMLError)
-_PATIENCE = 1.0  # seconds without a progress bar
 
 
 def _arrow(dtype: str) -> pa.DataType:
@@ -134,7 +128,7 @@ def collect(
         try:
             fingerprint = _fingerprint(folder)
             _enter(found, name, known.get(fingerprint) or _read(folder, fingerprint))
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             found.unreadable[name] = _one_line(error)
     if cache and known.keys() != {run.fingerprint for run in found.runs.values()}:
         _save(cache, list(found.runs.values()))
@@ -349,7 +343,8 @@ def _text(values: Sequence[str | None]) -> pd.Categorical:
     return pd.Categorical(np.array(values, dtype=object), pd.Index(known, dtype="str"))
 
 
-def _write(rows: pd.DataFrame, parquet: Path, text: Path) -> None:
+def write_aggregate(rows: pd.DataFrame, parquet: Path, text: Path) -> None:
+    """Write rows of all runs as Parquet and as CSV."""
     from pyarrow.csv import write_csv
     from pyarrow.parquet import write_table
 
@@ -411,8 +406,14 @@ def _load(cache: Path) -> dict[str, Run]:
 
 def _seal(body: bytes) -> bytes:
     """Stands for the bytes and this code: what was damaged, or read by another version, is read again."""
-    return hashlib.sha256(Path(__file__).read_bytes() + repr(KINDS).encode() + body).digest()
+    return hashlib.sha256(_code() + repr(KINDS).encode() + body).digest()
 
 
 def _one_line(error: Exception) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def _code() -> bytes:
+    """What makes the cached rows: with another version of it they are read anew."""
+    here = Path(__file__)
+    return here.read_bytes() + here.with_name("flat_config.py").read_bytes()

@@ -1,8 +1,7 @@
-"""Compare latents with sources, or with other latents: matched rows, MCCs of every kind, chance floors and intervals."""
+"""Compare latents with sources or other latents: matched rows, MCCs of every kind, chance floors and intervals."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
     import pandas as pd
 else:
     pd = Later("pandas")
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
 
 COEFFICIENTS: list[Coefficient] = ["pearson", "spearman"]
 CHANCE_DRAWS, DRAWS = 10, 200
@@ -212,7 +209,8 @@ def score(a: Floats, b: Floats, draws: int = DRAWS) -> list[Row]:
     return rows
 
 
-def _readable(row: Row) -> Row:
+def readable(row: Row) -> Row:
+    """A row as the terminal shows it."""
     """A row with words for a reader."""
     return {
         "coefficient": row["coefficient"],

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
-import sys
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from ivae_lab.config.targets import with_names
-from ivae_lab.runs.aggregation import _UNREADABLE
 from ivae_lab.terminal.lazy import Later
 
 if TYPE_CHECKING:
@@ -20,12 +19,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 else:
     pd, pa = Later("pandas"), Later("pyarrow")
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
 
 _YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # nine times as fast where libyaml is there
 _SECTION = re.compile(r"(?<=\n)(?=[^\s#-])")  # where the next key of the outermost level begins
-_LISTED = 20  # duplicates that are named
+UNREADABLE = (OSError, ValueError, TypeError, RecursionError, csv.Error, yaml.YAMLError)  # of damaged files
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, str | None]:
@@ -64,7 +61,7 @@ def read_config(text: str) -> dict[str, str | None]:
         keys = [key for names, _ in sections for key in names]
         if len(set(keys)) == len(keys):
             return {name: value for _, flat in sections for name, value in flat.items()}
-    except _UNREADABLE:
+    except UNREADABLE:
         pass
     return _parsed(text)[1]
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +17,6 @@ if TYPE_CHECKING:
     import pandas as pd
 else:
     pd = Later("pandas")
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
 
 _LOOKS = ("data.path", "data.root", "data.seed", "outputs", "force", "logger", "show")  # do not make runs different
 _STRONG = {"latents": "mean", "coefficient": "pearson", "alignment": "strong"}
@@ -116,24 +112,16 @@ def differing(rows: pd.DataFrame, key: str) -> list[str]:
     return [column for column in own if by_value[column].nunique(dropna=False).max() > 1]
 
 
-def _pairs(arguments: Sequence[str]) -> dict[str, str]:
-    parted = [argument.partition("=") for argument in arguments]
-    if wrong := [argument for argument, (key, _, value) in zip(arguments, parted, strict=True) if not key or not value]:
-        raise BadInputError(f"expected KEY=VALUE, got {wrong[0]}")
-    given = {key: value for key, _, value in parted}
-    if len(given) < len(parted):
-        raise BadInputError(f"expected each key once, got {' '.join(arguments)}")
-    return given
-
-
-def _matching(rows: pd.DataFrame, given: dict[str, str]) -> pd.DataFrame:
+def matching(rows: pd.DataFrame, given: dict[str, str]) -> pd.DataFrame:
+    """Rows of the runs whose configuration has these values."""
     for key, value in given.items():
-        _check_key(rows, key)
+        check_key(rows, key)
         rows = rows[rows[key].astype(str) == value]
     return rows
 
 
-def _check_key(rows: pd.DataFrame, key: str) -> None:
+def check_key(rows: pd.DataFrame, key: str) -> None:
+    """Refuse what is no key of the runs' configuration, by `BadInputError`."""
     if key not in rows.columns or key in LEADING:
         expected = "expected key=, outputs=, out= or a key of the runs' configuration, got another"
         raise BadInputError(f"{key}: {expected}{did_you_mean(key, [*rows.columns])}")

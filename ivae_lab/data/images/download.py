@@ -6,7 +6,6 @@ import fcntl
 import http.client
 import os
 import shutil
-import sys
 import tarfile
 import urllib.error
 import urllib.request
@@ -30,8 +29,6 @@ from ivae_lab.terminal.messages import one_line
 
 if TYPE_CHECKING:
     from rich.progress import Progress
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
 
 _BLOCK = 1 << 18
 _PATIENCE = 30.0  # seconds without a byte
