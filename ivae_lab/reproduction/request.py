@@ -1,0 +1,122 @@
+"""What a command line asks `reproduce` for, checked before anything is trained."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ivae_lab.config.digests import NUMBERS, digest
+from ivae_lab.reproduction.definition import SCALES, ExperimentError, Figure, Scale, load, names
+from ivae_lab.terminal.command_line import TRUTH
+from ivae_lab.terminal.messages import one_line
+
+if TYPE_CHECKING:
+    pass
+
+# Overrides of these say where and how, never what: they change no number.
+NEUTRAL = ("compute", "logger", "hydra", "hydra/launcher")
+# Overrides of `python -m ivae_lab.train` that this command has no use for.
+REFUSED = {
+    "seed": "as the figure says how many seeds there are",
+    "force": "as a run is trained again once its folder is removed",
+    "show": "as the figure's table is shown",
+}
+FLAGS = {"train": "true", "record": "false", "wait": "true", "retry": "false"}
+KEYS = {"scale": SCALES, "outputs": (), **dict.fromkeys(FLAGS, TRUTH)}  # of this command, with their choices
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line asks for."""
+
+    figures: list[str]
+    scale: Scale
+    train: bool
+    record: bool
+    wait: bool
+    retry: bool
+    outputs: Path
+    changed: list[str]  # overrides that change numbers
+    neutral: list[str]
+
+    def folder(self, figure: Figure) -> Path:
+        """Where a figure's files go."""
+        own = f"{self.scale}-{digest(sorted(self.changed))}" if self.changed else self.scale
+        return self.outputs / "figures" / figure.paper / figure.name / own
+
+    @property
+    def launcher(self) -> str | None:
+        """The launcher that was asked for."""
+        return next((each.partition("=")[2] for each in self.neutral if each.startswith("hydra/launcher=")), None)
+
+    def command(self, figure: Figure) -> str:
+        """The command that makes a figure."""
+        return f"python -m ivae_lab.reproduce {shlex.join([figure.full_name, f'scale={self.scale}', *self.changed])}"
+
+
+def parse(arguments: Sequence[str]) -> Request:
+    """Read the command line.
+
+    Raises
+    ------
+    ExperimentError
+        One line: what was expected, what came.
+    """
+    wanted = [each for each in arguments if "=" not in each]
+    given = dict(each.split("=", 1) for each in arguments if "=" in each)
+    if len(wanted) != 1:
+        raise ExperimentError(
+            f"expected one figure, a paper, or all, got {' '.join(wanted) or 'none'}; --list names them"
+        )
+    scale = given.pop("scale", "quick")
+    if scale not in SCALES:
+        raise ExperimentError(f"scale: expected quick or paper, got {scale!r}")
+    flags = {name: _flag(name, given.pop(name, default)) for name, default in FLAGS.items()}
+    outputs = Path(given.pop("outputs", "outputs"))
+    _check_overrides(given)
+    neutral = [f"{key}={value}" for key, value in given.items() if key.split(".")[0] in NEUTRAL]
+    changed = [f"{key}={value}" for key, value in given.items() if key.split(".")[0] not in NEUTRAL]
+    if flags["record"] and changed:
+        raise ExperimentError(f"record: expected no changed numbers, got {' '.join(changed)}")
+    request = Request(_figures(wanted[0]), scale, **flags, outputs=outputs, changed=changed, neutral=neutral)
+    if not request.wait and request.launcher != "slurm":
+        raise ExperimentError(f"wait: expected hydra/launcher=slurm with wait=false, got {request.launcher or 'none'}")
+    return request
+
+
+def _check_overrides(given: dict[str, str]) -> None:
+    for key, value in given.items():
+        if key in REFUSED:
+            raise ExperimentError(f"{key}: expected no override, {REFUSED[key]}, got {value!r}")
+        if re.split("[./]", key.lstrip("+~"))[0] not in (*NUMBERS, *NEUTRAL):
+            known = f"{', '.join(KEYS)} or an override of {', '.join(NUMBERS)}"
+            raise ExperimentError(f"{key}: expected {known}, got {key}={value}")
+
+
+def _flag(name: str, value: str) -> bool:
+    if value not in TRUTH:
+        raise ExperimentError(f"{name}: expected true or false, got {value!r}")
+    return value == "true"
+
+
+def _figures(wanted: str) -> list[str]:
+    known = names()
+    some = [name for name in known if wanted in ("all", name.split("/")[0])]
+    return some or [load(wanted).full_name]
+
+
+def _check_neutral(overrides: Sequence[str]) -> None:
+    """Overrides that go to every training as they are: an unknown key is said before anything is trained."""
+    from hydra.errors import HydraException
+
+    from ivae_lab.config.overrides import composed
+
+    if overrides:
+        try:
+            composed(overrides)
+        except HydraException as error:
+            raise ExperimentError(one_line(error)) from None

@@ -1,0 +1,225 @@
+"""Train the cells of a figure that have no numbers yet: here, in processes, or on a cluster."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from threading import Thread
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from ivae_lab.config.digests import digest
+from ivae_lab.reproduce import _NAME
+from ivae_lab.reproduction.definition import ExperimentError
+from ivae_lab.reproduction.request import Request
+from ivae_lab.reproduction.show import _duration
+from ivae_lab.terminal.command_line import OK, STOPPED, TerminatedError, say
+
+if TYPE_CHECKING:
+    from ivae_lab.launch.slurm_queue import Queued
+    from ivae_lab.reproduction.cells import Cell, Found
+    from ivae_lab.reproduction.present import Evidence
+
+
+class CellTraining:
+    """The missing cells of a figure, trained a line of its experiment at a time by `python -m ivae_lab.train -m`.
+
+    Attributes
+    ----------
+    refused
+        Overrides of a cell that was given to the training and that the training said no to -> what it said.
+    queued
+        Tasks of a cluster that wait or run for the figure's cells, by their run folders.
+    code
+        Exit code of the last training.
+    """
+
+    def __init__(self, cells: Sequence[Cell], request: Request, console: Console) -> None:
+        self.cells, self.request, self.console = cells, request, console
+        self.began, self.worked = time.monotonic(), 0.0
+        self.refused: dict[tuple[str, ...], str] = {}
+        self.queued: dict[str, Queued] = {}
+        self.code = OK
+
+    def run(self) -> int:
+        """Train; the exit code of a call that was stopped, else of the last."""
+        from ivae_lab.reproduction.cells import find
+
+        self._look()
+        self.say_progress(find(self.request.outputs))
+        lines = list({id(cell.line): [cell.line] for cell in self.cells}.values())
+        if self.request.launcher in PROCESSES:
+            lines = [[line for each in lines for line in each]]  # all at once, as one array job
+        for together in lines:
+            found = find(self.request.outputs)
+            own = {cell.digest: (cell, seeds) for cell, seeds in self._missing(found) if cell.line in together}
+            if own:
+                if self.worked:
+                    self.say_progress(found)
+                self.code, said = self._train(list(own.values()))
+                if self.code in STOPPED:
+                    return self.code
+                if self.code:
+                    self._note([cell for cell, _ in own.values()], self.code, said)
+        self._look()
+        if self.queued and self.request.wait:  # submitted by an earlier call
+            self._watch()
+        return self.code
+
+    def explain(self, evidence: Evidence) -> None:
+        """Say of cells that were not trained why: refused, in the queue, or their process died; and name the log."""
+        from ivae_lab.launch import slurm_queue as queue
+
+        given = {task.cell: task for task in queue.last(self.request.outputs).values()}
+        digests = {cell.overrides: cell.digest for cell in self.cells}
+        for each in evidence.missing:
+            task = given.get(digests[tuple(each["overrides"])])
+            why = self.refused.get(tuple(each["overrides"]))
+            if each["state"] == "not run" and why:
+                each |= {"state": "failed", "error": why}
+            elif task is not None and task.folder in self.queued:
+                _, state, reason = self.queued[task.folder]
+                each |= {"state": "in the queue", "error": f"{state}, {reason}"}
+            elif task is not None:
+                died = each["state"] in ("running", "not run")
+                each |= {"state": "failed", "error": f"{queue.DIED if died else each['error']}; log: {task.log}"}
+
+    def _look(self) -> None:
+        """Ask Slurm what of the figure waits or runs."""
+        from ivae_lab.launch import slurm_queue as queue
+
+        cells = {cell.digest for cell in self.cells}
+        try:
+            queued = queue.live(self.request.outputs)
+        except queue.QueueError as error:
+            if self.request.launcher == "slurm":
+                raise ExperimentError(str(error)) from None
+            self.console.print(f"{error}; what an earlier call submitted may be trained twice", soft_wrap=True)
+            queued = {}
+        self.queued = {name: found for name, found in queued.items() if found[0].cell in cells}
+
+    def _watch(self) -> None:
+        from ivae_lab.launch import slurm_queue as queue
+
+        try:
+            queue.watch(self.request.outputs, list(self.queued), partial(self.console.print, soft_wrap=True))
+        except queue.QueueError as error:
+            raise ExperimentError(str(error)) from None
+        self.queued = {}
+
+    def _missing(self, found: Found) -> list[tuple[Cell, list[int]]]:
+        """Seeds of cells that are neither finished nor in the queue, and that it makes sense to train."""
+        busy = {(task.cell, seed) for task, _, _ in self.queued.values() for seed in task.seeds}
+
+        def sensible(key: tuple[str, int]) -> bool:
+            return key not in busy and (self.request.retry or not _is_hopeless(found.unfinished.get(key)))
+
+        missing = ((cell, [s for s in found.missing(cell) if sensible((cell.digest, s))]) for cell in self.cells)
+        return [(cell, seeds) for cell, seeds in missing if seeds]
+
+    def _note(self, cells: list[Cell], code: int, said: list[str]) -> None:
+        """Each cell without a folder said why in a line, in their order; if not so, each gets all that was said."""
+        from ivae_lab.reproduction.cells import find
+
+        found = find(self.request.outputs)
+        known = {digest for digest, _ in (*found.finished, *found.unfinished)}
+        absent = [cell for cell in cells if cell.digest not in known]
+        own = [line.removeprefix(_TRAIN) for line in said if line.startswith(_TRAIN)]
+        whole = "; ".join(dict.fromkeys(own or said[-1:])) or f"the training ended with exit code {code}"
+        reasons = own if len(own) == len(absent) else [whole] * len(absent)
+        self.refused |= {cell.overrides: reason for cell, reason in zip(absent, reasons, strict=True)}
+
+    def say_progress(self, found: Found) -> None:
+        """How many runs (cells x seeds) are done, in the queue, failed and to train, and how long that may take."""
+        from ivae_lab.launch.slurm_queue import besides
+
+        counted, missing = self._count(found), self._missing(found)
+        total = sum(len(cell.seeds) for cell in self.cells)
+        left = sum(len(seeds) for _, seeds in missing)
+        work = sum(cell.steps * len(seeds) for cell, seeds in missing)
+        rate = (time.monotonic() - self.began) / self.worked if self.worked else None
+        remaining = "" if rate is None or not left else f", about {_duration(rate * work)} left at the rate so far"
+        self.console.print(f"{counted['done']} of {total} runs done{besides(counted)}, {left} to train{remaining}")
+
+    def _count(self, found: Found) -> Counter[str]:
+        queued = {(each.task.cell, seed): each.now for each in self.queued.values() for seed in each.task.seeds}
+        counted: Counter[str] = Counter()
+        for key in ((cell.digest, seed) for cell in self.cells for seed in cell.seeds):
+            _, status = found.finished.get(key) or found.unfinished.get(key) or (None, {})
+            if key in found.finished:
+                counted["done"] += 1
+            elif key in queued:
+                counted[queued[key]] += 1
+            elif status.get("state") == "failed":
+                counted["failed"] += 1
+            counted["resumed"] += bool(status.get("resumed"))
+        return counted
+
+    def _train(self, jobs: list[tuple[Cell, list[int]]]) -> tuple[int, list[str]]:
+        """Train the jobs in a process of their own: its exit code, 128 + the signal that ended it, and its stderr."""
+        path = self.request.outputs / "figures" / ".jobs" / f"{digest([cell.digest for cell, _ in jobs])}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        listed = [[*cell.overrides, f"seed=[{','.join(map(str, seeds))}]"] for cell, seeds in jobs]
+        path.write_text(json.dumps(listed, indent=1))
+        names = dict.fromkeys(f"{cell.describe()['label']}, {cell.line.variant}" for cell, _ in jobs)
+        self.console.print(f"{'; '.join(names)}: {len(jobs)} configurations", soft_wrap=True)
+        command = [sys.executable, "-m", "ivae_lab.train", "-m", "hydra/sweeper=listed"]
+        command += [f"hydra.sweeper.jobs={_quoted(path)}", f"outputs={_quoted(self.request.outputs)}", "show=false"]
+        if not self.request.wait:
+            command.append("hydra.launcher.wait=false")
+        process = subprocess.Popen([*command, *self.request.neutral], stderr=subprocess.PIPE, text=True)
+        said: list[str] = []
+        listener = Thread(target=_pass_on, args=(process, said), daemon=True)
+        listener.start()
+        try:
+            code = process.wait()
+        except (KeyboardInterrupt, TerminatedError) as stop:
+            # A terminal has told it too, others have not; it writes its checkpoint.
+            process.send_signal(signal.SIGINT if isinstance(stop, KeyboardInterrupt) else signal.SIGTERM)
+            process.wait()
+            raise
+        finally:
+            listener.join(timeout=5)
+        self.worked += sum(cell.steps * len(seeds) for cell, seeds in jobs)
+        if code < 0 and 128 - code not in STOPPED:
+            said.append(f"the training was ended by {signal.Signals(-code).name}")
+            say(_NAME, said[-1], code)
+        return (code if code >= 0 else 128 - code), said
+
+
+def _is_hopeless(where: tuple[Path, dict[str, Any]] | None) -> bool:
+    """Whether a run raised an error of its own, and not the machine's, under this very code: it would again."""
+    from ivae_lab.engine.folder import code
+
+    if where is None or where[1]["state"] != "failed" or where[1].get("retryable", True):
+        return False
+    return where[1].get("code") == code()
+
+
+PROCESSES = ("slurm", "local")  # launchers that give each run a process of its own
+_TRAIN = "ivae_lab.train: "
+
+
+def _pass_on(process: subprocess.Popen[str], said: list[str]) -> None:
+    """Show what a process writes to stderr, and keep its lines."""
+    assert process.stderr is not None
+    with process.stderr as stream:
+        for line in stream:
+            sys.stderr.write(line)
+            sys.stderr.flush()
+            if line.strip():
+                said.append(line.strip())
+
+
+def _quoted(path: Path) -> str:
+    """A path as a value of an override, whatever characters are in it."""
+    text = str(path)
+    return text if text.replace("/", "").replace("_", "").isalnum() else "'" + text.replace("'", "\\'") + "'"
