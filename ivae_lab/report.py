@@ -21,15 +21,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ivae_lab.reproduction.definition import ExperimentError, names
-from ivae_lab.reproduction.site_content import _collect_all
+from ivae_lab.reproduction.site_content import Request, collect_all
 from ivae_lab.reproduction.site_render import render, replacing
-from ivae_lab.runs.folder import run_folders
 from ivae_lab.terminal.command_line import FAILED, OK, done, say
 from ivae_lab.terminal.lazy import Later
 
@@ -40,19 +37,6 @@ else:
 
 _NAME = "ivae_lab.report"
 KEYS: dict[str, tuple[str, ...]] = {"outputs": (), "to": ()}
-
-
-@dataclass(frozen=True)
-class Request:
-    """What the command line asks for."""
-
-    outputs: Path
-    to: Path
-
-    @cached_property
-    def runs(self) -> dict[str, Path]:
-        """Run folders under the outputs, by name."""
-        return {path.name: path for path in run_folders(self.outputs)}
 
 
 def parse(arguments: Sequence[str]) -> Request:
@@ -81,7 +65,7 @@ def main(arguments: Sequence[str]) -> int:
 def write(request: Request) -> int:
     """Collect and render everything; say where it lies and what could not be read."""
     with replacing(request.to) as folder:
-        pages, problems = _collect_all(request, folder)
+        pages, problems = collect_all(request, folder)
         for problem in problems:
             say(_NAME, problem, FAILED)
         if not any(page.about for page in pages):

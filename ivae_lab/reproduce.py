@@ -30,28 +30,22 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from ivae_lab.reproduction.definition import ExperimentError, Figure, load
-from ivae_lab.reproduction.recorded_rows import _name_unreadable, _records, _set_aside
-from ivae_lab.reproduction.request import Request, _check_neutral, parse
-from ivae_lab.reproduction.show import _list, _print_unfinished, _report
+from ivae_lab.reproduction.recorded_rows import name_unreadable, records_of, set_aside
+from ivae_lab.reproduction.request import NAME, Request, check_neutral, parse
+from ivae_lab.reproduction.show import list_figures, print_unfinished, report
 from ivae_lab.reproduction.train_missing import CellTraining
 from ivae_lab.terminal.command_line import BAD_INPUT, FAILED, OK, STOPPED, done, say
 from ivae_lab.terminal.messages import one_line
-
-if TYPE_CHECKING:
-    pass
-
-_NAME = "ivae_lab.reproduce"
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code."""
     files, stopped = "read and write under the outputs", "stopped; the same command continues"
-    return done(_NAME, __doc__, arguments or ["--help"], _run, files, stopped)
+    return done(NAME, __doc__, arguments or ["--help"], _run, files, stopped)
 
 
 def _run(arguments: Sequence[str]) -> int:
@@ -59,14 +53,14 @@ def _run(arguments: Sequence[str]) -> int:
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = 120  # a log: the table fits
     if arguments[0] == "--list":
-        return _list(arguments[1:], console)
+        return list_figures(arguments[1:], console)
     return _each(parse(arguments), console)
 
 
 def _each(request: Request, console: Console) -> int:
     """Reproduce each figure; one that cannot be made does not stop the others. The largest exit code."""
-    _check_neutral(request.neutral)
-    _name_unreadable(request.outputs, console)
+    check_neutral(request.neutral)
+    name_unreadable(request.outputs, console)
     codes: dict[str, int] = {}
     several = len(request.figures) > 1
     for number, name in enumerate(request.figures, 1):
@@ -86,12 +80,12 @@ def _one(name: str, request: Request, console: Console) -> int:
     try:
         return reproduce(load(name), request, console)
     except ExperimentError as error:
-        return say(_NAME, error, BAD_INPUT)
+        return say(NAME, error, BAD_INPUT)
     except OSError:
         raise
     except Exception:  # such as an error in the paper's figures.py: the traceback is what helps
         traceback.print_exc()
-        return say(_NAME, f"{name}: could not be made, see above; what was trained is kept", FAILED)
+        return say(NAME, f"{name}: could not be made, see above; what was trained is kept", FAILED)
 
 
 def _sum_up(codes: dict[str, int], console: Console) -> None:
@@ -111,7 +105,7 @@ def reproduce(figure: Figure, request: Request, console: Console) -> int:
     from ivae_lab.reproduction.present import Evidence, gather, present, record
 
     console.rule(f"{figure.full_name}: {figure.title}")
-    kept = _records(figure, request.scale) if request.record else []
+    kept = records_of(figure, request.scale) if request.record else []
     try:
         cells = expand(figure, request.scale, request.changed)
     except (HydraException, OmegaConfBaseException) as error:
@@ -124,7 +118,7 @@ def reproduce(figure: Figure, request: Request, console: Console) -> int:
         training.say_progress(found)
         console.print("under way; the same command shows how it stands, and draws when all is there", soft_wrap=True)
         return OK
-    for line in _set_aside(found, cells):
+    for line in set_aside(found, cells):
         console.print(line, style="bold red", soft_wrap=True, highlight=False)
     evidence = Evidence(figure, request.scale, request.changed, request.command(figure))
     gather(figure, cells, found, evidence)
@@ -132,11 +126,11 @@ def reproduce(figure: Figure, request: Request, console: Console) -> int:
         console.print(f"{rows} rows that no run folder holds stay as they are recorded", soft_wrap=True)
     training.explain(evidence)
     if not evidence.done:
-        _print_unfinished(evidence.plain() | {"problems": evidence.problems}, console)
+        print_unfinished(evidence.plain() | {"problems": evidence.problems}, console)
         console.print(f"no runs; {evidence.command} trains them", soft_wrap=True, highlight=False)
         return training.code if training.code == BAD_INPUT else FAILED
     shown = present(evidence, request.folder(figure))
-    _report(shown, console)
+    report(shown, console)
     if request.record:
         for path in record(evidence):
             console.print(f"recorded {path}", soft_wrap=True, highlight=False)

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure as DrawnFigure
 
 from ivae_lab import report
 from ivae_lab.reproduction import definition as experiment
-from ivae_lab.reproduction import present, records
+from ivae_lab.reproduction import present, records, site_content, site_render
 from ivae_lab.reproduction.about_json import Sweep, read_about
 from ivae_lab.reproduction.claims import NO_VERDICT
 from ivae_lab.reproduction.definition import Figure, Scale, load
@@ -313,7 +313,7 @@ def test_rows_are_those_of_the_runs(outputs: Path, rows: str, said: str | None) 
     folder = outputs / "figures" / QUICK / "quick"
     (folder / "rows.csv").write_text(f"variant,run\n{rows}")
     with pytest.raises(ValueError, match=f"expected rows of the runs in .*{said}") if said else nullcontext():
-        report._summary(read_about(folder), folder)
+        site_content._summary(read_about(folder), folder)
 
 
 def test_damaged_records_and_definitions_are_named(
@@ -377,7 +377,7 @@ def test_report_that_fails_half_way_leaves_the_old_one(outputs: Path, monkeypatc
     def fails(*arguments: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(report, "write_table", fails)
+    monkeypatch.setattr(site_render, "write_table", fails)
     assert report.main([f"outputs={outputs}"]) == 2
     assert _contents(outputs) == before
 
@@ -440,8 +440,8 @@ def test_examples_that_cannot_be_copied_are_named(
 
 
 def test_words_of_times_and_seeds() -> None:
-    assert [report.duration(seconds) for seconds in (0.4, 61, 7260)] == ["0 s", "1 min 1 s", "2 h 1 min"]
-    assert [report.spans(seeds) for seeds in ([], [3], [5, 0, 1, 2])] == ["", "3", "0 to 2, 5"]
+    assert [site_render.duration(seconds) for seconds in (0.4, 61, 7260)] == ["0 s", "1 min 1 s", "2 h 1 min"]
+    assert [site_render.spans(seeds) for seeds in ([], [3], [5, 0, 1, 2])] == ["", "3", "0 to 2, 5"]
 
 
 def _luminance(colour: str) -> float:
@@ -452,7 +452,7 @@ def _luminance(colour: str) -> float:
 
 
 def test_texts_can_be_read_on_every_ground() -> None:
-    schemes = re.findall(r":root {(.*?)}", (report.TEMPLATES / "style.css").read_text(), re.DOTALL)
+    schemes = re.findall(r":root {(.*?)}", (site_render.TEMPLATES / "style.css").read_text(), re.DOTALL)
     assert len(schemes) == 2  # light and dark
     for scheme in schemes:
         colours = {name: _luminance(value) for name, value in re.findall(r"--(\w+): (#\w{6});", scheme)}
@@ -613,7 +613,7 @@ def test_sorting_works_by_keyboard(browser: Browser, made: Path, width: int) -> 
     assert _shown(browser) == plain
     _tab_to(browser, "th:nth-child(9) button")
     browser.press("Enter")
-    ranks = [(*report.VERDICTS, NO_VERDICT).index(each.partition(" ")[2]) for each in _shown(browser)]
+    ranks = [(*site_content.VERDICTS, NO_VERDICT).index(each.partition(" ")[2]) for each in _shown(browser)]
     assert ranks == sorted(ranks)
     assert browser.evaluate("document.querySelectorAll('th:not([aria-sort=none])').length") == 1
 

@@ -316,7 +316,7 @@ class TestLaterCalls:
         monkeypatch.setattr(
             "ivae_lab.reproduction.present.present", lambda evidence, folder: missing.extend(evidence.missing)
         )
-        monkeypatch.setattr(reproduce, "_report", lambda shown, console: None)
+        monkeypatch.setattr(reproduce, "report", lambda shown, console: None)
         missing: list[dict[str, Any]] = []
         outcome = here("tiny2020/pair", "train=false")
         assert (outcome.code, outcome.err, missing) == (1, "", [])

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from ivae_lab import __version__, reproduce
+from ivae_lab import __version__
 from ivae_lab.config.paths import EXPERIMENTS
-from ivae_lab.reproduction import records
+from ivae_lab.reproduction import records, show
 from ivae_lab.reproduction.definition import load
 from ivae_lab.terminal.command_line import COMMANDS
 from tests.commands import environment
@@ -140,13 +140,13 @@ def test_list_finds_damage_in_what_it_does_not_read(tmp_path: Path, monkeypatch:
     shutil.copytree(EXPERIMENTS / figure.paper / "results", tmp_path / figure.paper / "results")
     monkeypatch.setattr(records, "EXPERIMENTS", tmp_path)
     about, tables = records.kept(figure, ["rows"])
-    state = reproduce._state(figure, tmp_path)
+    state = show.state(figure, tmp_path)
     assert re.fullmatch(r"paper scale recorded \((\d+) of \1 runs\)", state)
     tables["rows"].write_text('"')
-    assert "records cannot be read: expected fig2b.csv as it was recorded" in reproduce._state(figure, tmp_path)
+    assert "records cannot be read: expected fig2b.csv as it was recorded" in show.state(figure, tmp_path)
     content = json.loads(about.read_text())
     del content["files"]  # of before tables were sealed
     about.write_text(json.dumps(content))
-    assert "records cannot be read: Error tokenizing data" in reproduce._state(figure, tmp_path)
+    assert "records cannot be read: Error tokenizing data" in show.state(figure, tmp_path)
     tables["rows"].unlink()
-    assert reproduce._state(figure, tmp_path) == state
+    assert show.state(figure, tmp_path) == state

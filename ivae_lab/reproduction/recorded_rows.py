@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ivae_lab.reproduction.present import Evidence
 
 
-def _name_unreadable(outputs: Path, console: Console) -> None:
+def name_unreadable(outputs: Path, console: Console) -> None:
     """A line for each run folder that may hold a cell of the figures, and whose status does not say so."""
     from ivae_lab.reproduction.cells import find
 
@@ -26,7 +26,7 @@ def _name_unreadable(outputs: Path, console: Console) -> None:
         console.print(f"left out: {path}: {reason}", style="bold red", soft_wrap=True, highlight=False)
 
 
-def _records(figure: Figure, scale: Scale) -> list[Evidence]:
+def records_of(figure: Figure, scale: Scale) -> list[Evidence]:
     """What the project keeps in this scale of a figure, and of its paper's others, which may have the same sweeps."""
     own = _recorded(figure)
     if own is not None and own.scale == "paper" and scale == "quick":
@@ -48,7 +48,7 @@ def _recorded(figure: Figure) -> Evidence | None:
         ) from None
 
 
-def _set_aside(found: Found, cells: Sequence[Cell]) -> list[str]:
+def set_aside(found: Found, cells: Sequence[Cell]) -> list[str]:
     """Leave out finished runs of the cells whose rows cannot be read; a line for each, and for different numbers.
 
     The same cell and seed may have been computed in several runs, of which one is used (`cells.find`).

@@ -26,6 +26,7 @@ REFUSED = {
     "show": "as the figure's table is shown",
 }
 FLAGS = {"train": "true", "record": "false", "wait": "true", "retry": "false"}
+NAME = "ivae_lab.reproduce"
 KEYS = {"scale": SCALES, "outputs": (), **dict.fromkeys(FLAGS, TRUTH)}  # of this command, with their choices
 
 
@@ -109,7 +110,7 @@ def _figures(wanted: str) -> list[str]:
     return some or [load(wanted).full_name]
 
 
-def _check_neutral(overrides: Sequence[str]) -> None:
+def check_neutral(overrides: Sequence[str]) -> None:
     """Overrides that go to every training as they are: an unknown key is said before anything is trained."""
     from hydra.errors import HydraException
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ivae_lab.reproduction.present import Presented
 
 
-def _report(shown: Presented, console: Console) -> None:
+def report(shown: Presented, console: Console) -> None:
     """Print table, verdicts, what is missing and where everything lies."""
     from ivae_lab.terminal.text_tables import brief, show
 
@@ -29,13 +29,14 @@ def _report(shown: Presented, console: Console) -> None:
     for each in shown.judgements:
         console.print(f"{each.verdict.upper()} ({each.variant}): {each.statement}", highlight=False, soft_wrap=True)
         console.print(f"  {each.where} says {each.theirs}; {each.reason}", highlight=False, soft_wrap=True)
-    _print_unfinished(about, console)
+    print_unfinished(about, console)
     console.print(f"{about['done']} of {about['total']} runs; everything lies in {shown.folder}", soft_wrap=True)
     for picture in about["pictures"]:
         console.print(f"  {shown.folder / picture['stem']}.png", soft_wrap=True, highlight=False)
 
 
-def _print_unfinished(about: dict[str, Any], console: Console) -> None:
+def print_unfinished(about: dict[str, Any], console: Console) -> None:
+    """Name what is missing of a figure: cells and seeds that failed, diverged or were not trained, and why."""
     for line in _unfinished(about):
         console.print(line, style="bold red", soft_wrap=True, highlight=False)
 
@@ -57,7 +58,8 @@ def _unfinished(about: dict[str, Any]) -> Iterator[str]:
         yield f"not run: {sum(len(each['seeds']) for each in waiting)} seeds of {len(waiting)} configurations"
 
 
-def _list(arguments: Sequence[str], console: Console) -> int:
+def list_figures(arguments: Sequence[str], console: Console) -> int:
+    """Print figures, their claims and what is there of each; the exit code."""
     from ivae_lab.terminal.text_tables import show_rows
 
     given = dict(each.partition("=")[::2] for each in arguments)
@@ -76,10 +78,10 @@ def _listed(name: str, outputs: Path) -> dict[str, str]:
         figure = load(name)
     except ExperimentError as error:
         return {"figure": name, "where": "-", "claim": "-", "state": f"cannot be read: {error}"}
-    return {"figure": name, "where": figure.where, "claim": figure.claim, "state": _state(figure, outputs)}
+    return {"figure": name, "where": figure.where, "claim": figure.claim, "state": state(figure, outputs)}
 
 
-def _state(figure: Figure, outputs: Path) -> str:
+def state(figure: Figure, outputs: Path) -> str:
     """What is there of a figure: in this project's records, and under the outputs."""
     from ivae_lab.reproduction.records import provenance
 
@@ -112,6 +114,7 @@ def _read_tables(figure: Figure) -> None:
     recorded(figure)
 
 
-def _duration(seconds: float) -> str:
+def about(seconds: float) -> str:
+    """About how long, in minutes or hours."""
     minutes = max(1, round(seconds / 60))
     return f"{minutes} min" if minutes < 90 else f"{minutes / 60:.1f} h"

@@ -6,21 +6,26 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import yaml
 
-from ivae_lab.report import Request
 from ivae_lab.reproduction.about_json import PICTURES, About, checked, read_about
 from ivae_lab.reproduction.claims import NO_VERDICT, Judgement, judge
 from ivae_lab.reproduction.definition import Figure, load, names
 from ivae_lab.reproduction.present import Evidence, present, recorded
+from ivae_lab.runs.folder import run_folders
 from ivae_lab.terminal.lazy import Later
 from ivae_lab.terminal.messages import one_line
 from ivae_lab.terminal.text_tables import brief
+
+if TYPE_CHECKING:
+    import pandas as pd
+else:
+    pd = Later("pandas")
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -136,7 +141,7 @@ class Page:
         return NO_VERDICT if self.scale == "quick" else judgement.verdict
 
 
-def _collect_all(request: Request, folder: Path) -> tuple[list[Page], list[str]]:
+def collect_all(request: Request, folder: Path) -> tuple[list[Page], list[str]]:
     """A page for every figure whose definition can be read, and all that could not be read."""
     pages, problems = [], []
     for name in names():
@@ -245,3 +250,16 @@ def _one_line(error: Exception) -> str:
     if isinstance(error, KeyError):
         return f"expected {error}, got none"
     return one_line(error)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line asks for."""
+
+    outputs: Path
+    to: Path
+
+    @cached_property
+    def runs(self) -> dict[str, Path]:
+        """Run folders under the outputs, by name."""
+        return {path.name: path for path in run_folders(self.outputs)}

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 else:
     pd = Later("pandas")
 
-TEMPLATES = Path(__file__).resolve().parent / "report_pages"
+TEMPLATES = Path(__file__).resolve().parent / "site_pages"
 STATIC = ("style.css", "table.js")
 MADE_BY = '<meta name="generator" content="ivae_lab.report">'  # tells a report from a folder that must not be replaced
 

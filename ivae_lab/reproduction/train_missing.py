@@ -17,10 +17,9 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from ivae_lab.config.digests import digest
-from ivae_lab.reproduce import _NAME
 from ivae_lab.reproduction.definition import ExperimentError
-from ivae_lab.reproduction.request import Request
-from ivae_lab.reproduction.show import _duration
+from ivae_lab.reproduction.request import NAME, Request
+from ivae_lab.reproduction.show import about
 from ivae_lab.terminal.command_line import OK, STOPPED, TerminatedError, say
 
 if TYPE_CHECKING:
@@ -146,7 +145,7 @@ class CellTraining:
         left = sum(len(seeds) for _, seeds in missing)
         work = sum(cell.steps * len(seeds) for cell, seeds in missing)
         rate = (time.monotonic() - self.began) / self.worked if self.worked else None
-        remaining = "" if rate is None or not left else f", about {_duration(rate * work)} left at the rate so far"
+        remaining = "" if rate is None or not left else f", about {about(rate * work)} left at the rate so far"
         self.console.print(f"{counted['done']} of {total} runs done{besides(counted)}, {left} to train{remaining}")
 
     def _count(self, found: Found) -> Counter[str]:
@@ -191,7 +190,7 @@ class CellTraining:
         self.worked += sum(cell.steps * len(seeds) for cell, seeds in jobs)
         if code < 0 and 128 - code not in STOPPED:
             said.append(f"the training was ended by {signal.Signals(-code).name}")
-            say(_NAME, said[-1], code)
+            say(NAME, said[-1], code)
         return (code if code >= 0 else 128 - code), said
 
 
