@@ -101,8 +101,9 @@ def reproduce(figure: Figure, request: Request, console: Console) -> int:
     from omegaconf.errors import OmegaConfBaseException
 
     from ivae_lab.reproduction.cells import expand, find
+    from ivae_lab.reproduction.evidence import Evidence, gather
     from ivae_lab.reproduction.join_records import join
-    from ivae_lab.reproduction.present import Evidence, gather, present, record
+    from ivae_lab.reproduction.present import present, record
 
     console.rule(f"{figure.full_name}: {figure.title}")
     kept = records_of(figure, request.scale) if request.record else []

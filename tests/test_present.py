@@ -20,8 +20,10 @@ from ivae_lab.reproduction import definition as experiment
 from ivae_lab.reproduction import present, records
 from ivae_lab.reproduction.cells import Cell, expand, find
 from ivae_lab.reproduction.definition import Figure, Line, Scale, load, reported
+from ivae_lab.reproduction.evidence import Evidence, choose, gather
 from ivae_lab.reproduction.join_records import join
-from ivae_lab.reproduction.present import Evidence, choose, gather, heading, record, recorded, spread, summary
+from ivae_lab.reproduction.present import heading, record, recorded
+from ivae_lab.reproduction.summary import spread, summary
 from ivae_lab.runs.results_csv import COLUMNS, write_results
 from ivae_lab.runs.summaries import interval
 from ivae_lab.terminal.text_tables import brief, latex, markdown, show

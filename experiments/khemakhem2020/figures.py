@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ivae_lab.metrics.mcc import match, mean_correlation
 from ivae_lab.plots.panels import PALETTE, REPORTED_LINE, Picture, boxes, colours, in_words, panels, points_by_data_seed
-from ivae_lab.reproduction.present import Tables
+from ivae_lab.reproduction.evidence import Tables
 from ivae_lab.runs.arrays import read_examples, read_latents
 
 DIM = "data.source_dim"

@@ -15,7 +15,7 @@ from ivae_lab.metrics.mcc import match, mean_correlation
 from ivae_lab.metrics.spectrum import informative, leading_correlation, spectrum
 from ivae_lab.plots.image_examples import tiled
 from ivae_lab.plots.panels import PALETTE, REPORTED_LINE, Picture, colours, in_words, panels
-from ivae_lab.reproduction.present import Tables
+from ivae_lab.reproduction.evidence import Tables
 from ivae_lab.runs.arrays import read_examples, read_latents
 from ivae_lab.runs.results_csv import read_results
 

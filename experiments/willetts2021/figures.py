@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from ivae_lab.plots.panels import PALETTE, Picture, boxes, in_words, panels, points_by_data_seed
 from ivae_lab.reproduction.claims import correlation
-from ivae_lab.reproduction.present import Tables
+from ivae_lab.reproduction.evidence import Tables
 from ivae_lab.runs.agreement_csv import pairs_of, pseudo_values
 from ivae_lab.runs.results_csv import read_results
 

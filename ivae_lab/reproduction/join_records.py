@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from ivae_lab.config.targets import with_names
 from ivae_lab.reproduction.cells import Cell
-from ivae_lab.reproduction.present import Evidence, as_kept
+from ivae_lab.reproduction.evidence import Evidence
+from ivae_lab.reproduction.table_files import as_kept
 from ivae_lab.terminal.lazy import Later
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from ivae_lab.reproduction.cells import Cell, Found
-    from ivae_lab.reproduction.present import Evidence
+    from ivae_lab.reproduction.evidence import Evidence
 
 
 def name_unreadable(outputs: Path, console: Console) -> None:

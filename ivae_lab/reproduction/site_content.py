@@ -16,7 +16,8 @@ import yaml
 from ivae_lab.reproduction.about_json import PICTURES, About, checked, read_about
 from ivae_lab.reproduction.claims import NO_VERDICT, Judgement, judge
 from ivae_lab.reproduction.definition import Figure, load, names
-from ivae_lab.reproduction.present import Evidence, present, recorded
+from ivae_lab.reproduction.evidence import Evidence
+from ivae_lab.reproduction.present import present, recorded
 from ivae_lab.runs.folder import run_folders
 from ivae_lab.terminal.lazy import Later
 from ivae_lab.terminal.messages import one_line

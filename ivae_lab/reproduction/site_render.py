@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from ivae_lab.reproduction.about_json import PICTURES
 from ivae_lab.reproduction.claims import NO_VERDICT
 from ivae_lab.reproduction.definition import SCALES, ExperimentError
-from ivae_lab.reproduction.present import write_table
 from ivae_lab.reproduction.site_content import VERDICTS, Page
+from ivae_lab.reproduction.table_files import write_table
 from ivae_lab.terminal.lazy import Later
 from ivae_lab.terminal.text_tables import text
 

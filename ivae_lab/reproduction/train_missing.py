@@ -25,7 +25,7 @@ from ivae_lab.terminal.command_line import OK, STOPPED, TerminatedError, say
 if TYPE_CHECKING:
     from ivae_lab.launch.slurm_queue import Queued
     from ivae_lab.reproduction.cells import Cell, Found
-    from ivae_lab.reproduction.present import Evidence
+    from ivae_lab.reproduction.evidence import Evidence
 
 
 class CellTraining:

@@ -1,0 +1,42 @@
+"""Tables of a figure as CSV files."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ivae_lab.reproduction.evidence import NAMED
+from ivae_lab.reproduction.present import _write_text
+from ivae_lab.terminal.lazy import Later
+
+if TYPE_CHECKING:
+    import pandas as pd
+else:
+    pd = Later("pandas")
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    try:
+        return _read_kept(path)
+    except pd.errors.EmptyDataError:  # nothing had finished
+        return pd.DataFrame()
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write a table as CSV, whole or not at all; numbers to six digits, which is more than seeds agree to."""
+    _write_text(path, _csv(table))
+
+
+def _csv(table: pd.DataFrame) -> str:
+    return str(table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+
+
+def _read_kept(source: Path | io.StringIO) -> pd.DataFrame:
+    """A table as `write_table` writes it: only what is empty is missing, and names are text though they be digits."""
+    return pd.read_csv(source, dtype=dict.fromkeys(NAMED, "str"), keep_default_na=False, na_values=[""])
+
+
+def as_kept(table: pd.DataFrame) -> pd.DataFrame:
+    """The table as it is read where it was kept, so that what is drawn of both is the same."""
+    return _read_kept(io.StringIO(_csv(table))) if len(table.columns) else table
