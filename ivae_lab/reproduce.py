@@ -103,7 +103,8 @@ def reproduce(figure: Figure, request: Request, console: Console) -> int:
     from ivae_lab.reproduction.cells import expand, find
     from ivae_lab.reproduction.evidence import Evidence, gather
     from ivae_lab.reproduction.join_records import join
-    from ivae_lab.reproduction.present import present, record
+    from ivae_lab.reproduction.present import present
+    from ivae_lab.reproduction.records import record
 
     console.rule(f"{figure.full_name}: {figure.title}")
     kept = records_of(figure, request.scale) if request.record else []

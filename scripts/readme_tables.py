@@ -20,7 +20,7 @@ import pandas as pd
 
 from ivae_lab.reproduction.claims import NO_VERDICT, Judgement, judge
 from ivae_lab.reproduction.definition import load, names
-from ivae_lab.reproduction.present import recorded
+from ivae_lab.reproduction.records import recorded
 from ivae_lab.reproduction.summary import summary
 from ivae_lab.terminal.text_tables import brief, markdown
 

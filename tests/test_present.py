@@ -17,12 +17,13 @@ import yaml
 from ivae_lab.config.paths import CONFIG
 from ivae_lab.plots.panels import PALETTE, STYLE, Picture, boxes, colours, method_of, name_of, panels, save
 from ivae_lab.reproduction import definition as experiment
-from ivae_lab.reproduction import present, records
+from ivae_lab.reproduction import records, table_files
 from ivae_lab.reproduction.cells import Cell, expand, find
 from ivae_lab.reproduction.definition import Figure, Line, Scale, load, reported
-from ivae_lab.reproduction.evidence import Evidence, choose, gather
+from ivae_lab.reproduction.evidence import Evidence, _lines, choose, gather
 from ivae_lab.reproduction.join_records import join
-from ivae_lab.reproduction.present import heading, record, recorded
+from ivae_lab.reproduction.present import Presented, heading, present
+from ivae_lab.reproduction.records import record, recorded
 from ivae_lab.reproduction.summary import spread, summary
 from ivae_lab.runs.results_csv import COLUMNS, write_results
 from ivae_lab.runs.summaries import interval
@@ -284,7 +285,7 @@ class TestJoin:
         for cell, outputs in zip(expand(both, "quick"), (tmp_path / "before", tmp_path / "now"), strict=True):
             make_run(outputs, cell, [0, 1])
         kept, new = (evidence_of(both, expand(both, "quick"), tmp_path / name) for name in ("before", "now"))
-        kept.tables["rows"] = present.as_kept(kept.tables["rows"])
+        kept.tables["rows"] = table_files.as_kept(kept.tables["rows"])
         assert join(new, kept, expand(both, "quick")) == 2
         assert new.tables["rows"][key][:2].map(str).tolist() == ["True", "True"]
         assert new.tables["rows"][key][2:].isna().all()
@@ -326,7 +327,7 @@ class TestGather:
 
     def test_each_model_and_data_set_of_a_sweep_has_an_entry_of_its_own(self, figure: Figure) -> None:
         both = Line(variant="paper", overrides=["model=ivae_paper,vae", "data=tcl,tcl_2d", "model.beta=1,2", *SMALL])
-        lines = present._lines(expand(figure.model_copy(update={"cells": [both]}), "quick"))
+        lines = _lines(expand(figure.model_copy(update={"cells": [both]}), "quick"))
         assert [(line["label"], line["model"], line["data"], line["cells"]) for line in lines] == [
             ("iVAE", "ivae_paper", "tcl", 2),
             ("iVAE", "ivae_paper", "tcl_2d", 2),
@@ -565,19 +566,19 @@ def pictures(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def shown(whole: Evidence, tmp_path_factory: pytest.TempPathFactory) -> present.Presented:
+def shown(whole: Evidence, tmp_path_factory: pytest.TempPathFactory) -> Presented:
     """All evidence, presented once."""
-    return present.present(whole, tmp_path_factory.mktemp("figures") / "quick")
+    return present(whole, tmp_path_factory.mktemp("figures") / "quick")
 
 
 class TestPresent:
     @pytest.mark.slow
-    def test_writes_every_file_that_it_says_and_no_other(self, shown: present.Presented) -> None:
+    def test_writes_every_file_that_it_says_and_no_other(self, shown: Presented) -> None:
         tables = {"rows.csv", "means.csv", "about.json", *(f"dots{kind}" for kind in (".png", ".svg", ".pdf"))}
         written = {f"{stem}{kind}" for stem in ("summary", "verdicts") for kind in (".csv", ".md", ".tex")}
         assert {path.name for path in shown.folder.iterdir()} == tables | written
 
-    def test_about_holds_all_that_is_known(self, shown: present.Presented, whole: Evidence) -> None:
+    def test_about_holds_all_that_is_known(self, shown: Presented, whole: Evidence) -> None:
         about = json.loads((shown.folder / "about.json").read_text())
         assert about == shown.about
         for name in ("title", "where", "claim", "deviations"):
@@ -601,7 +602,7 @@ class TestPresent:
         assert about["lines"] == whole.lines
         assert [each["verdict"] for each in about["verdicts"]] == ["reproduced", "not run"]
 
-    def test_pictures_are_what_their_names_say_and_vectors_in_pdf(self, shown: present.Presented) -> None:
+    def test_pictures_are_what_their_names_say_and_vectors_in_pdf(self, shown: Presented) -> None:
         files = pictures(shown.folder)
         assert files["dots.png"].startswith(b"\x89PNG")
         assert files["dots.pdf"].startswith(b"%PDF")
@@ -609,22 +610,20 @@ class TestPresent:
         assert b"<svg" in files["dots.svg"]
         assert PALETTE["ivae"].lower().encode() in files["dots.svg"]
 
-    def test_tables_are_the_same_numbers_in_three_forms(self, shown: present.Presented) -> None:
+    def test_tables_are_the_same_numbers_in_three_forms(self, shown: Presented) -> None:
         mean = f"{shown.summary['mean'][1]:.3f}"
         assert pd.read_csv(shown.folder / "summary.csv")["mean"].round(3).astype(str)[1] == mean.rstrip("0")
         assert f"| paper | VAE \\| [plain] | {mean} |" in (shown.folder / "summary.md").read_text()
         tex = (shown.folder / "summary.tex").read_text()
         assert all(rule in tex for rule in (r"\toprule", r"\midrule", r"\bottomrule", mean, r"sd\_model"))
 
-    def test_the_same_evidence_gives_the_same_bytes(
-        self, whole: Evidence, shown: present.Presented, tmp_path: Path
-    ) -> None:
-        again = present.present(whole, tmp_path)
+    def test_the_same_evidence_gives_the_same_bytes(self, whole: Evidence, shown: Presented, tmp_path: Path) -> None:
+        again = present(whole, tmp_path)
         files = {path.name: path.read_bytes() for path in again.folder.iterdir()}
         assert files == {path.name: path.read_bytes() for path in shown.folder.iterdir()}
 
     def test_what_is_recorded_gives_the_same_pictures_tables_and_verdicts(
-        self, tree: Path, figure: Figure, whole: Evidence, shown: present.Presented, tmp_path: Path
+        self, tree: Path, figure: Figure, whole: Evidence, shown: Presented, tmp_path: Path
     ) -> None:
         assert recorded(figure) is None
         paths = record(whole)
@@ -636,7 +635,7 @@ class TestPresent:
             }
             kept = recorded(figure)
             assert kept is not None
-            again = present.present(kept, tmp_path)
+            again = present(kept, tmp_path)
         finally:
             for path in paths:
                 path.unlink()
@@ -674,7 +673,7 @@ class TestPresent:
     def test_with_nothing_finished_the_claims_are_not_run_and_nothing_is_drawn(
         self, figure: Figure, cells: list[Cell], tmp_path: Path
     ) -> None:
-        shown = present.present(evidence_of(figure, cells, tmp_path / "outputs"), tmp_path / "figure")
+        shown = present(evidence_of(figure, cells, tmp_path / "outputs"), tmp_path / "figure")
         assert [each.verdict for each in shown.judgements] == ["not run"]
         assert pictures(shown.folder) == {}
         assert "not run" in (shown.folder / "verdicts.md").read_text()
@@ -684,7 +683,7 @@ class TestPresent:
     ) -> None:
         make_run(tmp_path, cells[0], [0, 1])
         evidence = evidence_of(figure, cells, tmp_path)
-        shown = present.present(evidence, tmp_path / "figure")
+        shown = present(evidence, tmp_path / "figure")
         table, picture = shown.about["problems"]
         assert table == "means.csv: not made of 4 of 8 runs (KeyError: 'data seed 2')"
         assert picture == "picture dots: not made of 4 of 8 runs (KeyError: 'means')"
@@ -693,7 +692,7 @@ class TestPresent:
 
     def test_with_all_runs_there_a_mistake_of_the_function_is_raised(self, whole: Evidence, tmp_path: Path) -> None:
         with pytest.raises(KeyError, match="means"):
-            present.present(replace(whole, tables={"rows": whole.tables["rows"]}), tmp_path)
+            present(replace(whole, tables={"rows": whole.tables["rows"]}), tmp_path)
 
 
 class TestHeading:
@@ -708,7 +707,7 @@ class TestHeading:
         make_run(tmp_path, cells[1], [0, 1], "diverged")
         assert heading(evidence_of(figure, cells, tmp_path, "paper"))[1] == "4 of 8 runs, 1 diverged"
 
-    def test_it_stands_over_the_picture(self, shown: present.Presented) -> None:
+    def test_it_stands_over_the_picture(self, shown: Presented) -> None:
         drawn = pictures(shown.folder)["dots.svg"].decode()
         assert "QUICK scale" in drawn
         assert "8 of 8 runs" in drawn
@@ -723,8 +722,8 @@ class TestHeading:
             drawn.append(figure)
             save(figure, path, suffixes)
 
-        monkeypatch.setattr(present, "save", keep)
-        present.present(replace(whole, changed=["data.samples_per_segment=100", "model.encoder.hidden=64"]), tmp_path)
+        monkeypatch.setattr("ivae_lab.reproduction.present.save", keep)
+        present(replace(whole, changed=["data.samples_per_segment=100", "model.encoder.hidden=64"]), tmp_path)
         (figure,) = drawn
         extent = figure._suptitle.get_window_extent()
         assert len(figure._suptitle.get_text().splitlines()) > 4

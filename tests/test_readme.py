@@ -10,7 +10,7 @@ import pytest
 
 from ivae_lab.config.paths import CONFIG
 from ivae_lab.reproduction.definition import load, names
-from ivae_lab.reproduction.present import recorded
+from ivae_lab.reproduction.records import recorded
 from scripts import readme_tables
 
 ROOT = Path(__file__).resolve().parents[1]

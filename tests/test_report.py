@@ -20,6 +20,7 @@ from ivae_lab.reproduction import present, records, site_content, site_render
 from ivae_lab.reproduction.about_json import Sweep, read_about
 from ivae_lab.reproduction.claims import NO_VERDICT
 from ivae_lab.reproduction.definition import Figure, Scale, load
+from ivae_lab.reproduction.evidence import Evidence
 from tests.browser import CHROMIUM, Browser
 from tests.commands import command
 
@@ -83,9 +84,9 @@ def _rows(ivae: float, run: str) -> pd.DataFrame:
     )
 
 
-def _evidence(figure: Figure, scale: Scale, ivae: float, run: str = "a-run") -> present.Evidence:
+def _evidence(figure: Figure, scale: Scale, ivae: float, run: str = "a-run") -> Evidence:
     lacking = {"overrides": ["model=vade"], "variant": "paper", "seeds": [0, 1, 2], "state": "failed"}
-    return present.Evidence(
+    return Evidence(
         figure,
         scale,
         [],
@@ -135,7 +136,7 @@ def patched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(experiment, "EXPERIMENTS", experiments)
         patch.setattr(records, "EXPERIMENTS", experiments)
-        present.record(_evidence(load(KEPT), "paper", 0.95))
+        records.record(_evidence(load(KEPT), "paper", 0.95))
         yield experiments
 
 

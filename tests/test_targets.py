@@ -41,7 +41,7 @@ from ivae_lab.reproduction.cells import Found, expand
 from ivae_lab.reproduction.definition import load
 from ivae_lab.reproduction.join_records import join
 from ivae_lab.reproduction.evidence import Evidence, gather
-from ivae_lab.reproduction.present import recorded
+from ivae_lab.reproduction.records import recorded
 figure = load("khemakhem2020/unidentifiable")
 kept, cells = recorded(figure), expand(figure, "paper")
 evidence = gather(figure, cells, Found(), Evidence(figure, "paper", [], ""))

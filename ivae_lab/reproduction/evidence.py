@@ -22,7 +22,7 @@ else:
     pd = Later("pandas")
 
 Tables = dict[str, "pd.DataFrame"]
-_OF_RUNS = ("median", "sd_data", "sd_model", "by_elbo", "oracle")  # columns of a summary of runs alone
+OF_RUNS = ("median", "sd_data", "sd_model", "by_elbo", "oracle")  # columns of a summary of runs alone
 NAMED = ("variant", "label", "method", "model", "data", "split", "state", "run", "commit", "written")  # text columns
 
 

@@ -17,21 +17,18 @@ kept in `experiments/<paper>/results/`, so that pictures, verdicts and report ca
 
 from __future__ import annotations
 
-import json
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ivae_lab.plots.panels import STYLE, Picture, save
 from ivae_lab.reproduction.claims import Judgement, judge
-from ivae_lab.reproduction.definition import Figure, function
+from ivae_lab.reproduction.definition import function
 from ivae_lab.reproduction.evidence import Evidence, Tables
-from ivae_lab.reproduction.records import kept, provenance, seal
 from ivae_lab.reproduction.summary import summary
-from ivae_lab.reproduction.table_files import _read_table, write_table
-from ivae_lab.storage.atomic import atomic
+from ivae_lab.reproduction.table_files import json_text, write_table, write_text
 from ivae_lab.terminal.lazy import Later
 from ivae_lab.terminal.text_tables import latex, markdown
 
@@ -63,8 +60,8 @@ def present(evidence: Evidence, folder: Path) -> Presented:
     table = summary(figure, chosen.get(figure.scored, pd.DataFrame()))
     for stem, content in (("summary", table), ("verdicts", verdicts)):
         write_table(folder / f"{stem}.csv", content)
-        _write_text(folder / f"{stem}.md", markdown(content))
-        _write_text(folder / f"{stem}.tex", latex(content))
+        write_text(folder / f"{stem}.md", markdown(content))
+        write_text(folder / f"{stem}.tex", latex(content))
     pictures = _draw(evidence, chosen, folder) if len(chosen["rows"]) else []
     about = {
         "title": figure.title,
@@ -78,7 +75,7 @@ def present(evidence: Evidence, folder: Path) -> Presented:
         "deviations": figure.deviations,
         "verdicts": [each.record() for each in judgements],
     }
-    _write_text(folder / "about.json", _json(about))
+    write_text(folder / "about.json", json_text(about))
     return Presented(folder, table, judgements, about)
 
 
@@ -117,52 +114,3 @@ def heading(evidence: Evidence) -> list[str]:
     diverged = int((evidence.tables["rows"]["state"] == "diverged").sum())
     lost = f", {diverged} diverged" if diverged else ""
     return [named, f"{scale}{changed}{evidence.done} of {evidence.total} runs{lost}"]
-
-
-def record(evidence: Evidence) -> list[Path]:
-    """Keep the tables and the provenance of a figure with the project, under experiments/<paper>/results/.
-
-    The provenance has the number of rows and the SHA-256 of each table, which `recorded` holds them against.
-    """
-    about, paths = kept(evidence.figure, evidence.tables)
-    about.parent.mkdir(parents=True, exist_ok=True)
-    for key, path in paths.items():
-        write_table(path, evidence.tables[key])
-    files = {path.name: seal(path) for path in paths.values()}
-    _write_text(about, _json(evidence.plain() | {"files": files}))
-    return [*paths.values(), about]
-
-
-def recorded(figure: Figure) -> Evidence | None:
-    """What the project keeps of a figure; None where it keeps nothing.
-
-    Raises
-    ------
-    OSError, ValueError, KeyError
-        If it is not whole, or not as it was recorded; what was recorded before tables were sealed is taken as it is.
-    """
-    found = provenance(figure)
-    if found is None:
-        return None
-    _, paths = kept(figure, ("rows", *figure.tables))
-    tables = {key: _read_table(path) for key, path in paths.items() if path.exists()}
-    return Evidence(figure, tables=tables, **found[0])
-
-
-def _json(content: Mapping[str, Any]) -> str:
-    """JSON with a line for each entry of the top level, and for each run, so that a difference can be read."""
-    parts = [f"{json.dumps(key)}: {_entry(value)}" for key, value in content.items()]
-    return "{\n" + ",\n".join(parts) + "\n}\n"
-
-
-def _entry(value: Any) -> str:
-    if isinstance(value, dict) and value:
-        return "{\n" + ",\n".join(f"  {json.dumps(k)}: {json.dumps(v, default=str)}" for k, v in value.items()) + "\n }"
-    if isinstance(value, list) and value:
-        return "[\n" + ",\n".join(f"  {json.dumps(each, default=str)}" for each in value) + "\n ]"
-    return json.dumps(value, default=str)
-
-
-def _write_text(path: Path, text: str) -> None:
-    with atomic(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")

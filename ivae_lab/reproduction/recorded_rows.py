@@ -38,7 +38,7 @@ def records_of(figure: Figure, scale: Scale) -> list[Evidence]:
 
 def _recorded(figure: Figure) -> Evidence | None:
     """What the project keeps of a figure; bad input where it is damaged, as recording anew would lose it."""
-    from ivae_lab.reproduction.present import recorded
+    from ivae_lab.reproduction.records import recorded
 
     try:
         return recorded(figure)

@@ -1,6 +1,6 @@
 """What the project keeps of a figure, in `experiments/<paper>/results/`: its provenance, and tables with their seals.
 
-`present.record` writes it, and `present.recorded` reads the tables too, which takes pandas.
+`record` writes it, and `recorded` reads the tables too, which takes pandas.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from typing import Any
 
 from ivae_lab.config.paths import EXPERIMENTS
 from ivae_lab.reproduction.definition import Figure
+from ivae_lab.reproduction.evidence import Evidence
+from ivae_lab.reproduction.table_files import json_text, read_table, write_table, write_text
 
 _PROVENANCE = ("scale", "changed", "command", "total", "missing", "lines", "runs")
 
@@ -54,3 +56,33 @@ def _check_seal(path: Path, sealed: Mapping[str, Any]) -> None:
     if (found := seal(path)) != sealed:
         rows = f"{found['rows']} rows" if found["rows"] != sealed["rows"] else "another checksum: edited by hand?"
         raise ValueError(f"expected {path.name} as it was recorded, with {sealed['rows']} rows, got {rows}")
+
+
+def record(evidence: Evidence) -> list[Path]:
+    """Keep the tables and the provenance of a figure with the project, under experiments/<paper>/results/.
+
+    The provenance has the number of rows and the SHA-256 of each table, which `recorded` holds them against.
+    """
+    about, paths = kept(evidence.figure, evidence.tables)
+    about.parent.mkdir(parents=True, exist_ok=True)
+    for key, path in paths.items():
+        write_table(path, evidence.tables[key])
+    files = {path.name: seal(path) for path in paths.values()}
+    write_text(about, json_text(evidence.plain() | {"files": files}))
+    return [*paths.values(), about]
+
+
+def recorded(figure: Figure) -> Evidence | None:
+    """What the project keeps of a figure; None where it keeps nothing.
+
+    Raises
+    ------
+    OSError, ValueError, KeyError
+        If it is not whole, or not as it was recorded; what was recorded before tables were sealed is taken as it is.
+    """
+    found = provenance(figure)
+    if found is None:
+        return None
+    _, paths = kept(figure, ("rows", *figure.tables))
+    tables = {key: read_table(path) for key, path in paths.items() if path.exists()}
+    return Evidence(figure, tables=tables, **found[0])

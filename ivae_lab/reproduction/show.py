@@ -109,7 +109,7 @@ def state(figure: Figure, outputs: Path) -> str:
 
 def _read_tables(figure: Figure) -> None:
     """Find what is wrong with tables of before they were sealed."""
-    from ivae_lab.reproduction.present import recorded
+    from ivae_lab.reproduction.records import recorded
 
     recorded(figure)
 

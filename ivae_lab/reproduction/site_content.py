@@ -17,7 +17,8 @@ from ivae_lab.reproduction.about_json import PICTURES, About, checked, read_abou
 from ivae_lab.reproduction.claims import NO_VERDICT, Judgement, judge
 from ivae_lab.reproduction.definition import Figure, load, names
 from ivae_lab.reproduction.evidence import Evidence
-from ivae_lab.reproduction.present import present, recorded
+from ivae_lab.reproduction.present import present
+from ivae_lab.reproduction.records import recorded
 from ivae_lab.runs.folder import run_folders
 from ivae_lab.terminal.lazy import Later
 from ivae_lab.terminal.messages import one_line

@@ -8,7 +8,7 @@ import numpy as np
 
 from ivae_lab.reproduction.claims import units
 from ivae_lab.reproduction.definition import Figure
-from ivae_lab.reproduction.evidence import _OF_RUNS
+from ivae_lab.reproduction.evidence import OF_RUNS
 from ivae_lab.runs.summaries import interval
 from ivae_lab.terminal.lazy import Later
 
@@ -44,7 +44,7 @@ def _over_seeds(rows: pd.DataFrame, score: str, *, of_runs: bool) -> dict[str, A
         "mean": float(values.mean()),
         "low": low,
         "high": high,
-        **dict(zip(_OF_RUNS, _over_runs(rows, score) if of_runs else [float("nan")] * len(_OF_RUNS), strict=True)),
+        **dict(zip(OF_RUNS, _over_runs(rows, score) if of_runs else [float("nan")] * len(OF_RUNS), strict=True)),
         "chance": float(rows["chance"].mean()),
         "data_seeds": int(rows["data_seed"].nunique()),
         "seeds": int(rows.groupby("data_seed")["seed"].nunique().min()),
@@ -53,7 +53,7 @@ def _over_seeds(rows: pd.DataFrame, score: str, *, of_runs: bool) -> dict[str, A
 
 
 def _over_runs(rows: pd.DataFrame, score: str) -> list[float]:
-    """What `_OF_RUNS` names."""
+    """What `OF_RUNS` names."""
     across = [part for _, part in rows[np.isfinite(rows[score].astype(float))].groupby("data_seed")]
     best = [
         float(np.mean([_at_largest(part, score, by) for part in across])) if across else float("nan")

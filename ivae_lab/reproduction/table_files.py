@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ivae_lab.reproduction.evidence import NAMED
-from ivae_lab.reproduction.present import _write_text
+from ivae_lab.storage.atomic import atomic
 from ivae_lab.terminal.lazy import Later
 
 if TYPE_CHECKING:
@@ -16,7 +18,8 @@ else:
     pd = Later("pandas")
 
 
-def _read_table(path: Path) -> pd.DataFrame:
+def read_table(path: Path) -> pd.DataFrame:
+    """A table as it was kept."""
     try:
         return _read_kept(path)
     except pd.errors.EmptyDataError:  # nothing had finished
@@ -25,7 +28,7 @@ def _read_table(path: Path) -> pd.DataFrame:
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
     """Write a table as CSV, whole or not at all; numbers to six digits, which is more than seeds agree to."""
-    _write_text(path, _csv(table))
+    write_text(path, _csv(table))
 
 
 def _csv(table: pd.DataFrame) -> str:
@@ -40,3 +43,23 @@ def _read_kept(source: Path | io.StringIO) -> pd.DataFrame:
 def as_kept(table: pd.DataFrame) -> pd.DataFrame:
     """The table as it is read where it was kept, so that what is drawn of both is the same."""
     return _read_kept(io.StringIO(_csv(table))) if len(table.columns) else table
+
+
+def json_text(content: Mapping[str, Any]) -> str:
+    """JSON with a line for each entry of the top level, and for each run, so that a difference can be read."""
+    parts = [f"{json.dumps(key)}: {_entry(value)}" for key, value in content.items()]
+    return "{\n" + ",\n".join(parts) + "\n}\n"
+
+
+def _entry(value: Any) -> str:
+    if isinstance(value, dict) and value:
+        return "{\n" + ",\n".join(f"  {json.dumps(k)}: {json.dumps(v, default=str)}" for k, v in value.items()) + "\n }"
+    if isinstance(value, list) and value:
+        return "[\n" + ",\n".join(f"  {json.dumps(each, default=str)}" for each in value) + "\n ]"
+    return json.dumps(value, default=str)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text whole or not at all."""
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
