@@ -100,8 +100,9 @@ def reproduce(figure: Figure, request: Request, console: Console) -> int:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from ivae_lab.reproduction.cells import expand, find
+    from ivae_lab.reproduction.cells import expand
     from ivae_lab.reproduction.evidence import Evidence, gather
+    from ivae_lab.reproduction.found_runs import find
     from ivae_lab.reproduction.join_records import join
     from ivae_lab.reproduction.present import present
     from ivae_lab.reproduction.records import record

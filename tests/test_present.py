@@ -18,9 +18,10 @@ from ivae_lab.config.paths import CONFIG
 from ivae_lab.plots.panels import PALETTE, STYLE, Picture, boxes, colours, method_of, name_of, panels, save
 from ivae_lab.reproduction import definition as experiment
 from ivae_lab.reproduction import records, table_files
-from ivae_lab.reproduction.cells import Cell, expand, find
+from ivae_lab.reproduction.cells import Cell, expand
 from ivae_lab.reproduction.definition import Figure, Line, Scale, load, reported
 from ivae_lab.reproduction.evidence import Evidence, _lines, choose, gather
+from ivae_lab.reproduction.found_runs import find
 from ivae_lab.reproduction.join_records import join
 from ivae_lab.reproduction.present import Presented, heading, present
 from ivae_lab.reproduction.records import record, recorded

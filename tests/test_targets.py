@@ -37,7 +37,8 @@ RUN = ("model=ivae", *TINY, "seed=[0,1]")
 MOVES = {"models/vae.py": "models/other.py", "networks/mlp.py": "networks/dense.py", "data/tcl.py": "data/segments.py"}
 # A figure's recorded rows, of no run folder, joined with its cells: how many there are, and how many are taken.
 JOIN = """
-from ivae_lab.reproduction.cells import Found, expand
+from ivae_lab.reproduction.found_runs import Found
+from ivae_lab.reproduction.cells import expand
 from ivae_lab.reproduction.definition import load
 from ivae_lab.reproduction.join_records import join
 from ivae_lab.reproduction.evidence import Evidence, gather

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import dataclass
 from itertools import product
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig, OmegaConf
-
-from ivae_lab.config.digests import NUMBERS, cell_digest
-from ivae_lab.config.paths import CONFIG
+from ivae_lab.config.compose import _composed
+from ivae_lab.config.digests import cell_digest
 from ivae_lab.plots.panels import method_of, name_of
 from ivae_lab.reproduction.definition import ExperimentError, Figure, Line, Scale
-from ivae_lab.runs.folder import is_finished, read_status, run_folders
-from ivae_lab.terminal.messages import one_line
 
 if TYPE_CHECKING:
-    from hydra.core.override_parser.types import Override
+    pass
 
 # Training rows of a file of images; of what has several parts, by its part.
 _PUBLISHED_ROWS = {
@@ -134,103 +127,8 @@ def _product(overrides: Iterable[str]) -> list[tuple[str, ...]]:
     return list(product(*values))  # type: ignore[arg-type]
 
 
-def _composed(job: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, str]]:
-    """The resolved configuration of a run, and its choices.
-
-    Composing takes a tenth of a second, so configurations that differ in values only share it.
-    """
-    groups = tuple(each for each in job if chooses_group(each))
-    composed, choices = _composed_groups(groups)
-    config: DictConfig = pickle.loads(composed)
-    for each in map(parse_override, (each for each in job if each not in groups)):
-        OmegaConf.update(config, each.key_or_group, each.value(), force_add=False)
-    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    return {name: plain[name] for name in NUMBERS}, choices
-
-
-def chooses_group(override: str) -> bool:
-    """Whether it chooses a YAML of a group, in place of changing a value."""
-    key = override.partition("=")[0]
-    return "/" in key or key in NUMBERS
-
-
-@cache
-def parse_override(override: str) -> Override:
-    """An override as Hydra reads it."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
-    return OverridesParser.create().parse_override(override)
-
-
-@cache
-def _composed_groups(overrides: tuple[str, ...]) -> tuple[bytes, dict[str, str]]:
-    """The configuration pickled, which is copied seven times as fast as by `deepcopy`, and its choices."""
-    from hydra import compose, initialize_config_dir
-
-    with initialize_config_dir(config_dir=str(CONFIG), version_base="1.3"):
-        whole = compose("config", list(overrides), return_hydra_config=True)
-    choices = {key: str(value) for key, value in whole.hydra.runtime.choices.items()}
-    own = OmegaConf.masked_copy(whole, [*NUMBERS])
-    OmegaConf.set_struct(own, True)  # an unknown key is an error
-    return pickle.dumps(own), choices
-
-
 def _at(config: dict[str, Any], key: str) -> Any:
     value: Any = config
     for part in key.split("."):
         value = value.get(part) if isinstance(value, dict) else None
     return str(value) if isinstance(value, list | dict) else value
-
-
-@dataclass
-class Found:
-    """Where cells were computed, of all run folders under the outputs.
-
-    `everywhere` has all folders that finished a cell; `unreadable`, of folders whose status does not say what they
-    hold, the reason.
-    """
-
-    finished: dict[tuple[str, int], tuple[Path, dict[str, Any]]] = field(default_factory=dict)
-    unfinished: dict[tuple[str, int], tuple[Path, dict[str, Any]]] = field(default_factory=dict)
-    everywhere: dict[tuple[str, int], list[Path]] = field(default_factory=dict)
-    unreadable: dict[Path, str] = field(default_factory=dict)
-
-    def missing(self, cell: Cell) -> list[int]:
-        """Seeds that are still to be trained."""
-        return [seed for seed in cell.seeds if (cell.digest, seed) not in self.finished]
-
-
-def find(outputs: Path) -> Found:
-    """Look through the run folders for cells; of two that hold the same, done stands before diverged, then the newest.
-
-    A folder whose status cannot be read holds nothing, and is named with the reason.
-    """
-    found = Found()
-    for path in run_folders(outputs):
-        try:
-            status = read_status(path)
-            keys = _keys(status)
-        except (OSError, ValueError) as error:
-            found.unreadable[path] = one_line(error)
-            continue
-        finished = is_finished(path)
-        where = found.finished if finished else found.unfinished
-        for key in keys:
-            if finished:
-                found.everywhere.setdefault(key, []).append(path)
-            if key not in where or _rank(status) > _rank(where[key][1]):
-                where[key] = (path, status)
-    return found
-
-
-def _keys(status: dict[str, Any]) -> list[tuple[str, int]]:
-    """The cell of a run with each of its seeds."""
-    try:
-        return [(str(status["cell"]), int(seed)) for seed in status["seeds"]]
-    except (KeyError, TypeError, ValueError):
-        named = ", ".join(sorted(status))
-        raise ValueError(f"expected a cell and its seeds in status.json, got {named}: an older version's?") from None
-
-
-def _rank(status: dict[str, Any]) -> tuple[bool, str]:
-    return status["state"] == "done", str(status.get("written", ""))

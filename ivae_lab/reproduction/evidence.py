@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ivae_lab.reproduction.cells import Cell, Found
+from ivae_lab.reproduction.cells import Cell
 from ivae_lab.reproduction.definition import Figure, Scale, function
+from ivae_lab.reproduction.found_runs import Found
 from ivae_lab.reproduction.table_files import as_kept
 from ivae_lab.runs.folder import FINISHED, lack
 from ivae_lab.runs.headlines import per_seed

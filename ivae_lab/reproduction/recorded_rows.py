@@ -14,13 +14,14 @@ from ivae_lab.terminal.messages import one_line
 if TYPE_CHECKING:
     import pandas as pd
 
-    from ivae_lab.reproduction.cells import Cell, Found
+    from ivae_lab.reproduction.cells import Cell
     from ivae_lab.reproduction.evidence import Evidence
+    from ivae_lab.reproduction.found_runs import Found
 
 
 def name_unreadable(outputs: Path, console: Console) -> None:
     """A line for each run folder that may hold a cell of the figures, and whose status does not say so."""
-    from ivae_lab.reproduction.cells import find
+    from ivae_lab.reproduction.found_runs import find
 
     for path, reason in find(outputs).unreadable.items():
         console.print(f"left out: {path}: {reason}", style="bold red", soft_wrap=True, highlight=False)

@@ -24,8 +24,9 @@ from ivae_lab.terminal.command_line import OK, STOPPED, TerminatedError, say
 
 if TYPE_CHECKING:
     from ivae_lab.launch.slurm_queue import Queued
-    from ivae_lab.reproduction.cells import Cell, Found
+    from ivae_lab.reproduction.cells import Cell
     from ivae_lab.reproduction.evidence import Evidence
+    from ivae_lab.reproduction.found_runs import Found
 
 
 class CellTraining:
@@ -50,7 +51,7 @@ class CellTraining:
 
     def run(self) -> int:
         """Train; the exit code of a call that was stopped, else of the last."""
-        from ivae_lab.reproduction.cells import find
+        from ivae_lab.reproduction.found_runs import find
 
         self._look()
         self.say_progress(find(self.request.outputs))
@@ -126,7 +127,7 @@ class CellTraining:
 
     def _note(self, cells: list[Cell], code: int, said: list[str]) -> None:
         """Each cell without a folder said why in a line, in their order; if not so, each gets all that was said."""
-        from ivae_lab.reproduction.cells import find
+        from ivae_lab.reproduction.found_runs import find
 
         found = find(self.request.outputs)
         known = {digest for digest, _ in (*found.finished, *found.unfinished)}

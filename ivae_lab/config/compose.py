@@ -1,0 +1,56 @@
+"""Compose configurations of many runs: Hydra composes once for those that differ in values only."""
+
+from __future__ import annotations
+
+import pickle
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from ivae_lab.config.digests import NUMBERS
+from ivae_lab.config.paths import CONFIG
+
+if TYPE_CHECKING:
+    from hydra.core.override_parser.types import Override
+
+
+def _composed(job: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, str]]:
+    """The resolved configuration of a run, and its choices.
+
+    Composing takes a tenth of a second, so configurations that differ in values only share it.
+    """
+    groups = tuple(each for each in job if chooses_group(each))
+    composed, choices = _composed_groups(groups)
+    config: DictConfig = pickle.loads(composed)
+    for each in map(parse_override, (each for each in job if each not in groups)):
+        OmegaConf.update(config, each.key_or_group, each.value(), force_add=False)
+    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    return {name: plain[name] for name in NUMBERS}, choices
+
+
+def chooses_group(override: str) -> bool:
+    """Whether it chooses a YAML of a group, in place of changing a value."""
+    key = override.partition("=")[0]
+    return "/" in key or key in NUMBERS
+
+
+@cache
+def parse_override(override: str) -> Override:
+    """An override as Hydra reads it."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    return OverridesParser.create().parse_override(override)
+
+
+@cache
+def _composed_groups(overrides: tuple[str, ...]) -> tuple[bytes, dict[str, str]]:
+    """The configuration pickled, which is copied seven times as fast as by `deepcopy`, and its choices."""
+    from hydra import compose, initialize_config_dir
+
+    with initialize_config_dir(config_dir=str(CONFIG), version_base="1.3"):
+        whole = compose("config", list(overrides), return_hydra_config=True)
+    choices = {key: str(value) for key, value in whole.hydra.runtime.choices.items()}
+    own = OmegaConf.masked_copy(whole, [*NUMBERS])
+    OmegaConf.set_struct(own, True)  # an unknown key is an error
+    return pickle.dumps(own), choices
