@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ivae_lab.plots.panels import STYLE, save
+from ivae_lab.plots.style import STYLE, save
 from ivae_lab.runs.aggregation import AGREEMENT, collect, table
 from ivae_lab.runs.folder import run_folders
 from ivae_lab.runs.headlines import log_volume

@@ -367,7 +367,7 @@ def draw(rows: list[Timing], path: Path) -> None:
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    from ivae_lab.plots.panels import STYLE, save
+    from ivae_lab.plots.style import STYLE, save
 
     with rc_context(STYLE):
         figure = Figure(figsize=(9, 3.6))

@@ -18,6 +18,7 @@ import torch
 from omegaconf import OmegaConf
 
 from ivae_lab import train
+from ivae_lab.config import compose
 from ivae_lab.config.paths import CONFIG
 from ivae_lab.core.data import Splits
 from ivae_lab.engine.evaluate import encode
@@ -28,7 +29,6 @@ from ivae_lab.engine.options import Training
 from ivae_lab.engine.run import Run, Settings
 from ivae_lab.engine.stack import Parameters
 from ivae_lab.models.linear import Linear
-from ivae_lab.reproduction import cells
 from ivae_lab.runs.arrays import read_latents
 from ivae_lab.runs.results_csv import COLUMNS
 from tests import warm
@@ -152,9 +152,11 @@ def _composed(*overrides: str) -> bytes:
 
 def settings(*overrides: str) -> Settings:
     """The checked settings of a configuration; Hydra composes once for those that differ in values only."""
-    by_hydra = [each for each in overrides if each[0] in "+~" or each.startswith("hydra.") or cells.chooses_group(each)]
+    by_hydra = [
+        each for each in overrides if each[0] in "+~" or each.startswith("hydra.") or compose.chooses_group(each)
+    ]
     config = pickle.loads(_composed(*by_hydra))
-    for each in map(cells.parse_override, (each for each in overrides if each not in by_hydra)):
+    for each in map(compose.parse_override, (each for each in overrides if each not in by_hydra)):
         OmegaConf.update(config, each.key_or_group, each.value(), force_add=False)
     choices = dict(config.hydra.runtime.choices)
     return read_settings(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]), choices)

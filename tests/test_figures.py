@@ -15,7 +15,8 @@ from matplotlib import rc_context
 from matplotlib.colors import to_rgb
 from numpy.typing import NDArray
 
-from ivae_lab.plots.panels import PALETTE, STYLE
+from ivae_lab.plots.methods import PALETTE
+from ivae_lab.plots.style import STYLE
 from ivae_lab.reproduction.definition import function
 from ivae_lab.runs.agreement_csv import COLUMNS as PAIR_COLUMNS
 from ivae_lab.runs.agreement_csv import FILE as PAIRS

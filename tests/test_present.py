@@ -15,7 +15,9 @@ import pytest
 import yaml
 
 from ivae_lab.config.paths import CONFIG
-from ivae_lab.plots.panels import PALETTE, STYLE, Picture, boxes, colours, method_of, name_of, panels, save
+from ivae_lab.plots.methods import PALETTE, method_of, name_of
+from ivae_lab.plots.panels import boxes, colours, panels
+from ivae_lab.plots.style import STYLE, Picture, save
 from ivae_lab.reproduction import definition as experiment
 from ivae_lab.reproduction import records, table_files
 from ivae_lab.reproduction.cells import Cell, expand
@@ -54,7 +56,8 @@ REPORTED = "claim,figure,where,statement,value,tolerance\nbetter,fig,Figure 7,iV
 FUNCTIONS = """
 from matplotlib.figure import Figure
 
-from ivae_lab.plots.panels import Picture, boxes
+from ivae_lab.plots.style import Picture
+from ivae_lab.plots.panels import boxes
 
 
 def means(rows, paths):

@@ -36,7 +36,7 @@ FIGURES = '''"""Made-up figures."""
 
 from matplotlib.figure import Figure
 
-from ivae_lab.plots.panels import Picture
+from ivae_lab.plots.style import Picture
 
 
 def dots(tables):

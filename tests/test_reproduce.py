@@ -32,7 +32,7 @@ high,pair,Figure 1,iVAE reaches an MCC of .4,.4,.6
 FIGURES = """from matplotlib.figure import Figure
 
 from ivae_lab.runs.agreement_csv import read_pairs
-from ivae_lab.plots.panels import Picture
+from ivae_lab.plots.style import Picture
 
 
 def agreement(rows, paths):

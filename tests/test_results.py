@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ivae_lab.engine.run import _write_arrays
-from ivae_lab.plots.panels import PALETTE, recovered
+from ivae_lab.plots.methods import PALETTE
+from ivae_lab.plots.recovered import recovered
 from ivae_lab.runs.arrays import read_latents
 from ivae_lab.runs.folder import found_run, is_finished, read_status, write_status
 from ivae_lab.runs.headlines import per_seed
@@ -284,7 +285,7 @@ class TestRecovered:
         from matplotlib.figure import Figure
 
         figures: list[Figure] = []
-        monkeypatch.setattr("ivae_lab.plots.panels.save", lambda figure, path: figures.append(figure))
+        monkeypatch.setattr("ivae_lab.plots.style.save", lambda figure, path: figures.append(figure))
         recovered(path=tmp_path / "f", title="tcl, ivae", **options)
         panels = figures[0].axes
         words = [text.get_text() for axes in panels for text in (*axes.texts, axes.title, axes.yaxis.label)]
@@ -336,7 +337,7 @@ class TestRecovered:
         from matplotlib.figure import Figure
 
         figures: list[Figure] = []
-        monkeypatch.setattr("ivae_lab.plots.panels.save", lambda figure, path: figures.append(figure))
+        monkeypatch.setattr("ivae_lab.plots.style.save", lambda figure, path: figures.append(figure))
         arrays = self.arrays(seeds=1)
         arrays["mean"] = sign * arrays["sources"][None, :, ::-1].astype(np.float32)
         recovered(arrays, tmp_path / "f", "t")

@@ -14,7 +14,9 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from ivae_lab.metrics.mcc import match, mean_correlation
-from ivae_lab.plots.panels import PALETTE, REPORTED_LINE, Picture, boxes, colours, in_words, panels, points_by_data_seed
+from ivae_lab.plots.methods import PALETTE, in_words
+from ivae_lab.plots.panels import boxes, colours, panels, points_by_data_seed
+from ivae_lab.plots.style import REPORTED_LINE, Picture
 from ivae_lab.reproduction.evidence import Tables
 from ivae_lab.runs.arrays import read_examples, read_latents
 

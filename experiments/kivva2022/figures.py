@@ -17,7 +17,9 @@ from ivae_lab.metrics.clustering import cluster_purity, nmi
 from ivae_lab.metrics.mcc import match
 from ivae_lab.metrics.resampling import shuffles
 from ivae_lab.plots.image_examples import tiled
-from ivae_lab.plots.panels import PALETTE, REPORTED_LINE, Picture, boxes, in_words, panels
+from ivae_lab.plots.methods import PALETTE, in_words
+from ivae_lab.plots.panels import boxes, panels
+from ivae_lab.plots.style import REPORTED_LINE, Picture
 from ivae_lab.reproduction.evidence import Tables
 from ivae_lab.runs.agreement_csv import pairs_of, pseudo_values
 from ivae_lab.runs.arrays import read_examples, read_latents

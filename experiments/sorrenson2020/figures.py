@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from ivae_lab.metrics.mcc import match, mean_correlation
 from ivae_lab.metrics.spectrum import informative, leading_correlation, spectrum
 from ivae_lab.plots.image_examples import tiled
-from ivae_lab.plots.panels import PALETTE, REPORTED_LINE, Picture, colours, in_words, panels
+from ivae_lab.plots.methods import PALETTE, in_words
+from ivae_lab.plots.panels import colours, panels
+from ivae_lab.plots.style import REPORTED_LINE, Picture
 from ivae_lab.reproduction.evidence import Tables
 from ivae_lab.runs.arrays import read_examples, read_latents
 from ivae_lab.runs.results_csv import read_results

@@ -11,7 +11,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ivae_lab.plots.panels import PALETTE, Picture, boxes, in_words, panels, points_by_data_seed
+from ivae_lab.plots.methods import PALETTE, in_words
+from ivae_lab.plots.panels import boxes, panels, points_by_data_seed
+from ivae_lab.plots.style import Picture
 from ivae_lab.reproduction.claims import correlation
 from ivae_lab.reproduction.evidence import Tables
 from ivae_lab.runs.agreement_csv import pairs_of, pseudo_values

@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
 
 
-def _composed(job: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, str]]:
+def compose_run(job: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, str]]:
     """The resolved configuration of a run, and its choices.
 
     Composing takes a tenth of a second, so configurations that differ in values only share it.
     """
     groups = tuple(each for each in job if chooses_group(each))
-    composed, choices = _composed_groups(groups)
+    composed, choices = compose_groups(groups)
     config: DictConfig = pickle.loads(composed)
     for each in map(parse_override, (each for each in job if each not in groups)):
         OmegaConf.update(config, each.key_or_group, each.value(), force_add=False)
@@ -44,7 +44,7 @@ def parse_override(override: str) -> Override:
 
 
 @cache
-def _composed_groups(overrides: tuple[str, ...]) -> tuple[bytes, dict[str, str]]:
+def compose_groups(overrides: tuple[str, ...]) -> tuple[bytes, dict[str, str]]:
     """The configuration pickled, which is copied seven times as fast as by `deepcopy`, and its choices."""
     from hydra import compose, initialize_config_dir
 

@@ -207,7 +207,7 @@ class Run:
             told = f"no scores: metric=[{','.join(self.settings.metrics)}] has nothing to say of this model and data"
             self.console.print(told, soft_wrap=True, highlight=False)
         if self.splits.train.z is not None:
-            from ivae_lab.plots.panels import recovered
+            from ivae_lab.plots.recovered import recovered
 
             recovered(path, path / "recovered", self.settings.title)
         elif self.splits.train.u is not None and image is None:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ivae_lab.plots.panels import STYLE, Arrays, empty, save
+from ivae_lab.plots.panels import empty
+from ivae_lab.plots.recovered import Arrays
+from ivae_lab.plots.style import STYLE, save
 from ivae_lab.runs.arrays import read_examples
 
 if TYPE_CHECKING:

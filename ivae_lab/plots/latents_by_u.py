@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ivae_lab.plots.panels import POINTS, SEQUENTIAL, STYLE, Arrays, coloured_by, empty, save
+from ivae_lab.plots.panels import empty
+from ivae_lab.plots.recovered import POINTS, Arrays, coloured_by
+from ivae_lab.plots.style import SEQUENTIAL, STYLE, save
 from ivae_lab.runs.arrays import read_latents
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from ivae_lab.config.compose import _composed
+from ivae_lab.config.compose import compose_run
 from ivae_lab.config.digests import cell_digest
-from ivae_lab.plots.panels import method_of, name_of
+from ivae_lab.plots.methods import method_of, name_of
 from ivae_lab.reproduction.definition import ExperimentError, Figure, Line, Scale
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def expand(figure: Figure, scale: Scale, overrides: Sequence[str] = ()) -> list[
         count = (line.seeds or figure.seeds)[scale]
         own = [*line.overrides, *(line.quick if scale == "quick" else []), *overrides]
         for job in _product(own):
-            config, choices = _composed(job)
+            config, choices = compose_run(job)
             named = choices["data"], choices["model"], _method(choices)
             cells.append(Cell(line, job, tuple(range(count)), config, *named))
     if not cells:

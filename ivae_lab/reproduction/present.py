@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ivae_lab.plots.panels import STYLE, Picture, save
+from ivae_lab.plots.style import STYLE, Picture, save
 from ivae_lab.reproduction.claims import Judgement, judge
 from ivae_lab.reproduction.definition import function
 from ivae_lab.reproduction.evidence import Evidence, Tables

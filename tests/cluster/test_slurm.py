@@ -180,7 +180,7 @@ def test_preemption_and_the_signal_of_a_time_out_change_no_bit(
 # A figure, as `python -m ivae_lab.reproduce` takes it.
 FIGURES = """
 from matplotlib.figure import Figure
-from ivae_lab.plots.panels import Picture
+from ivae_lab.plots.style import Picture
 
 
 def dots(tables):
