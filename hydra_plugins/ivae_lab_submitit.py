@@ -123,7 +123,7 @@ class SlurmLauncher(_QueueLauncher):
         self.wait = wait
 
     def _kinds(self) -> dict[str, Any]:
-        from ivae_lab.core.data import Count, PositiveFloat, PositiveInt
+        from ivae_lab.config.numbers import Count, PositiveFloat, PositiveInt
 
         counts = dict.fromkeys(("timeout_min", "array_parallelism"), PositiveInt)
         some = {"cpus_per_task": PositiveInt | None, "gpus_per_node": Count | None, "mem_gb": PositiveFloat | None}
@@ -204,7 +204,7 @@ class LocalLauncher(_QueueLauncher):
         self.processes = processes
 
     def _kinds(self) -> dict[str, Any]:
-        from ivae_lab.core.data import Count, PositiveInt
+        from ivae_lab.config.numbers import Count, PositiveInt
 
         return {"processes": PositiveInt, "timeout_min": PositiveInt, "gpus_per_node": Count | None}
 

@@ -12,7 +12,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ivae_lab.config.build import ConfigError, build, check, check_value
-from ivae_lab.core.data import Count, DataSpec, Decay, Fraction, NonNegativeFloat, PositiveFloat, PositiveInt
+from ivae_lab.config.numbers import Count, Decay, Fraction, NonNegativeFloat, PositiveFloat, PositiveInt
+from ivae_lab.core.data import DataSpec
 
 SPEC = DataSpec(x_dim=3, u_dim=4, source_dim=2, train_rows=100, binary=False)
 GIVEN = frozenset({"spec", "prior"})  # what a model is given besides its configuration

@@ -7,11 +7,9 @@ dimensions, M values of the auxiliary variable u (or k columns, where it is numb
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
-from annotated_types import Ge, Gt, Le, Lt
-from pydantic import AllowInfNan
 from torch import Tensor
 
 from ivae_lab.core.exponential_family import ExponentialFamily
@@ -20,13 +18,6 @@ from ivae_lab.tabular.preprocessing import Recipe
 if TYPE_CHECKING:
     from ivae_lab.distributions.piecewise_mixture import PiecewiseMixture
 
-# Annotations of constructors are checked against the configuration before anything is built (`build.py`).
-PositiveInt = Annotated[int, Gt(0)]
-Count = Annotated[int, Ge(0)]
-PositiveFloat = Annotated[float, Gt(0), AllowInfNan(False)]
-NonNegativeFloat = Annotated[float, Ge(0), AllowInfNan(False)]
-Fraction = Annotated[float, Ge(0), Le(1)]
-Decay = Annotated[float, Gt(0), Lt(1)]
 
 UKind = Literal["labels", "columns"]
 

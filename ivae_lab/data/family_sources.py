@@ -11,7 +11,8 @@ import torch
 from numpy.random import RandomState
 from numpy.typing import NDArray
 
-from ivae_lab.core.data import Batch, DataSpec, Fraction, PositiveFloat, PositiveInt, Splits
+from ivae_lab.config.numbers import Fraction, PositiveFloat, PositiveInt
+from ivae_lab.core.data import Batch, DataSpec, Splits
 from ivae_lab.data.mixing import MatrixLaw, mix, xtanh
 from ivae_lab.data.tcl import Preprocess, check_split, fit_preprocess, split_rows
 

@@ -14,7 +14,8 @@ import torch
 from annotated_types import Ge
 from numpy.typing import NDArray
 
-from ivae_lab.core.data import Batch, Count, DataSpec, Fraction, PositiveInt, Splits
+from ivae_lab.config.numbers import Count, Fraction, PositiveInt
+from ivae_lab.core.data import Batch, DataSpec, Splits
 from ivae_lab.data.splitting import Rows, SplitBy, middles, parts_of, starts_of
 from ivae_lab.data.tcl import Preprocess, check_split, fit_preprocess
 from ivae_lab.tabular.columns import Column, Labels, columns_of, is_label, is_numeric, labels_of, rare

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ivae_lab.core.data import Batch, Count, DataSpec, Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, Splits
+from ivae_lab.config.numbers import Count, Fraction, NonNegativeFloat, PositiveFloat, PositiveInt
+from ivae_lab.core.data import Batch, DataSpec, Splits
 from ivae_lab.data.tcl import check_range, check_split, split_rows
 from ivae_lab.networks.invertible import Chain, fully_connected
 

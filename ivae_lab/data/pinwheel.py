@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ivae_lab.core.data import Batch, DataSpec, Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, Splits
+from ivae_lab.config.numbers import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt
+from ivae_lab.core.data import Batch, DataSpec, Splits
 from ivae_lab.data.tcl import check_split, split_rows
 
 

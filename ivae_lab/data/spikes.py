@@ -9,7 +9,8 @@ import torch
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from ivae_lab.core.data import Batch, Count, DataSpec, Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, Splits
+from ivae_lab.config.numbers import Count, Fraction, NonNegativeFloat, PositiveFloat, PositiveInt
+from ivae_lab.core.data import Batch, DataSpec, Splits
 from ivae_lab.data.splitting import parts_of
 from ivae_lab.data.tcl import check_split
 

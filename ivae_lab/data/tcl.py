@@ -12,7 +12,8 @@ import torch
 from numpy.random import RandomState
 from numpy.typing import NDArray
 
-from ivae_lab.core.data import Batch, DataSpec, Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, Splits
+from ivae_lab.config.numbers import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt
+from ivae_lab.core.data import Batch, DataSpec, Splits
 from ivae_lab.core.exponential_family import ExponentialFamily
 from ivae_lab.data.mixing import Activation, Floats, Matrices, MatrixLaw, leaky_relu, mix, xtanh
 from ivae_lab.distributions.natural_parameters import exponential_family

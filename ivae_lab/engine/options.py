@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import torch
 from annotated_types import Ge, Len, Lt
 
-from ivae_lab.core.data import Count, Decay, Fraction, NonNegativeFloat, PositiveFloat, PositiveInt
+from ivae_lab.config.numbers import Count, Decay, Fraction, NonNegativeFloat, PositiveFloat, PositiveInt
 
 # Compiling costs some 20 to 30 s once. Below so many steps, and so many updates of a weight, plain PyTorch is done
 # before it would pay; a step of wide layers is bound by memory, and half as long when it is compiled.

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ivae_lab.core.data import DataSpec, PositiveInt
+from ivae_lab.config.numbers import PositiveInt
+from ivae_lab.core.data import DataSpec
 
 
 class Auxiliary(nn.Module):

@@ -9,7 +9,8 @@ import torch
 from annotated_types import MinLen
 from torch import Tensor, nn
 
-from ivae_lab.core.data import Batch, DataSpec, PositiveFloat, PositiveInt
+from ivae_lab.config.numbers import PositiveFloat, PositiveInt
+from ivae_lab.core.data import Batch, DataSpec
 from ivae_lab.models.features import Affine, Features
 from ivae_lab.models.linear import fast_ica
 from ivae_lab.networks.mlp import look_up

@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ivae_lab.core.data import Batch, Count, DataSpec, PositiveFloat, PositiveInt
+from ivae_lab.config.numbers import Count, PositiveFloat, PositiveInt
+from ivae_lab.core.data import Batch, DataSpec
 from ivae_lab.core.mixture_generator import Generator
 from ivae_lab.distributions.densities import Normal, NormalMixture, tempered
 from ivae_lab.distributions.piecewise_mixture import PANELS, PiecewiseMixture, Population, slices

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
-from ivae_lab.core.data import Batch, DataSpec, NonNegativeFloat
+from ivae_lab.config.numbers import NonNegativeFloat
+from ivae_lab.core.data import Batch, DataSpec
 from ivae_lab.distributions.densities import Distribution, Normal, NormalMixture, tempered
 from ivae_lab.models.base import TRAVERSAL_STEPS, Model, check_u
 from ivae_lab.models.pixels import Pixels

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ivae_lab.core.data import PositiveFloat
+from ivae_lab.config.numbers import PositiveFloat
 
 _LEAST_RATIO = torch.finfo(torch.float32).eps ** 0.5  # of singular values, to which the penalty's slope is taken
 

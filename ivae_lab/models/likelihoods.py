@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ivae_lab.core.data import DataSpec, Fraction, PositiveFloat
+from ivae_lab.config.numbers import Fraction, PositiveFloat
+from ivae_lab.core.data import DataSpec
 from ivae_lab.distributions.densities import Normal
 
 _HALF = 1 / 510  # of the distance between two values of a byte, as parts of their range

@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ivae_lab.core.data import Batch, DataSpec, PositiveFloat, PositiveInt
+from ivae_lab.config.numbers import PositiveFloat, PositiveInt
+from ivae_lab.core.data import Batch, DataSpec
 from ivae_lab.models.features import Affine, Array, Features, Unmixing
 
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ivae_lab.core.data import Batch, DataSpec, Fraction, NonNegativeFloat, PositiveInt
+from ivae_lab.config.numbers import Fraction, NonNegativeFloat, PositiveInt
+from ivae_lab.core.data import Batch, DataSpec
 from ivae_lab.distributions.densities import Facets, Normal
 from ivae_lab.models.likelihoods import Likelihood
 from ivae_lab.models.objectives import ELBO, Evidence

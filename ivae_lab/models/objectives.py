@@ -10,7 +10,7 @@ import torch
 from annotated_types import Len
 from torch import Tensor
 
-from ivae_lab.core.data import Fraction
+from ivae_lab.config.numbers import Fraction
 from ivae_lab.distributions.densities import Distribution, Normal, Posterior, kl_divergence
 
 

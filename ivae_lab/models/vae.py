@@ -8,7 +8,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from ivae_lab.core.data import Batch, Count, DataSpec, NonNegativeFloat, PositiveInt
+from ivae_lab.config.numbers import Count, NonNegativeFloat, PositiveInt
+from ivae_lab.core.data import Batch, DataSpec
 from ivae_lab.core.exponential_family import ExponentialFamily
 from ivae_lab.core.mixture_generator import Generator
 from ivae_lab.distributions.densities import Facets, NormalMixture, Posterior, tempered

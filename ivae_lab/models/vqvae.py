@@ -7,7 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from ivae_lab.core.data import Batch, DataSpec, NonNegativeFloat, PositiveFloat, PositiveInt
+from ivae_lab.config.numbers import NonNegativeFloat, PositiveFloat, PositiveInt
+from ivae_lab.core.data import Batch, DataSpec
 from ivae_lab.distributions.densities import Normal, NormalMixture, tempered
 from ivae_lab.models.base import Model
 from ivae_lab.models.likelihoods import Likelihood

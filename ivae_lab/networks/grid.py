@@ -10,7 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ivae_lab.core.data import DataSpec, PositiveInt
+from ivae_lab.config.numbers import PositiveInt
+from ivae_lab.core.data import DataSpec
 from ivae_lab.networks.images import BatchNorm
 
 _HALVED = 4

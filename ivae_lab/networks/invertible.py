@@ -14,7 +14,8 @@ import torch
 from annotated_types import MinLen
 from torch import Tensor, nn
 
-from ivae_lab.core.data import DataSpec, PositiveFloat, PositiveInt
+from ivae_lab.config.numbers import PositiveFloat, PositiveInt
+from ivae_lab.core.data import DataSpec
 from ivae_lab.networks.mlp import MLP
 
 CouplingKind = Literal["gin", "gin_mean", "affine", "additive"]

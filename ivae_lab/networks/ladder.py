@@ -14,7 +14,8 @@ from annotated_types import MinLen
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ivae_lab.core.data import DataSpec, NonNegativeFloat, PositiveFloat, PositiveInt
+from ivae_lab.config.numbers import NonNegativeFloat, PositiveFloat, PositiveInt
+from ivae_lab.core.data import DataSpec
 from ivae_lab.distributions.densities import Normal
 from ivae_lab.networks.images import Layers, LayersDecoder, LayersEncoder
 from ivae_lab.networks.mlp import Decoder, Encoder

@@ -15,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ivae_lab.core.data import DataSpec, PositiveFloat, PositiveInt
+from ivae_lab.config.numbers import PositiveFloat, PositiveInt
+from ivae_lab.core.data import DataSpec
 from ivae_lab.core.mixture_generator import ReluNetwork
 from ivae_lab.distributions.densities import CorrelatedNormal, Normal, Posterior
 

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from ivae_lab.core.data import PositiveFloat, PositiveInt
+from ivae_lab.config.numbers import PositiveFloat, PositiveInt
 from ivae_lab.distributions.densities import NormalMixture
 
 

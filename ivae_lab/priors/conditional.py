@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ivae_lab.core.data import PositiveFloat, PositiveInt
+from ivae_lab.config.numbers import PositiveFloat, PositiveInt
 from ivae_lab.core.exponential_family import ExponentialFamily
 from ivae_lab.distributions.densities import Laplace, Normal
 from ivae_lab.distributions.natural_parameters import Family, Tables, add_noise_, exponential_family, natural_parameters

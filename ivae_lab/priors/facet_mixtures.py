@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ivae_lab.core.data import PositiveFloat, PositiveInt
+from ivae_lab.config.numbers import PositiveFloat, PositiveInt
 from ivae_lab.distributions.densities import Facets
 from ivae_lab.priors.mixture import GaussianMixture
 

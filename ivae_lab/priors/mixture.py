@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ivae_lab.core.data import PositiveFloat, PositiveInt
+from ivae_lab.config.numbers import PositiveFloat, PositiveInt
 from ivae_lab.core.exponential_family import ExponentialFamily
 from ivae_lab.distributions.densities import CorrelatedMixture, NormalMixture
 from ivae_lab.distributions.natural_parameters import Tables, add_noise_, exponential_family, natural_parameters

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from ivae_lab.core.data import PositiveInt
+from ivae_lab.config.numbers import PositiveInt
 from ivae_lab.distributions.densities import NormalMixture, Posterior
 
 _INSIDE = 0.01  # how far from its limits a bounded pseudo-input starts, as a share of their distance

@@ -11,7 +11,8 @@ from annotated_types import Ge, Le, Len
 from numpy.random import Generator, default_rng
 from torch import Tensor
 
-from ivae_lab.core.data import Batch, Count, DataSpec, Image, PositiveInt, Splits
+from ivae_lab.config.numbers import Count, PositiveInt
+from ivae_lab.core.data import Batch, DataSpec, Image, Splits
 from ivae_lab.data.images import formats
 from ivae_lab.data.images.catalogue import data_root, locate
 
