@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import platform
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -20,10 +17,6 @@ from ivae_lab.config.digests import digest
 
 SCHEDULER = signal.SIGUSR2  # what submitit has Slurm send before a time-out or a preemption
 _LIBRARIES = ("torch", "lightning", "hydra-core", "numpy", "scipy", "scikit-learn", "pandas")
-
-
-class BusyError(RuntimeError):
-    """Another process holds the run folder."""
 
 
 class StoppedError(RuntimeError):
@@ -42,28 +35,6 @@ class StoppedError(RuntimeError):
             f"the same command{without} continues from {folder}"
         )
         self.signal = number
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold a run folder for this process; the lock falls with the process, however it ends."""
-    with (folder / ".lock").open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BusyError(f"expected {folder} to be free, got one in which another process is training") from None
-        yield
-
-
-def is_free(folder: Path) -> bool:
-    """Whether no process holds a run folder."""
-    try:
-        with locked(folder):
-            return True
-    except FileNotFoundError:  # not even begun
-        return True
-    except BusyError:
-        return False
 
 
 def environment() -> dict[str, Any]:

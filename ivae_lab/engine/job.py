@@ -17,12 +17,13 @@ from rich.console import Console
 
 from ivae_lab.config.build import ConfigError, build, check_value
 from ivae_lab.config.digests import NUMBERS, run_digest
-from ivae_lab.engine.folder import SCHEDULER, BusyError, StoppedError
+from ivae_lab.engine.folder import SCHEDULER, StoppedError
 from ivae_lab.engine.planner import together
 from ivae_lab.engine.prior_rank import shortfall
 from ivae_lab.engine.run import Run, Settings, prepare
 from ivae_lab.launch.sweep import NAME, say
 from ivae_lab.runs.folder import is_finished, read_status
+from ivae_lab.storage.locks import BusyError
 from ivae_lab.terminal.command_line import BAD_INPUT, FAILED, INTERRUPTED, OK
 from ivae_lab.terminal.lazy import leaving
 from ivae_lab.terminal.messages import one_line, unknown_key

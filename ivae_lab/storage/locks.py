@@ -1,0 +1,34 @@
+"""Locks of run folders: one process trains a run."""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+class BusyError(RuntimeError):
+    """Another process holds the run folder."""
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a run folder for this process; the lock falls with the process, however it ends."""
+    with (folder / ".lock").open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BusyError(f"expected {folder} to be free, got one in which another process is training") from None
+        yield
+
+
+def is_free(folder: Path) -> bool:
+    """Whether no process holds a run folder."""
+    try:
+        with locked(folder):
+            return True
+    except FileNotFoundError:  # not even begun
+        return True
+    except BusyError:
+        return False
