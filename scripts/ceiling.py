@@ -22,8 +22,9 @@ from scipy.stats import norm
 from ivae_lab.config.build import ConfigError, build
 from ivae_lab.config.paths import CONFIG
 from ivae_lab.data.mixing import leaky_relu, xtanh
-from ivae_lab.data.tcl import SegmentedSources, Truth, fit_preprocess
+from ivae_lab.data.tcl import SegmentedSources, Truth
 from ivae_lab.metrics.mcc import mean_correlation
+from ivae_lab.tabular.preprocessing import fit_preprocess
 
 Array = NDArray[np.float64]
 ROWS, SIDE = 2000, 400  # rows of the posterior that are summed over, points along each side of the grid of z

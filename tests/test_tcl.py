@@ -19,7 +19,8 @@ from pydantic import TypeAdapter
 from ivae_lab.core.data import Batch, Splits
 from ivae_lab.data import mixing
 from ivae_lab.data.mixing import Floats, Matrices, MatrixLaw, leaky_relu, mix, xtanh
-from ivae_lab.data.tcl import SegmentedSources, split_rows
+from ivae_lab.data.splitting import split_rows
+from ivae_lab.data.tcl import SegmentedSources
 from tests.profiles import examples
 
 CONF = Path(__file__).parents[1] / "conf"

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from ivae_lab.config.numbers import Fraction, PositiveFloat, PositiveInt
 from ivae_lab.core.data import Batch, DataSpec, Splits
 from ivae_lab.data.mixing import MatrixLaw, mix, xtanh
-from ivae_lab.data.tcl import Preprocess, check_split, fit_preprocess, split_rows
+from ivae_lab.data.splitting import check_split, split_rows
+from ivae_lab.tabular.preprocessing import Preprocess, fit_preprocess
 
 Family = Literal["normal", "gamma", "inverse_gamma", "inverse_gaussian", "beta"]
 # Both parameters are drawn log-uniformly from these, but for a normal's mean m, which is the log of such a number. They

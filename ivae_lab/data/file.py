@@ -16,10 +16,9 @@ from numpy.typing import NDArray
 
 from ivae_lab.config.numbers import Count, Fraction, PositiveInt
 from ivae_lab.core.data import Batch, DataSpec, Splits
-from ivae_lab.data.splitting import Rows, SplitBy, middles, parts_of, starts_of
-from ivae_lab.data.tcl import Preprocess, check_split, fit_preprocess
+from ivae_lab.data.splitting import Rows, SplitBy, check_split, middles, parts_of, starts_of
 from ivae_lab.tabular.columns import Column, Labels, columns_of, is_label, is_numeric, labels_of, rare
-from ivae_lab.tabular.preprocessing import Recipe
+from ivae_lab.tabular.preprocessing import Preprocess, Recipe, fit_preprocess
 from ivae_lab.tabular.reading import Table, open_table
 from ivae_lab.terminal.messages import did_you_mean, listed
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ivae_lab.config.numbers import Count, Fraction, NonNegativeFloat, PositiveFloat, PositiveInt
 from ivae_lab.core.data import Batch, DataSpec, Splits
-from ivae_lab.data.tcl import check_range, check_split, split_rows
+from ivae_lab.data.splitting import check_range, check_split, split_rows
 from ivae_lab.networks.invertible import Chain, fully_connected
 
 

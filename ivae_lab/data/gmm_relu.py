@@ -11,7 +11,7 @@ from annotated_types import Ge, Le
 
 from ivae_lab.config.numbers import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt
 from ivae_lab.core.data import Batch, DataSpec, Splits
-from ivae_lab.data.tcl import check_split, split_rows
+from ivae_lab.data.splitting import check_split, split_rows
 from ivae_lab.distributions.piecewise_mixture import draw
 
 

@@ -9,7 +9,7 @@ import torch
 
 from ivae_lab.config.numbers import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt
 from ivae_lab.core.data import Batch, DataSpec, Splits
-from ivae_lab.data.tcl import check_split, split_rows
+from ivae_lab.data.splitting import check_split, split_rows
 
 
 @dataclass(frozen=True, kw_only=True)

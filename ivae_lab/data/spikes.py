@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from ivae_lab.config.numbers import Count, Fraction, NonNegativeFloat, PositiveFloat, PositiveInt
 from ivae_lab.core.data import Batch, DataSpec, Splits
-from ivae_lab.data.splitting import parts_of
-from ivae_lab.data.tcl import check_split
+from ivae_lab.data.splitting import check_split, parts_of
 
 Floats = NDArray[np.float64]
 _MEMORY = 0.95  # of the log-speed, from bin to bin

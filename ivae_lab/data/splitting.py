@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-
-from ivae_lab.data.tcl import split_rows
 
 SplitBy = Literal["rows", "blocks", "groups"]
 Rows = NDArray[np.int64]
@@ -79,3 +78,32 @@ def middles(runs: NDArray[Any], window: int) -> Rows:
     ends = np.append(starts[1:], len(runs))
     inner = zip(starts + window, ends - window, strict=True)
     return np.concatenate([np.arange(start, max(start, end)) for start, end in inner])
+
+
+def split_rows(rows: int, split: list[float], seed: int) -> list[Rows]:
+    """Row ids of the parts, each sorted: a random partition of 0..N-1 in the given fractions.
+
+    The permutation has a generator of its own, so the data do not depend on how they are split.
+    """
+    order = np.random.default_rng([seed, 1]).permutation(rows)
+    return [np.sort(part) for part in np.split(order, _split_edges(rows, split))]
+
+
+def _split_edges(rows: int, split: list[float]) -> Rows:
+    """Where the second and the third part begin, (2,)."""
+    return np.asarray(np.rint(np.cumsum(split)[:2] * rows), np.int64)
+
+
+def check_range(name: str, bounds: list[float], lowest: float = -math.inf) -> None:
+    """Refuse what are not two numbers in order, from `lowest` on."""
+    if len(bounds) != 2 or not lowest <= bounds[0] <= bounds[1] < math.inf or math.isinf(bounds[0]):
+        limit = "" if math.isinf(lowest) else f"{lowest:g} <= "
+        raise ValueError(f"expected {name} to be [lo, hi] with {limit}lo <= hi, got {list(bounds)}")
+
+
+def check_split(split: list[float], rows: int) -> None:
+    """Refuse what are not three fractions that leave rows for training."""
+    if len(split) != 3 or min(split) < 0 or not math.isclose(sum(split), 1, abs_tol=1e-6):
+        raise ValueError(f"expected split to be three fractions that sum to 1, got {list(split)}")
+    if _split_edges(rows, split)[0] == 0:
+        raise ValueError(f"expected split to leave rows for training, got {list(split)} of {rows} rows")

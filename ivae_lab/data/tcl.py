@@ -16,11 +16,9 @@ from ivae_lab.config.numbers import Fraction, NonNegativeFloat, PositiveFloat, P
 from ivae_lab.core.data import Batch, DataSpec, Splits
 from ivae_lab.core.exponential_family import ExponentialFamily
 from ivae_lab.data.mixing import Activation, Floats, Matrices, MatrixLaw, leaky_relu, mix, xtanh
+from ivae_lab.data.splitting import check_range, check_split, split_rows
 from ivae_lab.distributions.natural_parameters import exponential_family
-from ivae_lab.tabular.preprocessing import Recipe
-
-Preprocess = Literal["none", "standardise", "whiten"]
-Rows = NDArray[np.int64]
+from ivae_lab.tabular.preprocessing import Preprocess, fit_preprocess
 
 
 @dataclass(frozen=True)
@@ -174,59 +172,3 @@ class SegmentedSources:
         with np.errstate(over="ignore"):  # exp(-m) = inf is the right limit: probability 0
             probability = 1 / (1 + np.exp(-signal))
         return rng.binomial(1, probability).astype(np.float32)
-
-
-def split_rows(rows: int, split: list[float], seed: int) -> list[Rows]:
-    """Row ids of the parts, each sorted: a random partition of 0..N-1 in the given fractions.
-
-    The permutation has a generator of its own, so the data do not depend on how they are split.
-    """
-    order = np.random.default_rng([seed, 1]).permutation(rows)
-    return [np.sort(part) for part in np.split(order, _split_edges(rows, split))]
-
-
-def fit_preprocess(train_x: Floats, kind: Preprocess, leading: int) -> Recipe:
-    """Shift m (d,) and matrix W (d, d) so that (x - m) W has unit variances, or is whitened; of `none` neither.
-
-    Whitening is along the principal axes V, in decreasing order of their variances s: W = V diag(s)^(-1/2), which
-    gives identity covariance. Axes after the first `leading` (as many as there are sources) take the scale of the last
-    of these: with more observed dimensions than sources they hold only the bends of a thin sheet, and at unit variance
-    they would drown it.
-    """
-    if kind == "none":
-        return Recipe()
-    x = train_x.astype(np.float64)
-    shift = x.mean(0)
-    covariance = (x - shift).T @ (x - shift) / len(x)  # (d, d)
-    if kind == "standardise":
-        axes, variances, needed = np.eye(len(shift)), np.diag(covariance), len(shift)
-    else:
-        ascending, vectors = np.linalg.eigh(covariance)
-        axes, variances, needed = vectors[:, ::-1], ascending[::-1], leading
-    # x is float32: a variance below this share of the largest is rounding.
-    varying = int((variances > variances.max() * np.finfo(np.float32).eps ** 2).sum())
-    if varying < needed:
-        raise ValueError(f"expected x to vary in {needed} directions of the training part to {kind} it, got {varying}")
-    if kind == "whiten":
-        variances = np.maximum(variances, variances[leading - 1])
-    return Recipe(shift=shift.tolist(), scale=(axes / np.sqrt(variances)).tolist())
-
-
-def _split_edges(rows: int, split: list[float]) -> Rows:
-    """Where the second and the third part begin, (2,)."""
-    return np.asarray(np.rint(np.cumsum(split)[:2] * rows), np.int64)
-
-
-def check_range(name: str, bounds: list[float], lowest: float = -math.inf) -> None:
-    """Refuse what are not two numbers in order, from `lowest` on."""
-    if len(bounds) != 2 or not lowest <= bounds[0] <= bounds[1] < math.inf or math.isinf(bounds[0]):
-        limit = "" if math.isinf(lowest) else f"{lowest:g} <= "
-        raise ValueError(f"expected {name} to be [lo, hi] with {limit}lo <= hi, got {list(bounds)}")
-
-
-def check_split(split: list[float], rows: int) -> None:
-    """Refuse what are not three fractions that leave rows for training."""
-    if len(split) != 3 or min(split) < 0 or not math.isclose(sum(split), 1, abs_tol=1e-6):
-        raise ValueError(f"expected split to be three fractions that sum to 1, got {list(split)}")
-    if _split_edges(rows, split)[0] == 0:
-        raise ValueError(f"expected split to leave rows for training, got {list(split)} of {rows} rows")

@@ -15,7 +15,6 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.loggers import Logger
 from rich.console import Console
 
-from ivae_lab.engine import folder as folders
 from ivae_lab.engine.callbacks import Checkpoints, History, ProgressBar, StopOnSignal
 from ivae_lab.engine.datamodule import DataModule
 from ivae_lab.engine.evaluate import settle
@@ -24,6 +23,7 @@ from ivae_lab.engine.memory import models_at_once
 from ivae_lab.engine.module import SeedsModule
 from ivae_lab.engine.run import Run, State
 from ivae_lab.engine.share import Share
+from ivae_lab.storage.locks import locked
 
 Snapshot = dict[str, Any]
 # Errors of the machine: the same run may well succeed another time.
@@ -46,7 +46,7 @@ def execute(runs: list[Run], console: Console) -> list[State]:
     with ExitStack() as locks:
         for run in runs:
             run.settings.folder.mkdir(parents=True, exist_ok=True)
-            locks.enter_context(folders.locked(run.settings.folder))
+            locks.enter_context(locked(run.settings.folder))
         try:
             for lot in _by_step([(run, run.begin()) for run in runs]):
                 states |= _train(lot, console)

@@ -19,9 +19,9 @@ from rich.console import Console
 from ivae_lab.config.build import ConfigError, build
 from ivae_lab.config.digests import cell_digest, digest, run_digest
 from ivae_lab.core.data import DataSpec, Splits
-from ivae_lab.engine import folder as folders
 from ivae_lab.engine.checkpoint_files import forget_checkpoints, load_checkpoint
 from ivae_lab.engine.evaluate import Encoded, encode, examples, settle
+from ivae_lab.engine.folder import environment, restarts
 from ivae_lab.engine.options import Compute, Plan, Training
 from ivae_lab.engine.prior_rank import check_device, shortfall
 from ivae_lab.engine.share import HISTORY, Share
@@ -158,7 +158,7 @@ class Run:
             temporary.write_text(json.dumps(to_plain(self.splits.spec)) + "\n")
         with atomic(self.settings.folder / "recipe.json") as temporary:
             temporary.write_text(self.splits.recipe.to_json())
-        if self.settings.config.force and not folders.restarts():
+        if self.settings.config.force and not restarts():
             forget_checkpoints(self.checkpoint)
         snapshot, damaged = load_checkpoint(self.checkpoint, self.settings.fingerprint, ConfigError)
         for line in damaged:
@@ -283,7 +283,7 @@ class Run:
             "threads": torch.get_num_threads(),
             "resumed": self.resumed,
             "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            **folders.environment(),
+            **environment(),
             **more,
         }
         write_status(settings.folder, status)

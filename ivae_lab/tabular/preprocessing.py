@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ivae_lab.tabular.columns import Column, Labels, Number, OneHot
 
 Floats = NDArray[np.floating[Any]]
+Preprocess = Literal["none", "standardise", "whiten"]
 _BESIDE = ("u", "index")  # columns that are none of x
 
 
@@ -25,7 +26,7 @@ class Recipe:
     x_columns
         The columns that x is made of, in order; None: all that are named x_0, x_1, ..., or all but `u` and `index`.
     shift, scale
-        m (d,) and W (d, d), as `ivae_lab.data.tcl.fit_preprocess` gives them; None: x as it is.
+        m (d,) and W (d, d), as `ivae_lab.tabular.preprocessing.fit_preprocess` gives them; None: x as it is.
     fill
         Of each column, what stands for a missing value; None: none may be missing.
     codes
@@ -115,3 +116,30 @@ def _adapter() -> Any:
     from pydantic import TypeAdapter
 
     return TypeAdapter(Recipe)
+
+
+def fit_preprocess(train_x: Floats, kind: Preprocess, leading: int) -> Recipe:
+    """Shift m (d,) and matrix W (d, d) so that (x - m) W has unit variances, or is whitened; of `none` neither.
+
+    Whitening is along the principal axes V, in decreasing order of their variances s: W = V diag(s)^(-1/2), which
+    gives identity covariance. Axes after the first `leading` (as many as there are sources) take the scale of the last
+    of these: with more observed dimensions than sources they hold only the bends of a thin sheet, and at unit variance
+    they would drown it.
+    """
+    if kind == "none":
+        return Recipe()
+    x = train_x.astype(np.float64)
+    shift = x.mean(0)
+    covariance = (x - shift).T @ (x - shift) / len(x)  # (d, d)
+    if kind == "standardise":
+        axes, variances, needed = np.eye(len(shift)), np.diag(covariance), len(shift)
+    else:
+        ascending, vectors = np.linalg.eigh(covariance)
+        axes, variances, needed = vectors[:, ::-1], ascending[::-1], leading
+    # x is float32: a variance below this share of the largest is rounding.
+    varying = int((variances > variances.max() * np.finfo(np.float32).eps ** 2).sum())
+    if varying < needed:
+        raise ValueError(f"expected x to vary in {needed} directions of the training part to {kind} it, got {varying}")
+    if kind == "whiten":
+        variances = np.maximum(variances, variances[leading - 1])
+    return Recipe(shift=shift.tolist(), scale=(axes / np.sqrt(variances)).tolist())
