@@ -16,8 +16,8 @@ class StackedLauncher(BasicLauncher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Say which runs are to come, then do the jobs."""
-        from ivae_lab.engine.job import expect
         from ivae_lab.launch.sweep import composed
+        from ivae_lab.training.job import expect
 
         expect([composed(self, overrides) for overrides in job_overrides])
         try:

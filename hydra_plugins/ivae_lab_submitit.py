@@ -24,7 +24,7 @@ from hydra_plugins.hydra_submitit_launcher.submitit_launcher import BaseSubmitit
 if TYPE_CHECKING:
     import submitit
 
-    from ivae_lab.engine.run import Settings
+    from ivae_lab.training.run import Settings
 
 _POLL_SECONDS = 0.5
 
@@ -60,9 +60,9 @@ class _QueueLauncher(BaseSubmititLauncher):  # type: ignore[misc]
     def _wanted(self, job_overrides: Sequence[Sequence[str]]) -> Iterator[tuple[list[str], Settings]]:
         """Jobs that are right and not finished; of the others it says why not, in a line each."""
         from ivae_lab.config.build import ConfigError
-        from ivae_lab.engine.job import read_settings
         from ivae_lab.launch import sweep
         from ivae_lab.runs.folder import is_finished
+        from ivae_lab.training.job import read_settings
 
         for overrides in job_overrides:
             config, choices = sweep.composed(self, overrides)

@@ -31,14 +31,14 @@ from ivae_lab.config.build import build
 from ivae_lab.config.digests import digest
 from ivae_lab.config.overrides import composed, without_hydra
 from ivae_lab.core.data import Batch, DataSpec, Splits
-from ivae_lab.engine.group import train_here
-from ivae_lab.engine.job import read_settings
-from ivae_lab.engine.run import Run
 from ivae_lab.inference.trained_model import Trained, evaluated
 from ivae_lab.sample import sampled
 from ivae_lab.tabular.columns import Column, Labels, columns_of
 from ivae_lab.tabular.preprocessing import Recipe, fit_preprocess
 from ivae_lab.terminal.messages import one_line
+from ivae_lab.training.group import train_here
+from ivae_lab.training.job import read_settings
+from ivae_lab.training.run import Run
 
 Floats = NDArray[np.floating[Any]]
 Observation = Literal["real", "binary", "counts"]

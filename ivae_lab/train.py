@@ -57,7 +57,7 @@ def _act(arguments: Sequence[str]) -> int:
 def _compose_and_run(config: DictConfig) -> float | None:
     """Do one run of the composed configuration; its held-out ELBO, for a sweeper that searches for the best."""
     with leaving(f"{sweep.NAME}: {_INTERRUPTED}"), _lasting():
-        from ivae_lab.engine.job import do, objective
+        from ivae_lab.training.job import do, objective
     code = do(config)
     sweep.exit_codes.append(code)
     if code > 128:  # told to stop: a sweep does not go on either

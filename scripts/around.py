@@ -40,7 +40,7 @@ from torch import Tensor
 
 from ivae_lab.config.paths import CONFIG
 from ivae_lab.core.arrays import Floats
-from ivae_lab.engine.run import build_model, draw_data
+from ivae_lab.engine.building import build_model, draw_data
 from ivae_lab.metrics.mcc import (
     chance_correlation,
     mean_correlation,
@@ -52,7 +52,7 @@ from ivae_lab.storage.atomic import atomic
 PROCESSES = {
     "python -m ivae_lab.train --help": ["-m", "ivae_lab.train", "--help"],
     "import torch, lightning, hydra": ["-c", "import torch, lightning, hydra"],
-    "import ivae_lab.engine.run": ["-c", "import ivae_lab.engine.run"],
+    "import ivae_lab.training.run": ["-c", "import ivae_lab.training.run"],
     "import ivae_lab.aggregate": ["-c", "import ivae_lab.aggregate"],
 }
 LATENTS, ROWS, DIM = 10, 5000, 200  # seeds that are compared, and the shape of their latents

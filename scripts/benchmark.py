@@ -44,14 +44,15 @@ from torch.utils.flop_counter import FlopCounterMode
 from ivae_lab.config.build import build
 from ivae_lab.config.paths import CONFIG
 from ivae_lab.core.data import Batch, Splits
+from ivae_lab.engine.building import build_model, draw_data
 from ivae_lab.engine.datamodule import DataModule
 from ivae_lab.engine.memory import models_at_once
 from ivae_lab.engine.module import SeedsModule
 from ivae_lab.engine.options import Chunk, Compute, Plan, Training
-from ivae_lab.engine.run import build_model, draw_data, prepare
 from ivae_lab.engine.share import Share
 from ivae_lab.engine.stack import Stack
 from ivae_lab.models.base import Model
+from ivae_lab.training.run import prepare
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

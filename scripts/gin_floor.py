@@ -16,7 +16,7 @@ from sklearn.decomposition import PCA
 
 from ivae_lab.config.paths import CONFIG
 from ivae_lab.core.data import Batch
-from ivae_lab.engine.run import draw_data
+from ivae_lab.engine.building import draw_data
 from ivae_lab.metrics.mcc import mean_correlation
 
 

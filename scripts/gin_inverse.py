@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from ivae_lab.engine.run import build_model, draw_data
+from ivae_lab.engine.building import build_model, draw_data
 from ivae_lab.models.flow import Flow
 
 ROWS = 1000

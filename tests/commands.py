@@ -22,15 +22,15 @@ from ivae_lab.config import compose
 from ivae_lab.config.paths import CONFIG
 from ivae_lab.core.data import Splits
 from ivae_lab.engine.evaluate import encode
-from ivae_lab.engine.group import prepared
-from ivae_lab.engine.job import read_settings
 from ivae_lab.engine.module import SeedsModule
 from ivae_lab.engine.options import Training
-from ivae_lab.engine.run import Run, Settings
 from ivae_lab.engine.stack import Parameters
 from ivae_lab.models.linear import Linear
 from ivae_lab.runs.arrays import read_latents
 from ivae_lab.runs.results_csv import COLUMNS
+from ivae_lab.training.group import prepared
+from ivae_lab.training.job import read_settings
+from ivae_lab.training.run import Run, Settings
 from tests import warm
 
 SMALL = ("data.segments=8", "data.samples_per_segment=100", "trainer.batch_size=64", "trainer.chunk=20")

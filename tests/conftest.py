@@ -170,7 +170,7 @@ def _splits(config: DictConfig) -> Any:
 def _fresh_splits(config: DictConfig) -> Any:
     from ivae_lab.config.build import ConfigError
     from ivae_lab.data.images.catalogue import MissingDataError
-    from ivae_lab.engine.run import draw_data
+    from ivae_lab.engine.building import draw_data
     from tests.commands import in_default_dtype
 
     try:
@@ -182,7 +182,7 @@ def _fresh_splits(config: DictConfig) -> Any:
 
 
 def _model(config: DictConfig, spec: Any) -> Any:
-    from ivae_lab.engine.run import build_model
+    from ivae_lab.engine.building import build_model
 
     return build_model(config, spec)
 
@@ -193,9 +193,9 @@ def _begun(config: DictConfig, seeds: list[int]) -> Any:
     from ivae_lab.config.build import build
     from ivae_lab.engine.datamodule import DataModule
     from ivae_lab.engine.module import SeedsModule
-    from ivae_lab.engine.run import plan_of
     from ivae_lab.engine.share import Share
     from ivae_lab.engine.stack import Stack
+    from ivae_lab.training.run import plan_of
 
     cpu, splits, training = torch.device("cpu"), _splits(config), build(config.trainer, "trainer")
     stack = Stack(lambda: _model(config, splits.spec), seeds, cpu)

@@ -17,9 +17,7 @@ from sklearn.cross_decomposition import CCA
 from sklearn.metrics import normalized_mutual_info_score
 
 from ivae_lab.core.arrays import Floats
-from ivae_lab.engine.group import execute
 from ivae_lab.engine.options import Compute
-from ivae_lab.engine.run import prepare
 from ivae_lab.metrics.agreement import Agreement
 from ivae_lab.metrics.clustering import Clustering, cluster_accuracy, cluster_purity, nmi
 from ivae_lab.metrics.mcc import mean_correlation, weak_mean_correlation
@@ -39,6 +37,8 @@ from ivae_lab.runs.folder import is_finished, lack, read_status, write_status
 from ivae_lab.runs.headlines import per_seed
 from ivae_lab.runs.results_csv import read_results, write_results
 from ivae_lab.runs.show import show
+from ivae_lab.training.group import execute
+from ivae_lab.training.run import prepare
 from tests.commands import make_run
 
 ROWS, N = 400, 5

@@ -17,11 +17,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ivae_lab.core.data import Splits
+from ivae_lab.engine.building import build_model
 from ivae_lab.engine.compiler import Recorded, traced
 from ivae_lab.engine.options import Compute
-from ivae_lab.engine.run import Run, build_model, prepare
 from ivae_lab.engine.stack import Stack
 from ivae_lab.runs.folder import read_status
+from ivae_lab.training.run import Run, prepare
 from tests.commands import SMALL, advance, command, difference, make_module, make_run, numbers, run_folder
 from tests.profiles import examples
 from tests.test_resume import interrupted

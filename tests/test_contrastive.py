@@ -15,9 +15,9 @@ from sklearn.metrics import log_loss
 from ivae_lab.config.build import ConfigError
 from ivae_lab.core.data import Batch
 from ivae_lab.engine.evaluate import encode, settle
-from ivae_lab.engine.run import Run
 from ivae_lab.metrics.mcc import mean_correlation
 from ivae_lab.models.contrastive import Contrastive
+from ivae_lab.training.run import Run
 from tests.commands import advance, difference, doubles, make_module, make_run
 
 Compose = Callable[..., DictConfig]

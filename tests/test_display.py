@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from ivae_lab.engine.group import execute
-from ivae_lab.engine.run import prepare
 from ivae_lab.metrics.resampling import Estimate
 from ivae_lab.runs.folder import write_status
 from ivae_lab.runs.results_csv import read_results, write_results
 from ivae_lab.runs.show import show
+from ivae_lab.training.group import execute
+from ivae_lab.training.run import prepare
 from tests.commands import TINY, make_run
 
 ESTIMATE = Estimate(

@@ -14,12 +14,12 @@ from ivae_lab.config.build import ConfigError
 from ivae_lab.core.mixture_generator import Generator
 from ivae_lab.distributions.piecewise_mixture import Population
 from ivae_lab.engine.evaluate import encode, settle
-from ivae_lab.engine.run import Run
 from ivae_lab.metrics.equivalence import affine
 from ivae_lab.metrics.gap import Gap
 from ivae_lab.models.exact_likelihood import Exact, Search
 from ivae_lab.runs.arrays import read_examples
 from ivae_lab.runs.results_csv import read_results
+from ivae_lab.training.run import Run
 from tests.commands import advance, here, make_module, make_run
 
 EXACT = ("model=exact", "data=gmm_relu", "data.points=600", "trainer.epochs=null", "trainer.batch_size=64")

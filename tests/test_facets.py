@@ -21,9 +21,7 @@ from torch.nn import functional as F
 from ivae_lab.config.build import ConfigError
 from ivae_lab.core.data import Batch
 from ivae_lab.distributions.densities import CorrelatedMixture, Facets, NormalMixture, tempered
-from ivae_lab.engine.group import execute
 from ivae_lab.engine.options import Compute
-from ivae_lab.engine.run import prepare
 from ivae_lab.metrics.agreement import Agreement
 from ivae_lab.metrics.clustering import Clustering, nmi
 from ivae_lab.metrics.resampling import Estimate
@@ -33,6 +31,8 @@ from ivae_lab.runs.agreement_csv import pairs_of
 from ivae_lab.runs.arrays import read_latents
 from ivae_lab.runs.results_csv import read_results
 from ivae_lab.runs.show import show
+from ivae_lab.training.group import execute
+from ivae_lab.training.run import prepare
 from tests.commands import make_run
 
 Compose = Callable[..., DictConfig]

@@ -17,16 +17,16 @@ from torch import Tensor, nn
 from torch.func import grad, vmap
 
 from ivae_lab.config.build import ConfigError
-from ivae_lab.engine.group import execute
 from ivae_lab.engine.module import SeedsModule
 from ivae_lab.engine.options import Compute
 from ivae_lab.engine.prior_rank import check_device, measured, restore_ranks, shortfall
-from ivae_lab.engine.run import prepare
 from ivae_lab.models.base import Model
 from ivae_lab.models.identifiability import Penalty, condition_number, natural_differences, rank, singular_values
 from ivae_lab.priors.conditional import TablePrior
 from ivae_lab.priors.mixture import GaussianMixture
 from ivae_lab.runs.folder import read_status
+from ivae_lab.training.group import execute
+from ivae_lab.training.run import prepare
 from tests.commands import SMALL, advance, difference, make_module, make_run, trained
 
 N, M = 2, 6

@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from ivae_lab.config.build import ConfigError, build
 from ivae_lab.core.data import Batch, DataSpec, Image, Splits
 from ivae_lab.distributions.densities import Normal
+from ivae_lab.engine.building import build_model
 from ivae_lab.engine.datamodule import DataModule
 from ivae_lab.engine.evaluate import encode
 from ivae_lab.engine.module import SeedsModule
 from ivae_lab.engine.options import Plan
-from ivae_lab.engine.run import build_model
 from ivae_lab.engine.share import Share
 from ivae_lab.engine.stack import Stack
 from ivae_lab.engine.steps import State, sliced

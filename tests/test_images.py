@@ -20,7 +20,7 @@ from ivae_lab.core.data import Batch, Image, Splits
 from ivae_lab.data.images import formats
 from ivae_lab.data.images.catalogue import CATALOGUE
 from ivae_lab.data.images.datasets import CIFAR10, EMNIST, MNIST, SVHN, Digits, DSprites, binarise
-from ivae_lab.engine.run import build_model, draw_data
+from ivae_lab.engine.building import build_model, draw_data
 from tests.commands import Inside, settings
 from tests.images import SHARED, idx, refused, shared, written
 
@@ -319,7 +319,7 @@ class TestRoot:
         assert here.fingerprint != settings(f"data={name}", "data.train_rows=7").fingerprint
 
     def test_runs_of_two_roots_have_one_shape(self) -> None:
-        from ivae_lab.engine.planner import shape
+        from ivae_lab.training.planner import shape
 
         assert shape(settings("data=mnist")) == shape(settings("data=mnist", "data.root=x", "data.seed=9"))
 

@@ -15,11 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ivae_lab.engine import cgroup, group, memory
+from ivae_lab.engine import control_groups as cgroup
+from ivae_lab.engine import memory
 from ivae_lab.engine.compiler import traced
 from ivae_lab.engine.memory import Need, free_bytes, models_at_once, peak_bytes, state_bytes, step_bound, step_bytes
 from ivae_lab.engine.module import SeedsModule
 from ivae_lab.engine.options import Compute
+from ivae_lab.training import group
 from tests.commands import SMALL, make_module, make_run, settings
 
 pytestmark = pytest.mark.slow

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from ivae_lab.core.data import Batch, DataSpec, Splits
-from ivae_lab.engine.callbacks import Checkpoints
 from ivae_lab.engine.datamodule import DataModule
 from ivae_lab.engine.module import SeedsModule
 from ivae_lab.engine.options import Plan
 from ivae_lab.engine.share import HISTORY, Share
 from ivae_lab.engine.stack import Stack
 from ivae_lab.models.base import Model
+from ivae_lab.training.callbacks import Checkpoints
 from tests import commands
 
 CPU = torch.device("cpu")

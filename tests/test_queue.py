@@ -93,7 +93,7 @@ def test_a_later_sweep_finds_a_run_in_which_a_seed_diverged_as_it_was_left(
         np.savez(tmp_path / name / "latents.npz", seed=[0])
     monkeypatch.setattr(sweep, "composed", lambda launcher, overrides: (OmegaConf.create({"force": False}), overrides))
     monkeypatch.setattr(
-        "ivae_lab.engine.job.read_settings", lambda config, choices: SimpleNamespace(folder=tmp_path / choices[0])
+        "ivae_lab.training.job.read_settings", lambda config, choices: SimpleNamespace(folder=tmp_path / choices[0])
     )
     monkeypatch.setattr(sweep, "exit_codes", [])
     assert [overrides for overrides, _ in launcher()._wanted([["a"], ["b"], ["c"]])] == [["c"]]

@@ -13,7 +13,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ivae_lab.engine.run import _write_arrays
 from ivae_lab.plots.methods import PALETTE
 from ivae_lab.plots.recovered import recovered
 from ivae_lab.runs.arrays import read_latents
@@ -22,6 +21,7 @@ from ivae_lab.runs.headlines import per_seed
 from ivae_lab.runs.results_csv import COLUMNS, VARIANT, Row, read_results, read_table, write_results
 from ivae_lab.runs.summaries import interval, summarise
 from ivae_lab.storage.atomic import atomic
+from ivae_lab.training.run import _write_arrays
 
 
 def row(**changes: Any) -> Row:

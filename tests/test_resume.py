@@ -19,13 +19,13 @@ import pytest
 import torch
 from rich.console import Console
 
-from ivae_lab.engine.callbacks import Checkpoints
-from ivae_lab.engine.folder import StoppedError
-from ivae_lab.engine.group import execute
 from ivae_lab.engine.module import SeedsModule
 from ivae_lab.engine.options import Chunk
-from ivae_lab.engine.run import prepare
 from ivae_lab.runs.folder import is_finished, read_status
+from ivae_lab.training.callbacks import Checkpoints
+from ivae_lab.training.group import execute
+from ivae_lab.training.provenance import StoppedError
+from ivae_lab.training.run import prepare
 from tests.commands import (
     SMALL,
     TINY,
@@ -233,7 +233,7 @@ def handlers() -> Iterator[None]:
 def test_a_signal_in_the_last_chunk_stops_too_and_its_like_is_ignored_then(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, handlers: None
 ) -> None:
-    from ivae_lab.engine.callbacks import Checkpoints
+    from ivae_lab.training.callbacks import Checkpoints
 
     run = make_run(*TINY, "trainer.chunk=40", "seed=0", f"outputs={tmp_path}")  # all steps in a chunk
     prepare(run.settings.compute)

@@ -13,17 +13,18 @@ from rich.console import Console
 
 from ivae_lab.config.paths import CONFIG
 from ivae_lab.core.data import Splits
+from ivae_lab.engine.building import build_model
 from ivae_lab.engine.datamodule import DataModule
 from ivae_lab.engine.evaluate import encode, posterior_means
-from ivae_lab.engine.group import execute
 from ivae_lab.engine.module import SeedsModule
 from ivae_lab.engine.options import Compute, Plan
-from ivae_lab.engine.run import Run, build_model, prepare
 from ivae_lab.engine.shuffling import Shuffled
 from ivae_lab.engine.stack import Parameters, Stack
 from ivae_lab.runs.arrays import read_latents
 from ivae_lab.runs.folder import read_status
 from ivae_lab.runs.results_csv import COLUMNS, read_results
+from ivae_lab.training.group import execute
+from ivae_lab.training.run import Run, prepare
 from tests.commands import FITTED, SMALL, advance, difference, doubles, make_module, make_run, scores, trained
 from tests.profiles import THOROUGH
 
@@ -119,7 +120,7 @@ def test_divergence_is_noted_with_the_step() -> None:
 
 def run_poisoned(folder: Path) -> Run:
     """A run whose checkpoint, half way, holds a seed that is not a number any more."""
-    from ivae_lab.engine.callbacks import Checkpoints
+    from ivae_lab.training.callbacks import Checkpoints
 
     prepare(Compute("cpu", 1, False, 0))
     arguments = (*QUICK, "seed=[0,1]", f"outputs={folder}", "data.split=[.8,0,.2]")

@@ -21,12 +21,12 @@ from ivae_lab import networks
 from ivae_lab.config.digests import cell_digest, digest, run_digest
 from ivae_lab.config.paths import CONFIG
 from ivae_lab.config.targets import FACES, RENAMED, known, name_of, place_of, with_places
-from ivae_lab.engine.callbacks import Checkpoints
-from ivae_lab.engine.folder import code
-from ivae_lab.engine.group import execute
-from ivae_lab.engine.run import prepare
 from ivae_lab.runs.flat_config import read_config
 from ivae_lab.runs.folder import read_status
+from ivae_lab.training.callbacks import Checkpoints
+from ivae_lab.training.group import execute
+from ivae_lab.training.provenance import code
+from ivae_lab.training.run import prepare
 from tests.commands import TINY, advance, command, environment, make_module, make_run, numbers
 from tests.warm import leave_pictures_empty
 

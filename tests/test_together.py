@@ -14,13 +14,13 @@ import torch
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from ivae_lab.engine import planner
-from ivae_lab.engine.group import execute
 from ivae_lab.engine.memory import state_bytes
 from ivae_lab.engine.module import SeedsModule
-from ivae_lab.engine.planner import OWN, shape, together
-from ivae_lab.engine.run import Run, Settings, prepare
 from ivae_lab.storage.locks import locked
+from ivae_lab.training import planner
+from ivae_lab.training.group import execute
+from ivae_lab.training.planner import OWN, shape, together
+from ivae_lab.training.run import Run, Settings, prepare
 from tests.commands import SMALL, advance, difference, make_module, make_run, scores, settings
 
 pytestmark = pytest.mark.slow

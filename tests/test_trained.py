@@ -20,14 +20,15 @@ from rich.console import Console
 
 from ivae_lab import encode, export, sample, score
 from ivae_lab.config.digests import run_digest, run_digest_by_paths
-from ivae_lab.engine.group import execute
-from ivae_lab.engine.run import Run, draw_data, prepare
+from ivae_lab.engine.building import draw_data
 from ivae_lab.engine.spec_json import from_plain, to_plain
 from ivae_lab.inference.trained_model import Trained, load
 from ivae_lab.runs.arrays import read_latents
 from ivae_lab.runs.folder import read_status, write_status
 from ivae_lab.tabular.reading import open_table
 from ivae_lab.tabular.writing import block_rows, stream
+from ivae_lab.training.group import execute
+from ivae_lab.training.run import Run, prepare
 from tests.commands import SMALL, command, settings
 
 pytestmark = pytest.mark.slow

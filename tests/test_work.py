@@ -9,8 +9,8 @@ import torch
 from torch._dynamo.utils import counters
 from torch._inductor import metrics
 
-from ivae_lab.engine.group import prepared
 from ivae_lab.engine.memory import makes_something, size, step_graph
+from ivae_lab.training.group import prepared
 from tests.commands import SMALL, advance, make_module, make_run
 
 # model: (operations, batched products, bytes that they make per model) of a step; a change that needs more must say why

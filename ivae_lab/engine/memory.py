@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from ivae_lab.engine import cgroup
+from ivae_lab.engine import control_groups as cgroup
 from ivae_lab.engine.compiler import traced
 from ivae_lab.engine.options import Compute, Training
 from ivae_lab.engine.shuffling import Shuffled

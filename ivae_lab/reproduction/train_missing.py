@@ -197,7 +197,7 @@ class CellTraining:
 
 def _is_hopeless(where: tuple[Path, dict[str, Any]] | None) -> bool:
     """Whether a run raised an error of its own, and not the machine's, under this very code: it would again."""
-    from ivae_lab.engine.folder import code
+    from ivae_lab.training.provenance import code
 
     if where is None or where[1]["state"] != "failed" or where[1].get("retryable", True):
         return False

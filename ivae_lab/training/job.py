@@ -17,16 +17,16 @@ from rich.console import Console
 
 from ivae_lab.config.build import ConfigError, build, check_value
 from ivae_lab.config.digests import NUMBERS, run_digest
-from ivae_lab.engine.folder import SCHEDULER, StoppedError
-from ivae_lab.engine.planner import together
 from ivae_lab.engine.prior_rank import shortfall
-from ivae_lab.engine.run import Run, Settings, prepare
 from ivae_lab.launch.sweep import NAME, say
 from ivae_lab.runs.folder import is_finished, read_status
 from ivae_lab.storage.locks import BusyError
 from ivae_lab.terminal.command_line import BAD_INPUT, FAILED, INTERRUPTED, OK
 from ivae_lab.terminal.lazy import leaving
 from ivae_lab.terminal.messages import one_line, unknown_key
+from ivae_lab.training.planner import together
+from ivae_lab.training.provenance import SCHEDULER, StoppedError
+from ivae_lab.training.run import Run, Settings, prepare
 
 _INTERRUPTED = "interrupted; the same command begins again, or continues from its last checkpoint"
 _SETTINGS = ("seed", "outputs", "force", "logger", "show", "compute")
@@ -97,7 +97,7 @@ def _do(config: DictConfig, console: Console) -> int:
 def _execute(runs: list[Run], console: Console) -> None:
     """Train the runs together; where that fails, the first alone: the others are tried alone in their turn."""
     with leaving(f"{NAME}: {_INTERRUPTED}"):
-        from ivae_lab.engine.group import execute  # Lightning takes seconds: only what trains waits for it
+        from ivae_lab.training.group import execute  # Lightning takes seconds: only what trains waits for it
 
     try:
         execute(runs, console)

@@ -16,12 +16,12 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from ivae_lab.config.build import ConfigError, build
+from ivae_lab.config.build import ConfigError
 from ivae_lab.config.digests import cell_digest, digest, run_digest
-from ivae_lab.core.data import DataSpec, Splits
+from ivae_lab.core.data import Splits
+from ivae_lab.engine.building import build_model, draw_data
 from ivae_lab.engine.checkpoint_files import forget_checkpoints, load_checkpoint
 from ivae_lab.engine.evaluate import Encoded, encode, examples, settle
-from ivae_lab.engine.folder import environment, restarts
 from ivae_lab.engine.options import Compute, Plan, Training
 from ivae_lab.engine.prior_rank import check_device, shortfall
 from ivae_lab.engine.share import HISTORY, Share
@@ -29,12 +29,12 @@ from ivae_lab.engine.spec_json import to_plain
 from ivae_lab.engine.stack import Stack
 from ivae_lab.metrics.checks.check import Check
 from ivae_lab.metrics.resampling import CheckingMetric, Estimate, PairMetric
-from ivae_lab.models.base import Model
 from ivae_lab.runs.agreement_csv import FILE, score_pairs, write_pairs
 from ivae_lab.runs.folder import CHECKS, read_status, seal, write_status
 from ivae_lab.runs.results_csv import Row, write_results
 from ivae_lab.storage.atomic import atomic
 from ivae_lab.terminal.lazy import Later
+from ivae_lab.training.provenance import environment, restarts
 
 if TYPE_CHECKING:  # a run that is refused needs neither, and Lightning takes seconds
     import pandas as pd
@@ -70,20 +70,6 @@ class Settings:
     def fingerprint(self) -> str:
         """Stands for everything that changes numbers."""
         return run_digest(self.plain(), self.seeds)
-
-
-def draw_data(config: DictConfig) -> Splits:
-    """Draw the data set that a composed configuration describes, with its `data.seed`."""
-    resolved: dict[str, Any] = OmegaConf.to_container(config.data, resolve=True)  # type: ignore[assignment]
-    seed = resolved.pop("seed")
-    with _named("data"):
-        return build(OmegaConf.create(resolved), "data")(seed)  # type: ignore[no-any-return]
-
-
-def build_model(config: DictConfig, spec: DataSpec) -> Model:
-    """Build one model of a composed configuration, with its prior, for the data that `spec` describes."""
-    prior = build(config.prior, "prior")
-    return build(config.model, "model", spec=spec, prior=prior)  # type: ignore[no-any-return]
 
 
 def plan_of(stack: Stack, training: Training, train_rows: int) -> Plan:
@@ -173,7 +159,7 @@ class Run:
         """Where its history goes beside history.csv."""
         if self.settings.logger == "csv":
             return []
-        from ivae_lab.engine.wandb_logger import wandb_logger
+        from ivae_lab.training.wandb_logger import wandb_logger
 
         return [wandb_logger(self.settings.folder, self.settings.plain())]
 

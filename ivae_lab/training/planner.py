@@ -16,9 +16,9 @@ from rich.console import Console
 from ivae_lab.config.build import ConfigError
 from ivae_lab.config.digests import digest, numbers
 from ivae_lab.engine.memory import free_bytes, state_bytes
-from ivae_lab.engine.run import Run, Settings
 from ivae_lab.runs.folder import is_finished
 from ivae_lab.storage.locks import is_free
+from ivae_lab.training.run import Run, Settings
 
 # What may differ within a stack: each model has its own data, weight of the KL term, learning rate and seed.
 OWN = (("data", "seed"), ("model", "beta"), ("trainer", "lr"))

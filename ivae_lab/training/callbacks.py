@@ -20,11 +20,11 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from ivae_lab.engine.checkpoint_files import save_checkpoint
 from ivae_lab.engine.evaluate import posterior_means
-from ivae_lab.engine.folder import SCHEDULER
 from ivae_lab.engine.module import SeedsModule
 from ivae_lab.engine.options import Chunk
 from ivae_lab.engine.share import Share
 from ivae_lab.metrics.mcc import mean_correlation
+from ivae_lab.training.provenance import SCHEDULER
 
 _SCORED_ROWS = 2000  # rows of the training data on which the history's MCC is taken
 _RATE_CHUNKS = 40  # chunks that the rate and the time left are taken from

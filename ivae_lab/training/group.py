@@ -15,15 +15,15 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.loggers import Logger
 from rich.console import Console
 
-from ivae_lab.engine.callbacks import Checkpoints, History, ProgressBar, StopOnSignal
 from ivae_lab.engine.datamodule import DataModule
 from ivae_lab.engine.evaluate import settle
-from ivae_lab.engine.folder import StoppedError
 from ivae_lab.engine.memory import models_at_once
 from ivae_lab.engine.module import SeedsModule
-from ivae_lab.engine.run import Run, State
 from ivae_lab.engine.share import Share
 from ivae_lab.storage.locks import locked
+from ivae_lab.training.callbacks import Checkpoints, History, ProgressBar, StopOnSignal
+from ivae_lab.training.provenance import StoppedError
+from ivae_lab.training.run import Run, State
 
 Snapshot = dict[str, Any]
 # Errors of the machine: the same run may well succeed another time.

@@ -1,0 +1,32 @@
+"""Draw a data set and build a model of a configuration."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from ivae_lab.config.build import build
+from ivae_lab.core.data import DataSpec, Splits
+from ivae_lab.models.base import Model
+from ivae_lab.terminal.lazy import Later
+from ivae_lab.training.run import _named
+
+if TYPE_CHECKING:  # a run that is refused needs neither, and Lightning takes seconds
+    import pandas as pd
+else:
+    pd = Later("pandas")
+
+
+def draw_data(config: DictConfig) -> Splits:
+    """Draw the data set that a composed configuration describes, with its `data.seed`."""
+    resolved: dict[str, Any] = OmegaConf.to_container(config.data, resolve=True)  # type: ignore[assignment]
+    seed = resolved.pop("seed")
+    with _named("data"):
+        return build(OmegaConf.create(resolved), "data")(seed)  # type: ignore[no-any-return]
+
+
+def build_model(config: DictConfig, spec: DataSpec) -> Model:
+    """Build one model of a composed configuration, with its prior, for the data that `spec` describes."""
+    prior = build(config.prior, "prior")
+    return build(config.model, "model", spec=spec, prior=prior)  # type: ignore[no-any-return]

@@ -1,0 +1,1 @@
+"""One run and its folder: settings, training, checkpoints, provenance; which runs share a training."""
