@@ -39,9 +39,10 @@ test-thorough: lint ## Every test with many examples, long kills and large progr
 mutants: $(READY) ## Put one-line faults into a copy, one at a time, and say which the tests do not notice (some hours)
 	$(BIN)/python scripts/mutants.py
 
-lint: $(READY) ## Check style and types
+lint: $(READY) ## Check style, imports and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache --quiet
 	$(BIN)/mypy
 
 format: $(READY) ## Rewrite the code in the project's style

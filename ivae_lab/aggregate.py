@@ -48,14 +48,9 @@ from ivae_lab.runs.aggregation import (
 )
 from ivae_lab.runs.folder import run_folders
 from ivae_lab.terminal.command_line import BadInputError, done
-from ivae_lab.terminal.lazy import Later
 
 if TYPE_CHECKING:
-    import pandas as pd
-    import pyarrow as pa
     from rich.console import Console
-else:
-    pd, pa = Later("pandas"), Later("pyarrow")
 
 KEYS: dict[str, tuple[str, ...]] = {"outputs": ()}
 _PATIENCE = 1.0  # seconds without a progress bar

@@ -39,15 +39,11 @@ from ivae_lab.runs.folder import run_folders
 from ivae_lab.runs.headlines import log_volume
 from ivae_lab.runs.selection import Choice, check_key, choose, differing, matching
 from ivae_lab.terminal.command_line import BadInputError, done, written
-from ivae_lab.terminal.lazy import Later
 from ivae_lab.terminal.messages import listed
 from ivae_lab.terminal.text_tables import show
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.figure import Figure
-else:
-    pd = Later("pandas")
 
 KEYS: dict[str, tuple[str, ...]] = {"key": (), "outputs": (), "out": ()}  # and those of the configuration
 

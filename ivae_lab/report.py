@@ -22,18 +22,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ivae_lab.reproduction.definition import ExperimentError, names
 from ivae_lab.reproduction.site_content import Request, collect_all
 from ivae_lab.reproduction.site_render import render, replacing
 from ivae_lab.terminal.command_line import FAILED, OK, done, say
-from ivae_lab.terminal.lazy import Later
-
-if TYPE_CHECKING:
-    import pandas as pd
-else:
-    pd = Later("pandas")
 
 _NAME = "ivae_lab.report"
 KEYS: dict[str, tuple[str, ...]] = {"outputs": (), "to": ()}

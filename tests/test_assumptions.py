@@ -21,7 +21,7 @@ from ivae_lab.config.build import build
 from ivae_lab.config.paths import CONFIG
 from ivae_lab.core.arrays import Floats
 from ivae_lab.core.exponential_family import ExponentialFamily
-from ivae_lab.metrics.checks.check import Check
+from ivae_lab.metrics.check import Check
 from ivae_lab.metrics.checks.ivae import active, components, overlap, rank, statistic, u_count
 from ivae_lab.metrics.checks.khemakhem2020 import Assumptions
 from ivae_lab.metrics.checks.variability import Modulation, best_values, carried, overlaps, told_apart

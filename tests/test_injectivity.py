@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from ivae_lab.core.mixture_generator import ReluNetwork
+from ivae_lab.metrics.check import Check
 from ivae_lab.metrics.checks import injectivity
-from ivae_lab.metrics.checks.check import Check
 from ivae_lab.metrics.checks.injectivity import injective, weakly_injective
 from tests.profiles import examples
 

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from ivae_lab.metrics.checks.check import Check
+from ivae_lab.metrics.check import Check
 from ivae_lab.metrics.checks.mixture import structure, variance_ratios
 from tests.profiles import examples
 

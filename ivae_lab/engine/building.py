@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from ivae_lab.config.build import build
+from ivae_lab.config.build import ConfigError, build
 from ivae_lab.core.data import DataSpec, Splits
 from ivae_lab.models.base import Model
 from ivae_lab.terminal.lazy import Later
-from ivae_lab.training.run import _named
+
+if TYPE_CHECKING:  # a run that is refused needs neither, and Lightning takes seconds
+    import pandas as pd
+else:
+    pd = Later("pandas")
 
 if TYPE_CHECKING:  # a run that is refused needs neither, and Lightning takes seconds
     import pandas as pd
@@ -22,7 +28,7 @@ def draw_data(config: DictConfig) -> Splits:
     """Draw the data set that a composed configuration describes, with its `data.seed`."""
     resolved: dict[str, Any] = OmegaConf.to_container(config.data, resolve=True)  # type: ignore[assignment]
     seed = resolved.pop("seed")
-    with _named("data"):
+    with named("data"):
         return build(OmegaConf.create(resolved), "data")(seed)  # type: ignore[no-any-return]
 
 
@@ -30,3 +36,14 @@ def build_model(config: DictConfig, spec: DataSpec) -> Model:
     """Build one model of a composed configuration, with its prior, for the data that `spec` describes."""
     prior = build(config.prior, "prior")
     return build(config.model, "model", spec=spec, prior=prior)  # type: ignore[no-any-return]
+
+
+@contextmanager
+def named(path: str) -> Iterator[None]:
+    """Say which part of the configuration an impossible value belongs to."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from error

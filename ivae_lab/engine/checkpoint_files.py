@@ -6,11 +6,19 @@ import io
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ivae_lab.storage.atomic import atomic
+from ivae_lab.terminal.lazy import Later
+
+if TYPE_CHECKING:  # a run that is refused needs neither, and Lightning takes seconds
+    import pandas as pd
+else:
+    pd = Later("pandas")
+
+SETTLED = "settled.ckpt"  # the models as they are after `settle`, of those that have it; beside the checkpoint
 
 
 def save_checkpoint(path: Path, snapshot: dict[str, Any]) -> None:

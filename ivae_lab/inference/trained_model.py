@@ -25,7 +25,7 @@ from ivae_lab.config.digests import run_digest, run_digest_by_paths
 from ivae_lab.core.data import Batch, DataSpec
 from ivae_lab.distributions.densities import Facets, NormalMixture
 from ivae_lab.engine.building import build_model
-from ivae_lab.engine.checkpoint_files import load_checkpoint
+from ivae_lab.engine.checkpoint_files import SETTLED, load_checkpoint
 from ivae_lab.engine.random_streams import generator, normals
 from ivae_lab.engine.spec_json import from_plain
 from ivae_lab.engine.stack import ENCODE_IMAGES, ENCODE_ROWS
@@ -34,7 +34,6 @@ from ivae_lab.runs.folder import check_seal, lack, read_status
 from ivae_lab.tabular.columns import Labels
 from ivae_lab.tabular.preprocessing import Recipe
 from ivae_lab.terminal.messages import listed, one_line
-from ivae_lab.training.run import SETTLED
 
 Array = NDArray[Any]
 _LARGEST_BYTE = 255

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ivae_lab.core.arrays import Floats, Integers
 from ivae_lab.core.exponential_family import ExponentialFamily
 from ivae_lab.core.mixture_generator import Generator
-from ivae_lab.metrics.checks.check import Check
+from ivae_lab.metrics.check import Check
 
 LatentName = Literal["mean", "sample"]
 

@@ -24,7 +24,6 @@ else:
 
 Tables = dict[str, "pd.DataFrame"]
 OF_RUNS = ("median", "sd_data", "sd_model", "by_elbo", "oracle")  # columns of a summary of runs alone
-NAMED = ("variant", "label", "method", "model", "data", "split", "state", "run", "commit", "written")  # text columns
 
 
 @dataclass

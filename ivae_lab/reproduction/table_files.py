@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ivae_lab.reproduction.evidence import NAMED
 from ivae_lab.storage.atomic import atomic
 from ivae_lab.terminal.lazy import Later
 
@@ -16,6 +15,13 @@ if TYPE_CHECKING:
     import pandas as pd
 else:
     pd = Later("pandas")
+
+if TYPE_CHECKING:
+    import pandas as pd
+else:
+    pd = Later("pandas")
+
+NAMED = ("variant", "label", "method", "model", "data", "split", "state", "run", "commit", "written")  # text columns
 
 
 def read_table(path: Path) -> pd.DataFrame:

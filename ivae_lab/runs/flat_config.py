@@ -7,18 +7,11 @@ import json
 import re
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
 from ivae_lab.config.targets import with_names
-from ivae_lab.terminal.lazy import Later
-
-if TYPE_CHECKING:
-    import pandas as pd
-    import pyarrow as pa
-else:
-    pd, pa = Later("pandas"), Later("pyarrow")
 
 _YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # nine times as fast where libyaml is there
 _SECTION = re.compile(r"(?<=\n)(?=[^\s#-])")  # where the next key of the outermost level begins

@@ -7,18 +7,12 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ivae_lab.config.digests import digest
 from ivae_lab.storage.atomic import atomic
 from ivae_lab.terminal.command_line import wrong_input
-from ivae_lab.terminal.lazy import Later
 from ivae_lab.terminal.messages import did_you_mean, listed
-
-if TYPE_CHECKING:
-    import pandas as pd
-else:
-    pd = Later("pandas")
 
 FINISHED = ("done", "diverged")
 MARKS = ("config.yaml", "status.json", "results.csv")  # a folder that has one of these is a run folder,

@@ -115,7 +115,7 @@ def read_rows(folder: Path, name: str, columns: tuple[str, ...]) -> pd.DataFrame
 
 
 def read_checks(folder: Path) -> list[Row]:
-    """What was checked of each seed of a finished run, see `ivae_lab.metrics.checks.check`; nothing where nothing was.
+    """What was checked of each seed of a finished run, see `ivae_lab.metrics.check`; nothing where nothing was.
 
     Raises
     ------

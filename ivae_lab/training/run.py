@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,15 +19,15 @@ from rich.console import Console
 from ivae_lab.config.build import ConfigError
 from ivae_lab.config.digests import cell_digest, digest, run_digest
 from ivae_lab.core.data import Splits
-from ivae_lab.engine.building import build_model, draw_data
-from ivae_lab.engine.checkpoint_files import forget_checkpoints, load_checkpoint
+from ivae_lab.engine.building import build_model, draw_data, named
+from ivae_lab.engine.checkpoint_files import SETTLED, forget_checkpoints, load_checkpoint
 from ivae_lab.engine.evaluate import Encoded, encode, examples, settle
 from ivae_lab.engine.options import Compute, Plan, Training
 from ivae_lab.engine.prior_rank import check_device, shortfall
 from ivae_lab.engine.share import HISTORY, Share
 from ivae_lab.engine.spec_json import to_plain
 from ivae_lab.engine.stack import Stack
-from ivae_lab.metrics.checks.check import Check
+from ivae_lab.metrics.check import Check
 from ivae_lab.metrics.resampling import CheckingMetric, Estimate, PairMetric
 from ivae_lab.runs.agreement_csv import FILE, score_pairs, write_pairs
 from ivae_lab.runs.folder import CHECKS, read_status, seal, write_status
@@ -43,7 +43,6 @@ else:
     pd = Later("pandas")
 
 State = Literal["done", "diverged"]
-SETTLED = "settled.ckpt"  # the models as they are after `settle`, of those that have it; beside the checkpoint
 SingleMetric = Callable[[Estimate], list[Row]] | CheckingMetric
 _TRIED_ROWS = 500
 
@@ -103,9 +102,9 @@ class Run:
         device = settings.compute.torch_device()
         resolved = OmegaConf.create(settings.plain())  # once, not for each seed
         self.stack = Stack(lambda: build_model(resolved, self.splits.spec), settings.seeds, device)
-        with _named("model.identifiability"):
+        with named("model.identifiability"):
             check_device(self.stack.template, device)
-        with _named("trainer"):
+        with named("trainer"):
             self.plan = plan_of(self.stack, training, len(self.splits.train))
         self._try_metrics()
 
@@ -118,7 +117,7 @@ class Run:
             sources = None if part.z is None else generator.normal(size=(rows, part.z.shape[1]))
             estimate = Estimate(latents, latents, sources, None, np.arange(rows), {})
             for name, metric in self.settings.metrics.items():
-                with _named(f"metric.{name}"):
+                with named(f"metric.{name}"):
                     if isinstance(metric, PairMetric):
                         metric.pairs({0: estimate, 1: estimate})
                     else:
@@ -281,17 +280,6 @@ def _answer(metric: SingleMetric, estimate: Estimate) -> tuple[list[Row], list[C
         checks = metric.checks(estimate)
         return estimate.rows_of(checks), checks
     return metric(estimate), []
-
-
-@contextmanager
-def _named(path: str) -> Iterator[None]:
-    """Say which part of the configuration an impossible value belongs to."""
-    try:
-        yield
-    except ConfigError:
-        raise
-    except ValueError as error:
-        raise ConfigError(f"{path}: {error}") from error
 
 
 def _divergence(diverged: dict[int, int]) -> str:

@@ -25,7 +25,7 @@ from scipy.optimize import linprog
 
 from ivae_lab.core.arrays import Bools, Floats
 from ivae_lab.core.mixture_generator import ReluNetwork
-from ivae_lab.metrics.checks.check import Check
+from ivae_lab.metrics.check import Check
 
 Points = tuple[Floats, Floats]  # z and z', (m,) each
 

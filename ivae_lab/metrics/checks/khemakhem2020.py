@@ -9,7 +9,7 @@ from annotated_types import Ge, Gt, Le
 from numpy.typing import NDArray
 
 from ivae_lab.core.exponential_family import ExponentialFamily
-from ivae_lab.metrics.checks.check import Check
+from ivae_lab.metrics.check import Check
 from ivae_lab.metrics.checks.ivae import active, components, overlap, rank, statistic, u_count
 from ivae_lab.metrics.resampling import Estimate
 

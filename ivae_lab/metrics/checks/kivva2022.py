@@ -10,7 +10,7 @@ from annotated_types import Ge
 
 from ivae_lab.core.arrays import Floats
 from ivae_lab.core.mixture_generator import Generator, ReluNetwork
-from ivae_lab.metrics.checks.check import Check
+from ivae_lab.metrics.check import Check
 from ivae_lab.metrics.checks.injectivity import injective, weakly_injective
 from ivae_lab.metrics.checks.mixture import structure, variance_ratios
 from ivae_lab.metrics.resampling import Estimate

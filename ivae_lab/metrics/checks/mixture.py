@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from ivae_lab.core.arrays import Bools, Floats, Integers
-from ivae_lab.metrics.checks.check import Check
+from ivae_lab.metrics.check import Check
 
 Partition = tuple[int, ...]  # of states: for each the first one of its block
 
