@@ -42,7 +42,7 @@ mutants: $(READY) ## Put one-line faults into a copy, one at a time, and say whi
 lint: $(READY) ## Check style, imports and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/lint-imports --no-cache --quiet
+	$(BIN)/lint-imports --no-logo --no-cache
 	$(BIN)/mypy
 
 format: $(READY) ## Rewrite the code in the project's style

@@ -11,22 +11,19 @@ import io
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, suppress
+from contextlib import contextmanager, redirect_stderr
 from functools import partial
-from string import Template
 
 import hydra
 from hydra._internal.utils import get_args_parser
-from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError
+from hydra.errors import HydraException
+from omegaconf import DictConfig
 
-from ivae_lab.config.overrides import composed, groups, keys, without_hydra
+from ivae_lab.config.manual import manual, wrong
 from ivae_lab.config.paths import CONFIG
 from ivae_lab.launch import sweep
 from ivae_lab.terminal.command_line import OK, BadInputError, answer, ended
 from ivae_lab.terminal.lazy import leaving
-from ivae_lab.terminal.messages import did_you_mean, one_line
 
 _INTERRUPTED = "interrupted before the run began"
 _RAISES = "HYDRA_FULL_ERROR"  # variable: 1 has Hydra raise errors, in place of printing them and of exit code 1
@@ -49,7 +46,7 @@ def _act(arguments: Sequence[str]) -> int:
     except HydraException as error:
         if user_wants_all:
             raise
-        raise BadInputError(_wrong(error, arguments)) from None
+        raise BadInputError(wrong(error, arguments)) from None
     return max(sweep.exit_codes[before:], default=OK)
 
 
@@ -102,53 +99,6 @@ def _check_flags(arguments: Sequence[str]) -> None:
     except SystemExit:
         reason = said.getvalue().rpartition("error: ")[2].strip()
         raise BadInputError(f"expected overrides such as model=ivae, or flags of --hydra-help, got: {reason}") from None
-
-
-def _wrong(error: HydraException, arguments: Sequence[str]) -> str:
-    """Say on one line what is wrong with the overrides."""
-    cause = error.__cause__
-    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
-        group, _, choice = error.missing_cfg_file.rpartition("/")
-        expected = f"expected one of {', '.join(error.options)}"
-        return f"{group}: {expected}, got {choice}{did_you_mean(choice, error.options)}"
-    if isinstance(cause, ConfigAttributeError | ConfigKeyError) and (key := cause.full_key):
-        near = did_you_mean(key, _known(arguments))
-        return f"{key}: expected a key of the configuration, got an unknown one{near}; +{key}= adds it"
-    if isinstance(error, OverrideParseException):
-        reasons = [line for line in error.message.splitlines() if not line.startswith(("Error parsing", "See "))]
-        return f"expected an override such as model=ivae, got {error.override}: {' '.join(reasons)}"
-    return one_line(error)
-
-
-def _known(arguments: Sequence[str]) -> list[str]:
-    """Groups, and the keys that there are with the choices among the arguments."""
-    known = groups()
-    with suppress(HydraException):
-        return [*known, *keys(without_hydra(composed([each for each in arguments if each.partition("=")[0] in known])))]
-    return [*known]
-
-
-def manual(arguments: Sequence[str]) -> str | None:
-    """What `--help` prints: Hydra's own, which copies all that it knows for each group, takes three times as long.
-
-    None where no help is asked for, or Hydra must answer: what has flags or keys of its own, or is wrong.
-    """
-    overrides = [each for each in arguments if each not in ("-h", "--help")]
-    asked = len(overrides) < len(arguments)
-    if not asked or any(each.startswith("-") or "=" not in each or "hydra" in each for each in overrides):
-        return None
-    with suppress(HydraException):
-        config = composed(overrides)
-        return Template(config.hydra.help.template).substitute(
-            APP_CONFIG_GROUPS=_groups(), CONFIG=OmegaConf.to_yaml(without_hydra(config))
-        )
-    return None
-
-
-def _groups() -> str:
-    """A line for each group of the configuration: its choices."""
-    named = ((name, choices) for name, choices in groups().items() if name.partition("/")[0] != "hydra")
-    return "".join(f"{name}: {', '.join(choices)}\n" for name, choices in named)
 
 
 if __name__ == "__main__":

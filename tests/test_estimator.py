@@ -17,7 +17,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import ivae_lab
-from ivae_lab.estimator import IVAE, fit
+from ivae_lab.estimator import fit
+from ivae_lab.training.estimators import IVAE
 from tests.commands import trained
 
 SMALL = ("model.encoder.hidden=4", "trainer.batch_size=16", "trainer.chunk=5")
