@@ -10,7 +10,6 @@ import pytest
 import torch
 import yaml
 
-from ivae_lab import train
 from ivae_lab.runs.arrays import read_latents
 from ivae_lab.runs.folder import is_finished, read_status
 from ivae_lab.runs.results_csv import COLUMNS, read_results
@@ -49,7 +48,7 @@ def test_help_names_the_groups_and_an_example(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_help_is_what_hydra_prints(overrides: tuple[str, ...], tmp_path: Path, inside: Inside) -> None:
     arguments = ["--help", *overrides]
-    assert inside(*arguments, cwd=tmp_path).out == f"{train.manual(arguments)}\n"
+    assert inside(*arguments, cwd=tmp_path).out == f"{manual(arguments)}\n"
 
 
 @pytest.mark.parametrize(
@@ -67,7 +66,7 @@ def test_help_is_what_hydra_prints(overrides: tuple[str, ...], tmp_path: Path, i
     ids=" ".join,
 )
 def test_hydra_answers_all_else(arguments: list[str]) -> None:
-    assert train.manual(arguments) is None
+    assert manual(arguments) is None
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ import pytest
 
 from ivae_lab import encode, sample
 from ivae_lab.config.build import ConfigError
+from ivae_lab.inference.encoding import encoded
 from ivae_lab.runs.arrays import read_latents
 from tests.commands import here, make_run, run_folder
 from tests.own import own_file
@@ -79,7 +80,7 @@ def test_windows_do_not_depend_on_the_blocks(run: Any, tmp_path: Path) -> None:
     trained = load(folder)
     whole, cut = (
         [
-            np.concatenate([block[name] for block in encode.encoded(trained, open_table(path), rows)])
+            np.concatenate([block[name] for block in encoded(trained, open_table(path), rows)])
             for name in ("index", "mean")
         ]
         for rows in (1000, 7)

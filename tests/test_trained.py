@@ -22,6 +22,8 @@ from ivae_lab import encode, export, sample, score
 from ivae_lab.config.digests import run_digest, run_digest_by_paths
 from ivae_lab.engine.building import draw_data
 from ivae_lab.engine.spec_json import from_plain, to_plain
+from ivae_lab.inference.encoding import encoded
+from ivae_lab.inference.sampling import sampled
 from ivae_lab.inference.trained_model import Trained, load
 from ivae_lab.runs.arrays import read_latents
 from ivae_lab.runs.folder import read_status, write_status
@@ -98,7 +100,7 @@ class TestEncode:
         assert table["index"].tolist() == whole["index"].tolist()
 
     def test_blocks_are_bounded_whatever_the_rows(self, made: dict[str, Path]) -> None:
-        blocks = list(encode.encoded(load(made["vade"]), open_table(made["folder"] / "x.npy"), 100))
+        blocks = list(encoded(load(made["vade"]), open_table(made["folder"] / "x.npy"), 100))
         assert [len(block["mean"]) for block in blocks] == [100] * 8
 
     def test_numbers_of_a_row_have_a_column_each_named_by_their_places(self, tmp_path: Path) -> None:
@@ -265,7 +267,7 @@ class TestSample:
         trained.model.decoder = linear = torch.nn.Linear(5, 5).requires_grad_(False)
         linear.weight.copy_(matrix)
         trained = replace(trained, recipe=replace(trained.recipe, shift=[1.0] * 5, scale=(2 * np.eye(5)).tolist()))
-        x = np.concatenate([block["x"] for block in sample.sampled(trained, 40_000, u="3")])
+        x = np.concatenate([block["x"] for block in sampled(trained, 40_000, u="3")])
         prior = trained.model.prior(torch.tensor([3]))
         noise = torch.exp(dict(trained.model.named_parameters())["likelihood.log_variance"])
         covariance = (matrix * prior.std[0] ** 2) @ matrix.T + noise * torch.eye(5)
@@ -285,14 +287,14 @@ class TestSample:
 
     def test_rows_are_drawn_at_the_labels_that_stand_beside_them(self, made: dict[str, Path]) -> None:
         trained = load(made["gin"])
-        (block,) = sample.sampled(trained, 20)
+        (block,) = sampled(trained, 20)
         assert np.array_equal(block["x"], trained.sample(20, trained.codes(block["u"]).numpy()))
         assert not np.isclose(block["x"], trained.sample(20, np.zeros(20, np.int64)))[block["u"] > 0].all(1).any()
 
     def test_every_block_has_draws_of_its_own(self, made: dict[str, Path]) -> None:
         trained, wide = load(made["vade"]), 2**20  # of so many columns a block has few rows
         trained = replace(trained, spec=replace(trained.spec, x_dim=wide))
-        one, other = sample.sampled(trained, 2 * block_rows(wide))
+        one, other = sampled(trained, 2 * block_rows(wide))
         assert not np.isclose(one["x"], other["x"]).all(1).any()
 
     def test_traversals_move_one_latent(self, made: dict[str, Path], tmp_path: Path) -> None:

@@ -23,8 +23,8 @@ from ivae_lab.config.build import build
 from ivae_lab.config.digests import digest
 from ivae_lab.config.overrides import composed, without_hydra
 from ivae_lab.core.data import Batch, DataSpec, Splits
+from ivae_lab.inference.sampling import sampled
 from ivae_lab.inference.trained_model import Trained, evaluated
-from ivae_lab.sample import sampled
 from ivae_lab.tabular.columns import Column, Labels, columns_of
 from ivae_lab.tabular.preprocessing import Recipe, fit_preprocess
 from ivae_lab.terminal.messages import one_line
