@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 
+from ivae_lab.config.manual import manual
 from ivae_lab.runs.arrays import read_latents
 from ivae_lab.runs.folder import is_finished, read_status
 from ivae_lab.runs.results_csv import COLUMNS, read_results
