@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot, softplus
 
 from ivae_lab.core.data import DataSpec
-from ivae_lab.networks.mlp import MLP, Activation, GaussianEncoder, MLPDecoder, activate, look_up
+from ivae_lab.networks.base import Activation, activate, look_up
+from ivae_lab.networks.mlp import MLP, GaussianEncoder, MLPDecoder
 from tests.profiles import examples
 
 ACTIVATIONS: tuple[Activation, ...] = ("xtanh", "leaky_relu", "relu")

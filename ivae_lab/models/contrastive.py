@@ -13,7 +13,7 @@ from ivae_lab.config.numbers import PositiveFloat, PositiveInt
 from ivae_lab.core.data import Batch, DataSpec
 from ivae_lab.models.features import Affine, Features
 from ivae_lab.models.linear import fast_ica
-from ivae_lab.networks.mlp import look_up
+from ivae_lab.networks.base import look_up
 
 Statistic = Literal["identity", "absolute", "square"]
 STATISTICS: dict[str, Callable[[Tensor], Tensor]] = {

@@ -18,7 +18,8 @@ from ivae_lab.distributions.densities import Normal, NormalMixture, tempered
 from ivae_lab.distributions.piecewise_mixture import PANELS, PiecewiseMixture, Population, slices
 from ivae_lab.models.base import Model, mixture_generator
 from ivae_lab.models.likelihoods import GaussianLikelihood, Likelihood
-from ivae_lab.networks.mlp import MLP, Decoder, MLPDecoder
+from ivae_lab.networks.base import Decoder
+from ivae_lab.networks.mlp import MLP, MLPDecoder
 
 SLICED = ("offset", "nll", "least", "error")  # buffers with what `slices` says
 _FARTHEST = 50.0  # of a parameter in a search: beyond there is nothing but rounding

@@ -14,7 +14,8 @@ from ivae_lab.distributions.densities import Distribution, Normal, NormalMixture
 from ivae_lab.models.likelihoods import Likelihood
 from ivae_lab.models.objectives import ELBO, Evidence
 from ivae_lab.models.vae import VAE
-from ivae_lab.networks.mlp import MLP, Decoder, Encoder
+from ivae_lab.networks.base import Decoder, Encoder
+from ivae_lab.networks.mlp import MLP
 
 
 @dataclass(frozen=True)

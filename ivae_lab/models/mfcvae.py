@@ -14,8 +14,8 @@ from ivae_lab.distributions.densities import Facets, Normal
 from ivae_lab.models.likelihoods import Likelihood
 from ivae_lab.models.objectives import ELBO, Evidence
 from ivae_lab.models.vae import VAE
+from ivae_lab.networks.base import Decoder, Encoder
 from ivae_lab.networks.ladder import LadderDecoder
-from ivae_lab.networks.mlp import Decoder, Encoder
 
 
 @dataclass(frozen=True)

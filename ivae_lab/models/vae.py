@@ -19,7 +19,7 @@ from ivae_lab.models.identifiability import Noise, Penalty, natural_differences
 from ivae_lab.models.likelihoods import Likelihood
 from ivae_lab.models.objectives import ELBO, Evidence, FourTerms
 from ivae_lab.models.pixels import Pixels
-from ivae_lab.networks.mlp import Decoder, Encoder
+from ivae_lab.networks.base import Decoder, Encoder
 
 _REACH = 2.5  # standard deviations that a traversal reaches to either side
 

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 from ivae_lab.terminal.lazy import face
 
 if TYPE_CHECKING:
+    from ivae_lab.networks.base import Decoder as Decoder
+    from ivae_lab.networks.base import Encoder as Encoder
     from ivae_lab.networks.grid import GridDecoder as GridDecoder
     from ivae_lab.networks.grid import GridEncoder as GridEncoder
     from ivae_lab.networks.images import convnet_decoder as convnet_decoder
@@ -22,8 +24,6 @@ if TYPE_CHECKING:
     from ivae_lab.networks.ladder import shared_decoder as shared_decoder
     from ivae_lab.networks.ladder import shared_encoder as shared_encoder
     from ivae_lab.networks.mlp import MLP as MLP
-    from ivae_lab.networks.mlp import Decoder as Decoder
-    from ivae_lab.networks.mlp import Encoder as Encoder
     from ivae_lab.networks.mlp import GaussianEncoder as GaussianEncoder
     from ivae_lab.networks.mlp import MLPDecoder as MLPDecoder
 else:

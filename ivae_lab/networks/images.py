@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from ivae_lab.core.data import DataSpec
 from ivae_lab.distributions.densities import Normal
-from ivae_lab.networks.mlp import Decoder, Encoder, Spread, log_variance
+from ivae_lab.networks.base import Decoder, Encoder, Spread, log_variance
 
 _SLOPE, _DROPOUT = 0.1, 0.1
 _WIDTHS = (16, 32, 64, 128, 256, 512)  # channels of the ResNets

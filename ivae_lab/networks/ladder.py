@@ -17,8 +17,8 @@ from torch.nn import functional as F
 from ivae_lab.config.numbers import NonNegativeFloat, PositiveFloat, PositiveInt
 from ivae_lab.core.data import DataSpec
 from ivae_lab.distributions.densities import Normal
+from ivae_lab.networks.base import Decoder, Encoder
 from ivae_lab.networks.images import Layers, LayersDecoder, LayersEncoder
-from ivae_lab.networks.mlp import Decoder, Encoder
 
 Widths = Annotated[list[PositiveInt], MinLen(1)]
 

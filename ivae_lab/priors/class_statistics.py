@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ivae_lab.core.exponential_family import ExponentialFamily
 from ivae_lab.distributions.densities import CorrelatedNormal, Normal, Posterior
 from ivae_lab.distributions.natural_parameters import exponential_family
-from ivae_lab.networks.mlp import look_up
+from ivae_lab.networks.base import look_up
 
 _LEAST_VARIANCE = 1e-8  # of a class with one row in a batch
 

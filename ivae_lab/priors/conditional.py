@@ -18,7 +18,8 @@ from ivae_lab.config.numbers import PositiveFloat, PositiveInt
 from ivae_lab.core.exponential_family import ExponentialFamily
 from ivae_lab.distributions.densities import Laplace, Normal
 from ivae_lab.distributions.natural_parameters import Family, Tables, add_noise_, exponential_family, natural_parameters
-from ivae_lab.networks.mlp import MLP, Activation, Init, initialise, look_up
+from ivae_lab.networks.base import Activation, Init, initialise, look_up
+from ivae_lab.networks.mlp import MLP
 
 
 class ConditionalPrior(nn.Module):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ivae_lab.distributions.two_parameter import Family, OfFamily
-from ivae_lab.networks.mlp import look_up
+from ivae_lab.networks.base import look_up
 
 
 class FamilyTable(nn.Module):
