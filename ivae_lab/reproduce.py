@@ -35,6 +35,7 @@ from rich.console import Console
 
 from ivae_lab.reproduction.definition import ExperimentError, Figure, load
 from ivae_lab.reproduction.recorded_rows import name_unreadable, records_of, set_aside
+from ivae_lab.reproduction.request import KEYS as KEYS  # for completion
 from ivae_lab.reproduction.request import NAME, Request, check_neutral, parse
 from ivae_lab.reproduction.show import list_figures, print_unfinished, report
 from ivae_lab.reproduction.train_missing import CellTraining

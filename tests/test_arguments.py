@@ -46,7 +46,8 @@ class TestDone:
         assert capsys.readouterr() == ("", f"ivae_lab.this: {said}\n")
 
     def test_sigterm_clears_away_and_is_143(self, capsys: pytest.CaptureFixture[str]) -> None:
-        cleared, before = [], signal.getsignal(signal.SIGTERM)
+        cleared: list[bool] = []
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
         def do(arguments: Sequence[str]) -> None:
             try:
@@ -58,7 +59,7 @@ class TestDone:
         assert done("ivae_lab.this", None, [], do) == 143
         assert capsys.readouterr().err == "ivae_lab.this: stopped; nothing is written\n"
         assert cleared == [True]
-        assert signal.getsignal(signal.SIGTERM) == before
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
     def test_other_errors_are_not_hidden(self) -> None:
         with pytest.raises(ZeroDivisionError):

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from ivae_lab import completion
+from ivae_lab.completion import answers
 from ivae_lab.config.paths import CONFIG
 from ivae_lab.data.images.catalogue import CATALOGUE
-from ivae_lab.reproduction import completion
-from ivae_lab.reproduction.completion import answers
 from ivae_lab.reproduction.definition import names
 from ivae_lab.terminal.command_line import COMMANDS
 
@@ -109,7 +109,7 @@ class TestAnswers:
 
 def test_the_script_of_another_shell_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert completion.main(["fish"]) == 2
-    assert capsys.readouterr().err == "ivae_lab.reproduction.completion: expected one of bash, zsh, got fish\n"
+    assert capsys.readouterr().err == "ivae_lab.completion: expected one of bash, zsh, got fish\n"
 
 
 class Terminal:

@@ -40,6 +40,12 @@ def test_fit_is_seen_and_says_what_its_options_are() -> None:
     assert [name for name in told if f"{name}\n" not in shown and f"{name}," not in shown] == []
 
 
+def test_fit_hands_its_options_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(IVAE, "fit", lambda self, x, u: self)
+    given = {"model": "vae", "latent_dim": 3, "steps": 7, "seed": 4, "observation": "counts", "overrides": ["a=1"]}
+    assert fit(X, U, **given).get_params() == given  # type: ignore[arg-type]
+
+
 @parametrize_with_checks([tiny("ivae", steps=2)])  # type: ignore[untyped-decorator]
 @pytest.mark.slow
 def test_it_is_an_estimator_by_scikit_learns_own_checks(estimator: IVAE, check: Any) -> None:

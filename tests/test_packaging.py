@@ -55,7 +55,10 @@ def test_wheel_holds_what_the_clone_holds_and_nothing_else(wheel: Path) -> None:
         if path.is_file() and "__pycache__" not in path.parts
     }
     assert {"ivae_lab/conf/config.yaml", "ivae_lab/experiments/willetts2021/reported.csv"} <= held.keys()
-    assert {"ivae_lab/reproduction/site_pages/style.css", "ivae_lab/report_pages/index.html.j2"} <= held.keys()
+    assert {
+        "ivae_lab/reproduction/site_pages/style.css",
+        "ivae_lab/reproduction/site_pages/index.html.j2",
+    } <= held.keys()
     assert {name: content for name, content in packed.items() if ".dist-info/" not in name} == held
     assert any(name.endswith("licenses/LICENSE") for name in packed)
 

@@ -285,7 +285,7 @@ class TestRecovered:
         from matplotlib.figure import Figure
 
         figures: list[Figure] = []
-        monkeypatch.setattr("ivae_lab.plots.style.save", lambda figure, path: figures.append(figure))
+        monkeypatch.setattr("ivae_lab.plots.recovered.save", lambda figure, path: figures.append(figure))
         recovered(path=tmp_path / "f", title="tcl, ivae", **options)
         panels = figures[0].axes
         words = [text.get_text() for axes in panels for text in (*axes.texts, axes.title, axes.yaxis.label)]
@@ -337,7 +337,7 @@ class TestRecovered:
         from matplotlib.figure import Figure
 
         figures: list[Figure] = []
-        monkeypatch.setattr("ivae_lab.plots.style.save", lambda figure, path: figures.append(figure))
+        monkeypatch.setattr("ivae_lab.plots.recovered.save", lambda figure, path: figures.append(figure))
         arrays = self.arrays(seeds=1)
         arrays["mean"] = sign * arrays["sources"][None, :, ::-1].astype(np.float32)
         recovered(arrays, tmp_path / "f", "t")

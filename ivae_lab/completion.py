@@ -12,7 +12,6 @@ Exit codes: 0 done, 2 bad input.
 
 from __future__ import annotations
 
-import re
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -50,7 +49,7 @@ compdef _ivae_lab ivae-lab""",
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code."""
-    return done("ivae_lab.reproduction.completion", __doc__, arguments, _run)
+    return done("ivae_lab.completion", __doc__, arguments, _run)
 
 
 def _run(arguments: Sequence[str]) -> None:
@@ -76,8 +75,7 @@ def _goes_on(word: str) -> bool:
 
 def _words(line: str) -> tuple[list[str], str]:
     """The words before the last, as the shell takes them, and the last as it is typed; empty after a space."""
-    typed = re.search(r"\S*$", line)
-    word = typed[0] if typed else ""
+    word = "" if not line or line[-1].isspace() else line.split()[-1]
     before = line[: len(line) - len(word)]
     try:
         return shlex.split(before), word
@@ -122,7 +120,7 @@ def _runs() -> list[str]:
 def _figures() -> list[str]:
     from ivae_lab.reproduction.definition import names
 
-    return ["all", *names(), *(f"{name.partition('/')[0]}" for name in names())]
+    return ["all", *names(), *(name.partition("/")[0] for name in names())]
 
 
 def _data_sets() -> list[str]:
