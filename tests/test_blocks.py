@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,14 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 
 from ivae_lab.tabular.columns import Labels
 from ivae_lab.tabular.preprocessing import Recipe
-from ivae_lab.tabular.reading import SUFFIXES, numbers, open_table
+from ivae_lab.tabular.reading import SUFFIXES, _exactly, numbers, open_table
+from tests.profiles import examples
 
 ROWS = 107
 X = np.random.default_rng(0).normal(size=(ROWS, 3))
@@ -47,6 +52,15 @@ def test_every_kind_of_file_gives_the_same_rows_in_blocks(tmp_path: Path, suffix
     assert [*whole.index] == [*range(ROWS)]
     np.testing.assert_allclose(numbers(whole[["x_2", "x_0"]]), X[:, [2, 0]], rtol=1e-14)
     assert whole["u"].tolist() == U.tolist()
+
+
+@given(st.lists(st.integers(0, 30), max_size=6), st.integers(1, 12))
+@hypothesis_settings(max_examples=examples(30))
+def test_frames_of_any_length_become_blocks_of_one(lengths: list[int], size: int) -> None:
+    ends = np.cumsum([0, *lengths])
+    blocks = list(_exactly((pd.DataFrame({"row": range(*pair)}) for pair in pairwise(ends)), size))
+    assert {len(block) for block in blocks[:-1]} <= {size}
+    assert [row for block in blocks for row in block["row"]] == [*range(ends[-1])]
 
 
 def test_a_memory_mapped_block_reads_no_more_than_itself(tmp_path: Path) -> None:

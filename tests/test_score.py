@@ -132,14 +132,14 @@ class TestRows:
 
 class TestFiles:
     def test_a_run_gives_its_test_rows_of_the_named_seed(self, tmp_path: Path) -> None:
-        split = np.where(IDS < 500, "test", "train")
+        split = np.where(IDS < 500, "train", "test")  # as a run writes them
         save(tmp_path / "latents.npz", mean=np.stack([Z, -Z]), seed=[4, 7], index=IDS, split=split)
         found = read(tmp_path, 7)
-        assert np.array_equal(found.values, -Z[:500])
+        assert np.array_equal(found.values, -Z[500:])
         assert found.ids is not None
-        assert np.array_equal(found.ids, IDS[:500])
+        assert np.array_equal(found.ids, IDS[500:])
         assert found.name == f"{tmp_path}, seed 7, test rows"
-        assert np.array_equal(read(tmp_path / "latents.npz", 4, "train").values, Z[500:])
+        assert np.array_equal(read(tmp_path / "latents.npz", 4, "train").values, Z[:500])
 
     def test_one_seed_need_not_be_named_nor_test_rows_be_there(self, tmp_path: Path) -> None:
         path = save(tmp_path / "a.npz", mean=Z[None], seed=[4], split=np.full(ROWS, "train"))
