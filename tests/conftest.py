@@ -171,7 +171,7 @@ def _fresh_splits(config: DictConfig) -> Any:
     from ivae_lab.config.build import ConfigError
     from ivae_lab.data.images.catalogue import MissingDataError
     from ivae_lab.engine.building import draw_data
-    from tests.commands import in_default_dtype
+    from tests.running import in_default_dtype
 
     try:
         return in_default_dtype(draw_data(config))
@@ -205,7 +205,7 @@ def _begun(config: DictConfig, seeds: list[int]) -> Any:
 
 
 def _train(config: DictConfig, seeds: list[int]) -> Any:
-    from tests.commands import advance
+    from tests.running import advance
 
     return advance(_begun(config, seeds))
 
@@ -243,7 +243,7 @@ def model_of() -> Callable[[DictConfig, Any], Any]:
 @pytest.fixture
 def inside(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """(*arguments, cwd=...) to the `Outcome` of `ivae_lab.train` in this process, for what needs none of its own."""
-    from tests.commands import here
+    from tests.running import here
 
     monkeypatch.setenv("COLUMNS", "200")
 
@@ -266,7 +266,7 @@ def traced_only(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def in_doubles() -> Iterator[None]:
     """What a test builds is in double precision."""
-    from tests.commands import doubles
+    from tests.running import doubles
 
     with doubles():
         yield

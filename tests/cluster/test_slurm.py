@@ -19,7 +19,7 @@ import pytest
 
 from ivae_lab.runs.folder import read_status
 from tests.cluster.slurm import Cluster, cluster, missing
-from tests.commands import SMALL, TINY, Inside, Outcome, command, ended, numbers, started
+from tests.running import SMALL, TINY, Inside, Outcome, command, ended, numbers, started
 
 pytestmark = [
     pytest.mark.slow,
