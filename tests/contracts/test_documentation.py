@@ -65,6 +65,14 @@ def test_every_file_it_links_to_is_there(page: Path) -> None:
     assert missing == []
 
 
+def test_every_module_that_the_architecture_names_is_there() -> None:
+    named = re.findall(r"`([a-z_0-9/]+\.py)`", (ROOT / "docs" / "architecture.md").read_text())
+    assert len(named) > 20
+    missing = {name for name in named if not ((ROOT / name).is_file() or (ROOT / "ivae_lab" / name).is_file())}
+    files_to_come = {"mine.py", "test_mine.py", "figures.py"}
+    assert {name for name in missing if Path(name).name not in files_to_come} == set()
+
+
 def test_the_readme_is_short_and_shows_a_picture() -> None:
     assert len(README.encode()) <= 20_000
     assert re.search(r"!\[[^]]+\]\(", README)
