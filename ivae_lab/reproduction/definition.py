@@ -23,7 +23,7 @@ from ivae_lab.terminal.messages import one_line
 
 Scale = Literal["quick", "paper"]
 SCALES: tuple[Scale, ...] = ("quick", "paper")
-_YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # nine times as fast where libyaml is there
+YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # nine times as fast where libyaml is there
 Selector = dict[str, Any]  # column of the figure's rows -> the value, or a list of values, that a row must have
 
 
@@ -175,7 +175,7 @@ def load(name: str) -> Figure:
         raise ExperimentError(f"expected a figure, got {name!r}; {_nearest(name)}")
     paper, figure = name.split("/")
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_YAML)
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=YAML_LOADER)
         if not isinstance(content, dict) or {"paper", "name"} & set(content):
             raise ExperimentError(f"{name}.yaml: expected the keys of a figure, without paper and name, got others")
         return Figure.model_validate({**content, "paper": paper, "name": figure})

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import yaml
+
+from ivae_lab.config.digests import cell_digest
+from ivae_lab.config.targets import place_of
 from ivae_lab.reproduction.cells import Cell
+from ivae_lab.reproduction.definition import YAML_LOADER
 from ivae_lab.runs.folder import is_finished, read_status, run_folders
 from ivae_lab.terminal.messages import one_line
 
-if TYPE_CHECKING:
-    pass
+_TARGETS = re.compile(r"^ *_target_: (\S+)$", re.MULTILINE)
 
 
 @dataclass
@@ -41,8 +46,8 @@ def find(outputs: Path) -> Found:
     for path in run_folders(outputs):
         try:
             status = read_status(path)
-            keys = _keys(status)
-        except (OSError, ValueError) as error:
+            keys = _keys(path, status)
+        except (OSError, ValueError, yaml.YAMLError) as error:
             found.unreadable[path] = one_line(error)
             continue
         finished = is_finished(path)
@@ -55,13 +60,25 @@ def find(outputs: Path) -> Found:
     return found
 
 
-def _keys(status: dict[str, Any]) -> list[tuple[str, int]]:
+def _keys(path: Path, status: dict[str, Any]) -> list[tuple[str, int]]:
     """The cell of a run with each of its seeds."""
     try:
-        return [(str(status["cell"]), int(seed)) for seed in status["seeds"]]
+        cell = _cell(path / "config.yaml", status)
+        return [(cell, int(seed)) for seed in status["seeds"]]
     except (KeyError, TypeError, ValueError):
         named = ", ".join(sorted(status))
         raise ValueError(f"expected a cell and its seeds in status.json, got {named}: an older version's?") from None
+
+
+def _cell(config: Path, status: dict[str, Any]) -> str:
+    """Name the cell of a run as its status does; as its configuration does, where that has paths that are not today's.
+
+    Runs of before are such ones, and their status has a digest of these paths.
+    """
+    text = config.read_text(encoding="utf-8") if config.exists() else ""
+    if all(place_of(target) == target for target in _TARGETS.findall(text)):
+        return str(status["cell"])
+    return cell_digest(yaml.load(text, Loader=YAML_LOADER))
 
 
 def _rank(status: dict[str, Any]) -> tuple[bool, str]:

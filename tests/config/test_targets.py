@@ -21,13 +21,14 @@ from ivae_lab import networks
 from ivae_lab.config.digests import cell_digest, digest, run_digest
 from ivae_lab.config.paths import CONFIG
 from ivae_lab.config.targets import FACES, RENAMED, known, name_of, place_of, with_places
+from ivae_lab.reproduction.found_runs import find
 from ivae_lab.runs.flat_config import read_config
-from ivae_lab.runs.folder import read_status
+from ivae_lab.runs.folder import read_status, write_status
 from ivae_lab.training.callbacks import Checkpoints
 from ivae_lab.training.group import execute
 from ivae_lab.training.provenance import code
 from ivae_lab.training.run import prepare
-from tests.running import TINY, advance, command, environment, make_module, make_run, numbers
+from tests.running import TINY, advance, command, environment, make_module, make_run, numbers, settings
 from tests.warm import leave_pictures_empty
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -101,6 +102,20 @@ def test_a_module_that_moves_changes_no_run_and_makes_no_record_foreign(
         check=False,
     )
     assert (done.stdout, done.stderr) == ("6 6\n", "")
+
+
+def test_a_run_of_before_is_found_as_the_cell_that_it_is(tmp_path: Path) -> None:
+    config = settings(*RUN).plain()
+    text = OmegaConf.to_yaml(config)
+    for name, target in {
+        "names": "ivae_lab.networks.GaussianEncoder",
+        "paths": "ivae_lab.nets.GaussianEncoder",
+    }.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.yaml").write_text(text.replace("ivae_lab.networks.GaussianEncoder", target))
+        write_status(tmp_path / name, {"state": "failed", "cell": f"a digest of {name}", "seeds": [0]})
+    found = {key: path.name for key, (path, _) in find(tmp_path).unfinished.items()}
+    assert found == {("a digest of names", 0): "names", (cell_digest(config), 0): "paths"}
 
 
 def config_of(target: str) -> dict[str, object]:
