@@ -12,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from ivae_lab.reproduction.definition import function
+from ivae_lab.runs.arrays import read_latents
 from ivae_lab.runs.results_csv import COLUMNS, write_results
 
 ROWS, SOURCES = 1500, 2
@@ -165,6 +166,10 @@ class TestDigits:
         spectra = own("image_spectra")(*digits)
         pca = spectra[spectra["label"] == "PCA on x"]["std"]
         assert pca.tolist() == pytest.approx(np.hypot(np.arange(16)[::-1], 0.01).tolist())
+        arrays = read_latents(digits[1]["run"])
+        of_test_rows = np.sort(arrays["mean"][0, arrays["split"] == "test"].std(0))[::-1]
+        gin = spectra[spectra["label"] == "GIN"]["std"]
+        assert gin.tolist() == pytest.approx(of_test_rows.tolist())
 
     def test_all_pictures_are_drawn(self, digits: tuple[pd.DataFrame, dict[str, Path]]) -> None:
         tables = {"spectra": own("image_spectra")(*digits), "knees": own("knees")(*digits)}
