@@ -155,7 +155,7 @@ def weak_mean_correlation(
         If the shapes do not fit, there are fewer than 4 rows, or `rank` is not in 1..min(n, k).
     """
     check_pair(latents, sources, rows=4)
-    rank = _checked_rank(rank, latents, sources)
+    rank = _checked_rank(rank, latents.shape[1], sources.shape[1])
     if not _finite(latents, sources):
         return {"in": float("nan"), "out": float("nan")}
     rows = halves(len(latents), half_seed)
@@ -171,7 +171,7 @@ def weak_chance_correlation(
     Arguments and errors are those of `weak_mean_correlation`; `seed` seeds the re-pairings.
     """
     check_pair(latents, sources, rows=4)
-    rank = _checked_rank(rank, latents, sources)
+    rank = _checked_rank(rank, latents.shape[1], sources.shape[1])
     if not _finite(latents, sources):
         return {"in": float("nan"), "out": float("nan")}
     rows = halves(len(latents), half_seed)
@@ -249,6 +249,11 @@ class MCC:
         self.alignment, self.rank = alignment, rank
         self.chance_draws, self.half_seed, self.chance_seed = chance_draws, half_seed, chance_seed
 
+    def check_dimensions(self, latent_dim: int, source_dim: int | None) -> None:
+        """Refuse a rank above the smaller of the numbers of latents and sources."""
+        if source_dim is not None:
+            _checked_rank(self.rank, latent_dim, source_dim)
+
     @one_thread()
     def __call__(self, estimate: Estimate) -> list[dict[str, Any]]:
         """Rows of this seed and split; none where the sources are unknown."""
@@ -275,7 +280,7 @@ class MCC:
         self, estimate: Estimate, sources: Floats, latents: LatentName, coefficient: Coefficient
     ) -> list[dict[str, Any]]:
         z = getattr(estimate, latents)  # (N, n)
-        rank = _checked_rank(self.rank, z, sources)
+        rank = _checked_rank(self.rank, z.shape[1], sources.shape[1])
         values = weak_mean_correlation(z, sources, coefficient, rank, self.half_seed)
         chances = weak_chance_correlation(
             z, sources, coefficient, rank, self.half_seed, self.chance_draws, self.chance_seed
@@ -419,11 +424,10 @@ def _scaled_by(table: Floats, rows: Integers) -> Array:
     return np.asarray(scaled, dtype=np.float64)
 
 
-def _checked_rank(rank: int | None, latents: Floats, sources: Floats) -> int:
-    most = min(latents.shape[1], sources.shape[1])
+def _checked_rank(rank: int | None, latent_dim: int, source_dim: int) -> int:
+    most = min(latent_dim, source_dim)
     if rank is not None and not 1 <= rank <= most:
         raise ValueError(
-            f"expected a rank of 1 to {most}, the smaller of {latents.shape[1]} latents and "
-            f"{sources.shape[1]} sources, got {rank}"
+            f"expected a rank of 1 to {most}, the smaller of {latent_dim} latents and {source_dim} sources, got {rank}"
         )
     return most if rank is None else rank

@@ -101,6 +101,15 @@ class CheckingMetric(Protocol):
         ...
 
 
+@runtime_checkable
+class LimitedMetric(Protocol):
+    """A metric that not all dimensions suit, and says so before it computes anything."""
+
+    def check_dimensions(self, latent_dim: int, source_dim: int | None) -> None:
+        """Refuse dimensions that the metric cannot score, by `ValueError`; None: sources are unknown."""
+        ...
+
+
 def check_pair(latents: Floats, sources: Floats, rows: int) -> None:
     """Refuse two tables that can't be compared row by row.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +28,7 @@ from ivae_lab.engine.share import HISTORY, Share
 from ivae_lab.engine.spec_json import to_plain
 from ivae_lab.engine.stack import Stack
 from ivae_lab.metrics.check import Check
-from ivae_lab.metrics.resampling import CheckingMetric, Estimate, PairMetric
+from ivae_lab.metrics.resampling import CheckingMetric, Estimate, LimitedMetric, PairMetric
 from ivae_lab.runs.agreement_csv import FILE, score_pairs, write_pairs
 from ivae_lab.runs.folder import CHECKS, read_status, seal, write_status
 from ivae_lab.runs.results_csv import Row, write_results
@@ -111,6 +111,11 @@ class Run:
     def _try_metrics(self) -> None:
         """Score made-up latents of the right dimensions, so that an impossible metric is found before training."""
         generator = np.random.default_rng(0)
+        limited: Mapping[str, object] = self.settings.metrics
+        for name, each in limited.items():
+            if isinstance(each, LimitedMetric):  # first, as scoring imports SciPy
+                with named(f"metric.{name}"):
+                    each.check_dimensions(self.stack.template.latent_dim, self.splits.spec.source_dim)
         for _, part in self.splits.items():
             rows = min(len(part), _TRIED_ROWS)
             latents = generator.normal(size=(rows, self.stack.template.latent_dim))

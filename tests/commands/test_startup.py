@@ -34,6 +34,7 @@ WRONG = {
     "trainer.steps=ten": "trainer.steps: expected a valid integer or null, got 'ten' (str)",
     "metric.mcc.chance_draws=-1": "metric.mcc.chance_draws: expected greater than 0, got -1 (int)",
     "trainer.stepz=10": "trainer.stepz: expected a key of the configuration, got an unknown one",
+    "metric.mcc_weak.rank=99": "metric.mcc_weak: expected a rank of 1 to 5, the smaller of 5 latents and 5 sources",
     "model.latent_dim=3 trainer.batch_size=100000000": "trainer: expected a batch_size of at most the 20000 rows",
 }
 # Runs the commands one after the other, as `python -m` does, and says of each what was loaded by then.
