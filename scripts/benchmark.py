@@ -35,14 +35,13 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
-from hydra import compose, initialize_config_dir
 from rich.console import Console
 from rich.table import Table
 from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.flop_counter import FlopCounterMode
 
 from ivae_lab.config.build import build
-from ivae_lab.config.paths import CONFIG
+from ivae_lab.config.overrides import run_config
 from ivae_lab.core.data import Batch, Splits
 from ivae_lab.engine.building import build_model, draw_data
 from ivae_lab.engine.datamodule import DataModule
@@ -127,8 +126,7 @@ class Setting:
     @classmethod
     def compose(cls, name: str, compute: Compute, more: list[str] | None = None) -> Setting:
         """Build the parts that a configuration names."""
-        with initialize_config_dir(str(CONFIG), version_base="1.3"):
-            config = compose("config", overrides=[*(SETTINGS | IMAGES)[name], *(more or [])])
+        config = run_config(*(SETTINGS | IMAGES)[name], *(more or []))
         splits = draw_data(config)
         training = build(config.trainer, "trainer")
         return cls(name, splits, training, compute, lambda: build_model(config, splits.spec))

@@ -12,7 +12,6 @@ import argparse
 from collections.abc import Callable
 
 import numpy as np
-from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from numpy.typing import NDArray
 from omegaconf import OmegaConf
@@ -20,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from scipy.stats import norm
 
 from ivae_lab.config.build import ConfigError, build
-from ivae_lab.config.paths import CONFIG
+from ivae_lab.config.overrides import run_config
 from ivae_lab.data.mixing import leaky_relu, xtanh
 from ivae_lab.data.tcl import SegmentedSources, Truth
 from ivae_lab.metrics.mcc import mean_correlation
@@ -49,8 +48,7 @@ def main() -> None:
 
 def read(overrides: list[str]) -> tuple[SegmentedSources, int]:
     """The data set of a command line, not preprocessed, and its data seed."""
-    with initialize_config_dir(str(CONFIG), version_base="1.3"):
-        config = compose("config", overrides=overrides)
+    config = run_config(*overrides)
     OmegaConf.set_struct(config, False)
     seed = int(config.data.pop("seed"))
     config.data.preprocess = "none"

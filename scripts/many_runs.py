@@ -25,11 +25,10 @@ from typing import Any
 
 import numpy as np
 import yaml
-from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from ivae_lab.config.digests import NUMBERS, cell_digest, run_digest
-from ivae_lab.config.paths import CONFIG
+from ivae_lab.config.overrides import run_config
 from ivae_lab.runs.results_csv import COLUMNS
 
 SCORED = [
@@ -68,8 +67,7 @@ class Timing:
 
 def template() -> dict[str, Any]:
     """The main configuration, as plain values."""
-    with initialize_config_dir(str(CONFIG), version_base="1.3"):
-        config = compose("config")
+    config = run_config()
     return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
 
 

@@ -14,13 +14,12 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from ivae_lab.config.build import build
-from ivae_lab.config.paths import CONFIG
+from ivae_lab.config.overrides import run_config
 from ivae_lab.core.data import Splits
 from ivae_lab.metrics.mcc import mean_correlation
 
@@ -79,8 +78,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of PyTorch's generator, once at the start")
     parser.add_argument("--csv", type=Path, required=True)
     given = parser.parse_args()
-    with initialize_config_dir(str(CONFIG), version_base="1.3"):
-        data = compose("config", overrides=["data=tcl_khemakhem_released"]).data
+    data = run_config("data=tcl_khemakhem_released").data
     # Not by the engine's own function: importing the engine changes how MKL rounds, and with it the digits.
     splits = build(OmegaConf.masked_copy(data, [key for key in data if key != "seed"]), "data")(data.seed)
     sources = splits.train.z

@@ -14,11 +14,12 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from ivae_lab.metrics.mcc import match, mean_correlation
+from ivae_lab.plots.aligned_sources import align
 from ivae_lab.plots.methods import PALETTE, in_words
 from ivae_lab.plots.panels import boxes, colours, panels, points_by_data_seed
 from ivae_lab.plots.style import REPORTED_LINE, Picture
 from ivae_lab.reproduction.evidence import Tables
-from ivae_lab.runs.arrays import read_examples, read_latents
+from ivae_lab.runs.arrays import position_of, read_examples, read_latents
 
 DIM = "data.source_dim"
 STRETCH = 120  # rows of a stretch of signals
@@ -203,21 +204,9 @@ def _first_seeds(rows: pd.DataFrame, paths: Paths) -> Iterator[tuple[dict[str, A
     for (variant, label, method), own in rows.groupby(["variant", "label", "method"], sort=False):
         first = own.sort_values(["data_seed", "seed"]).iloc[0]
         arrays = read_latents(paths[first["run"]])
-        position = int(np.flatnonzero(arrays["seed"] == first["seed"])[0])
+        position = position_of(arrays, first["seed"])
         named = {"variant": variant, "label": label, "method": method}
         yield named, arrays["mean"][position].astype(float), arrays["sources"].astype(float), arrays["u"]
-
-
-def align(latents: Array, sources: Array, others: Array | None = None) -> tuple[Array, Array]:
-    """Bring latents (N, n) to the order, sign, mean and scale of the sources (N, n); the signed correlations go along.
-
-    With `others`, rows that the same map is applied to (points of the prior), these are returned in their place.
-    """
-    matching = match(latents, sources)
-    own = latents[:, matching.columns]
-    scale = sources.std(0) / np.maximum(own.std(0), 1e-12) * np.sign(matching.correlations)
-    moved = own if others is None else others[..., matching.columns]
-    return (moved - own.mean(0)) * scale + sources.mean(0), matching.correlations
 
 
 # Figure 1, the talk's first example ---------------------------------------------------------------------------------
@@ -245,7 +234,7 @@ def talk_points(rows: pd.DataFrame, paths: Paths) -> pd.DataFrame:
 def _cloud(paths: Paths, row: pd.Series[Any], kind: str) -> pd.DataFrame:
     """Sources, observations, aligned latents, reconstructions and draws from the learned prior of one run and seed."""
     shown, arrays = read_examples(paths[row["run"]]), read_latents(paths[row["run"]])
-    position = int(np.flatnonzero(arrays["seed"] == row["seed"])[0])
+    position = position_of(arrays, row["seed"])
     latents, sources = arrays[kind][position].astype(float), arrays["sources"].astype(float)
     chosen = np.isin(arrays["index"], shown["index"])
     aligned, _ = align(latents, sources)
@@ -349,7 +338,7 @@ def _order(variant: str) -> int:
 
 def _latents_of(paths: Paths, row: pd.Series[Any]) -> tuple[Array, Array]:
     arrays = read_latents(paths[row["run"]])
-    position = int(np.flatnonzero(arrays["seed"] == row["seed"])[0])
+    position = position_of(arrays, row["seed"])
     return arrays["mean"][position].astype(float), arrays["sources"].astype(float)
 
 
@@ -430,7 +419,7 @@ def rotation_losses(rows: pd.DataFrame, paths: Paths) -> pd.DataFrame:
 
 def _rotated(row: pd.Series[Any], paths: Paths) -> Iterator[dict[str, Any]]:
     arrays = read_latents(paths[row["run"]])
-    position = int(np.flatnonzero(arrays["seed"] == row["seed"])[0])
+    position = position_of(arrays, row["seed"])
     z, u = arrays["sample"][position].astype(float), arrays["u"]
     conditional = row["method"] == "ivae"
     before = _log_prior(z, u if conditional else None)

@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 
 from ivae_lab.metrics.mcc import match, mean_correlation
 from ivae_lab.metrics.spectrum import informative, leading_correlation, spectrum
+from ivae_lab.plots.aligned_sources import align
 from ivae_lab.plots.image_examples import tiled
 from ivae_lab.plots.methods import PALETTE, in_words
 from ivae_lab.plots.panels import colours, panels
 from ivae_lab.plots.style import REPORTED_LINE, Picture
 from ivae_lab.reproduction.evidence import Tables
-from ivae_lab.runs.arrays import read_examples, read_latents
+from ivae_lab.runs.arrays import position_of, read_examples, read_latents
 from ivae_lab.runs.results_csv import read_results
 
 POINTS, GAP, RATE = "data.points", "data.gap", "trainer.lr"
@@ -73,7 +74,7 @@ def spectra(rows: pd.DataFrame, paths: Paths) -> pd.DataFrame:
     for run, own in rows.groupby("run", sort=False):
         arrays = read_latents(paths[str(run)])
         for _, row in own.iterrows():
-            std, _ = spectrum(arrays["mean"][_position(arrays, int(row["seed"]))])
+            std, _ = spectrum(arrays["mean"][position_of(arrays, int(row["seed"]))])
             named = {column: row[column] for column in CELL}
             parts.append(pd.DataFrame({**named, "rank": np.arange(1, len(std) + 1), "std": std}))
     return pd.concat(parts)
@@ -85,8 +86,8 @@ def clouds(rows: pd.DataFrame, paths: Paths) -> pd.DataFrame:
     for _, own in rows.groupby(["variant", "label", POINTS], sort=False):
         first = own.sort_values(["data_seed", "seed"]).iloc[0]
         arrays = read_latents(paths[first["run"]])
-        latents, sources = arrays["mean"][_position(arrays, int(first["seed"]))], arrays["sources"]
-        moved, correlations = _aligned(latents.astype(float), sources.astype(float))
+        latents, sources = arrays["mean"][position_of(arrays, int(first["seed"]))], arrays["sources"]
+        moved, correlations = align(latents.astype(float), sources.astype(float))
         chosen = np.linspace(0, len(sources) - 1, min(CLOUD, len(sources))).astype(int)
         named = {column: first[column] for column in ("variant", "label", "method", POINTS, "data_seed")}
         columns = {"u": arrays["u"][chosen]}
@@ -96,18 +97,6 @@ def clouds(rows: pd.DataFrame, paths: Paths) -> pd.DataFrame:
             named[f"r_{source + 1}"] = abs(correlations[source])
         parts.append(pd.DataFrame({**named, **columns}))
     return pd.concat(parts)
-
-
-def _position(arrays: Mapping[str, NDArray[Any]], seed: int) -> int:
-    return int(np.flatnonzero(arrays["seed"] == seed)[0])
-
-
-def _aligned(latents: NDArray[np.float64], sources: NDArray[np.float64]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """The latents that are matched to the sources, to their mean, scale and sign; and the signed correlations."""
-    matching = match(latents, sources)
-    own = latents[:, matching.columns]
-    scale = sources.std(0) / np.maximum(own.std(0), 1e-12) * np.sign(matching.correlations)
-    return (own - own.mean(0)) * scale + sources.mean(0), matching.correlations
 
 
 def reconstruction(tables: Tables) -> Picture:
@@ -212,7 +201,7 @@ def inverse_errors(rows: pd.DataFrame, paths: Paths) -> pd.DataFrame:
     records = []
     for _, row in rows.iterrows():
         shown = read_examples(paths[row["run"]])
-        again = shown["reconstruction"][_position(shown, int(row["seed"]))]
+        again = shown["reconstruction"][position_of(shown, int(row["seed"]))]
         records.append({column: row[column] for column in CELL} | {"error": float(np.abs(again - shown["x"]).max())})
     return pd.DataFrame(records).assign(chance=float("nan"))
 
@@ -258,7 +247,7 @@ def image_spectra(rows: pd.DataFrame, paths: Paths) -> pd.DataFrame:
     parts = []
     for _, row in rows.iterrows():
         arrays = read_latents(paths[row["run"]])
-        latents = arrays["mean"][_position(arrays, int(row["seed"]))][arrays["split"] == "test"]
+        latents = arrays["mean"][position_of(arrays, int(row["seed"]))][arrays["split"] == "test"]
         std, _ = spectrum(latents)
         parts.append(pd.DataFrame({**_named(row), "rank": np.arange(1, len(std) + 1), "std": std}))
     for _, row in rows.drop_duplicates(["variant", "data", "data_seed"]).iterrows():
@@ -334,7 +323,7 @@ def moved_pixels(rows: pd.DataFrame, paths: Paths) -> pd.DataFrame:
 
 def _of_seed(folder: Path, seed: int, name: str) -> NDArray[np.float64]:
     shown = read_examples(folder)
-    return np.asarray(shown[name][_position(shown, int(seed))], float)
+    return np.asarray(shown[name][position_of(shown, int(seed))], float)
 
 
 def _changes(traversals: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -538,7 +527,7 @@ def relations(rows: pd.DataFrame, paths: Paths) -> pd.DataFrame:
 
 def _recovered(path: Path, seed: int) -> tuple[NDArray[Any], NDArray[Any]]:
     arrays = read_latents(path)
-    return arrays["mean"][_position(arrays, int(seed))], arrays["sources"]
+    return arrays["mean"][position_of(arrays, int(seed))], arrays["sources"]
 
 
 def _lines(latents: NDArray[Any], sources: NDArray[Any]) -> dict[str, float]:

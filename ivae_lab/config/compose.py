@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from ivae_lab.config.digests import NUMBERS
-from ivae_lab.config.paths import CONFIG
+from ivae_lab.config.overrides import composed
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -46,10 +46,7 @@ def parse_override(override: str) -> Override:
 @cache
 def compose_groups(overrides: tuple[str, ...]) -> tuple[bytes, dict[str, str]]:
     """The configuration pickled, which is copied seven times as fast as by `deepcopy`, and its choices."""
-    from hydra import compose, initialize_config_dir
-
-    with initialize_config_dir(config_dir=str(CONFIG), version_base="1.3"):
-        whole = compose("config", list(overrides), return_hydra_config=True)
+    whole = composed(overrides)
     choices = {key: str(value) for key, value in whole.hydra.runtime.choices.items()}
     own = OmegaConf.masked_copy(whole, [*NUMBERS])
     OmegaConf.set_struct(own, True)  # an unknown key is an error

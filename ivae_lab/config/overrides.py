@@ -41,6 +41,11 @@ def without_hydra(config: DictConfig) -> DictConfig:
     return OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
 
 
+def run_config(*overrides: str) -> DictConfig:
+    """Compose the configuration of a run, as the command does; errors as of `composed`."""
+    return without_hydra(composed(overrides))
+
+
 def keys(config: DictConfig) -> dict[str, Any]:
     """Values of a configuration by their dotted keys, as `model.latent_dim`; a list is one value."""
     return dict(_leaves(OmegaConf.to_container(config, resolve=False), ""))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,11 @@ def read_examples(folder: Path) -> dict[str, NDArray[Any]]:
         If there is none: a run of before this file was written.
     """
     return _arrays(folder / "examples.npz")
+
+
+def position_of(arrays: Mapping[str, NDArray[Any]], seed: int) -> int:
+    """The place of a model seed's latents along the first axis of `mean` and `sample`."""
+    return int(np.flatnonzero(arrays["seed"] == seed)[0])
 
 
 def _arrays(path: Path) -> dict[str, NDArray[Any]]:

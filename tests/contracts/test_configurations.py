@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 
 from ivae_lab.config.build import ConfigError, build, check
+from ivae_lab.config.overrides import run_config
 from ivae_lab.config.paths import CONFIG
 from ivae_lab.core.data import Batch, DataSpec, Splits
 from ivae_lab.core.exponential_family import ExponentialFamily
@@ -81,8 +81,7 @@ def fitting_model(config: DictConfig, splits_of: SplitsOf, model_of: ModelOf, se
 
 def own_data(kind: str) -> DictConfig:
     """Of a user's own file."""
-    with initialize_config_dir(str(CONFIG), version_base="1.3"):
-        config = compose("config", overrides=["data=file", f"data.path={own_file(kind)}", f"data.observation={kind}"])
+    config = run_config(*["data=file", f"data.path={own_file(kind)}", f"data.observation={kind}"])
     own: DictConfig = OmegaConf.create(resolved(config.data))
     return own
 

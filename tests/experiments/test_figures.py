@@ -15,6 +15,7 @@ from matplotlib import rc_context
 from matplotlib.colors import to_rgb
 from numpy.typing import NDArray
 
+from ivae_lab.plots.aligned_sources import align
 from ivae_lab.plots.methods import PALETTE
 from ivae_lab.plots.style import STYLE
 from ivae_lab.reproduction.definition import function
@@ -155,7 +156,7 @@ class TestAlign:
         rng = np.random.default_rng(seed)
         sources = sources_of(rng, n, rows=400)
         latents = sources @ scaled_permutation(rng, n) + rng.uniform(-9, 9, n)
-        aligned, correlations = own("align")(latents, sources)
+        aligned, correlations = align(latents, sources)
         np.testing.assert_allclose(aligned, sources, atol=1e-8)
         np.testing.assert_allclose(np.abs(correlations), 1)
 
@@ -164,20 +165,20 @@ class TestAlign:
         sources = sources_of(rng, 3)
         shuffled = -2 * sources[:, [1, 2, 0]] + 1
         others = np.stack([shuffled[:5], shuffled[5:10]])
-        aligned, _ = own("align")(shuffled, sources, others)
+        aligned, _ = align(shuffled, sources, others)
         np.testing.assert_allclose(aligned, np.stack([sources[:5], sources[5:10]]), atol=1e-8)
 
     def test_noise_does_not_grow_the_scale_beyond_the_sources(self) -> None:
         rng = np.random.default_rng(0)
         sources = sources_of(rng, 2)
-        aligned, correlations = own("align")(-sources + rng.standard_normal(sources.shape), sources)
+        aligned, correlations = align(-sources + rng.standard_normal(sources.shape), sources)
         np.testing.assert_allclose(aligned.std(0), sources.std(0))
         assert (correlations < 0).all()
         assert all(np.corrcoef(aligned[:, k], sources[:, k])[0, 1] > 0.5 for k in range(2))
 
     def test_a_latent_that_does_not_move_stays_finite(self) -> None:
         sources = sources_of(np.random.default_rng(0), 2)
-        aligned, _ = own("align")(np.column_stack([sources[:, 0], np.zeros(len(sources))]), sources)
+        aligned, _ = align(np.column_stack([sources[:, 0], np.zeros(len(sources))]), sources)
         assert np.isfinite(aligned).all()
 
 
