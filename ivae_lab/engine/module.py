@@ -172,7 +172,7 @@ class SeedsModule(lightning.LightningModule):
         self.step = self.data.first_step = snapshot["step"]
         self.summed_steps = snapshot["summed_steps"]
         share.diverged, share.history = snapshot["diverged"], snapshot["history"]
-        share.noised = snapshot.get("noised", {})  # of an earlier version: none
+        share.noised = snapshot["noised"]
         for kind, each in sliced(self.state, share.positions).items():
             for name, value in each.items():
                 value.copy_(snapshot["state"][kind][name])

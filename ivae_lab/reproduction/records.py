@@ -27,8 +27,8 @@ def kept(figure: Figure, tables: Iterable[str]) -> tuple[Path, dict[str, Path]]:
     }
 
 
-def provenance(figure: Figure) -> tuple[dict[str, Any], bool] | None:
-    """What is kept of a figure beside its tables, and whether these are sealed; None where nothing is kept.
+def provenance(figure: Figure) -> dict[str, Any] | None:
+    """Read what is kept of a figure beside its tables, and hold these against their seals; None if nothing is kept.
 
     Raises
     ------
@@ -39,11 +39,9 @@ def provenance(figure: Figure) -> tuple[dict[str, Any], bool] | None:
     if not about.exists():
         return None
     content = json.loads(about.read_text(encoding="utf-8"))
-    own = {name: content[name] for name in _PROVENANCE}
-    seals = dict(content.get("files", {}))
-    for name, sealed in seals.items():
+    for name, sealed in content["files"].items():
         _check_seal(about.with_name(name), sealed)
-    return own, bool(seals)
+    return {name: content[name] for name in _PROVENANCE}
 
 
 def seal(path: Path) -> dict[str, Any]:
@@ -78,11 +76,11 @@ def recorded(figure: Figure) -> Evidence | None:
     Raises
     ------
     OSError, ValueError, KeyError
-        If it is not whole, or not as it was recorded; what was recorded before tables were sealed is taken as it is.
+        If it is not whole, or not as it was recorded.
     """
     found = provenance(figure)
     if found is None:
         return None
     _, paths = kept(figure, ("rows", *figure.tables))
     tables = {key: read_table(path) for key, path in paths.items() if path.exists()}
-    return Evidence(figure, tables=tables, **found[0])
+    return Evidence(figure, tables=tables, **found)

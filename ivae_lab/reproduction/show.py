@@ -87,10 +87,7 @@ def state(figure: Figure, outputs: Path) -> str:
 
     said = []
     try:
-        if found := provenance(figure):
-            kept, sealed = found
-            if not sealed:
-                _read_tables(figure)
+        if kept := provenance(figure):
             done = kept["total"] - sum(len(each["seeds"]) for each in kept["missing"])
             said.append(f"{kept['scale']} scale recorded ({done} of {kept['total']} runs)")
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -105,13 +102,6 @@ def state(figure: Figure, outputs: Path) -> str:
         except (OSError, ValueError, KeyError, TypeError):
             said.append(f"{scale} cannot be read")
     return "; ".join(said) or "not run"
-
-
-def _read_tables(figure: Figure) -> None:
-    """Find what is wrong with tables of before they were sealed."""
-    from ivae_lab.reproduction.records import recorded
-
-    recorded(figure)
 
 
 def about(seconds: float) -> str:

@@ -145,9 +145,7 @@ def test_list_finds_damage_in_what_it_does_not_read(tmp_path: Path, monkeypatch:
     assert re.fullmatch(r"paper scale recorded \((\d+) of \1 runs\)", state)
     tables["rows"].write_text('"')
     assert "records cannot be read: expected fig2b.csv as it was recorded" in show.state(figure, tmp_path)
-    content = json.loads(about.read_text())
-    del content["files"]  # of before tables were sealed
-    about.write_text(json.dumps(content))
-    assert "records cannot be read: Error tokenizing data" in show.state(figure, tmp_path)
     tables["rows"].unlink()
-    assert show.state(figure, tmp_path) == state
+    assert "records cannot be read: " in show.state(figure, tmp_path)
+    about.unlink()
+    assert show.state(figure, tmp_path) == "not run"
