@@ -10,7 +10,7 @@ from pydantic import AllowInfNan
 if TYPE_CHECKING:
     pass
 
-# Annotations of constructors are checked against the configuration before anything is built (`build.py`).
+# Annotations of constructors are checked against the configuration before anything is built (`config/build.py`).
 PositiveInt = Annotated[int, Gt(0)]
 Count = Annotated[int, Ge(0)]
 PositiveFloat = Annotated[float, Gt(0), AllowInfNan(False)]

@@ -12,7 +12,7 @@ from ivae_lab.networks.base import look_up
 class FamilyTable(nn.Module):
     """p(z given u) = prod_i p(z_i; a_i(u), b_i(u)) (Sorrenson et al. 2020, Appendix C): k = 2.
 
-    Latents are y = log z, or logit z for the beta distribution: see `families.py`.
+    Latents are y = log z, or logit z for the beta distribution: see `distributions/two_parameter.py`.
 
     Parameters
     ----------

@@ -52,7 +52,7 @@ def _recorded(figure: Figure) -> Evidence | None:
 def set_aside(found: Found, cells: Sequence[Cell]) -> list[str]:
     """Leave out finished runs of the cells whose rows cannot be read; a line for each, and for different numbers.
 
-    The same cell and seed may have been computed in several runs, of which one is used (`cells.find`).
+    The same cell and seed may have been computed in several runs, of which one is used (`found_runs.find`).
     """
     from ivae_lab.runs.folder import read_status
 

@@ -116,7 +116,7 @@ def collect(
     Parameters
     ----------
     folders
-        As `results.run_folders` gives them, of one or several outputs.
+        As `runs.folder.run_folders` gives them, of one or several outputs.
     cache
         File that keeps what was read for the next time; None: no such file.
     track
@@ -140,7 +140,7 @@ def collect(
 def table(found: Findings, kind: Kind = RESULTS) -> pd.DataFrame:
     """All rows with what is known of their runs, as the module's docstring says: numbers typed, text as categories.
 
-    Empty text of the schema is "", as in `results.read_results`; what a run does not say is missing.
+    Empty text of the schema is "", as in `read_results`; what a run does not say is missing.
     """
     rows = found.rows[kind.stem]
     used, run = np.unique(rows["run"].to_numpy(), return_inverse=True)
@@ -217,7 +217,7 @@ def _read_table(folder: Path, kind: Kind, status: dict[str, Any]) -> pa.Table:
 
 
 def _read_rows(text: str, kind: Kind) -> pa.Table:
-    """Parse the text of a table; `results.read_rows` takes ten times as long, and lets more pass."""
+    """Parse the text of a table; `read_rows` takes ten times as long, and lets more pass."""
     lines = list(csv.reader(text.splitlines(), strict=True))
     _check_lines(lines, kind)
     columns = {name: column for name, *column in zip(*lines, strict=True)}

@@ -3,7 +3,7 @@
 A run folder holds `config.yaml` (resolved), `network.csv` (the parameters of one model), `spec.json` and `recipe.json`
 (what the model was told of its data, and what was done to these), `status.json`, `results.csv`, `history.csv`,
 `latents.npz`, `examples.npz` and `checkpoints/`, and, where several seeds were compared with each other,
-`agreement.csv` (see `pairs.py`). Its files are written to a temporary name and renamed, so a file that is there was
+`agreement.csv` (`agreement_csv.py`). Its files are written to a temporary name and renamed, so a file that is there was
 written whole; `status.json` holds a checksum of itself and of the files of a finished run, which tells when the disk or
 a hand has changed them since.
 

@@ -53,7 +53,7 @@ def choose(rows: pd.DataFrame, pairs: pd.DataFrame, key: str) -> Choice:
     Parameters
     ----------
     rows, pairs
-        Of results and of agreement, as `aggregate.table` gives them, with `volume`, the log-volume of preprocessing.
+        Of results and of agreement, as `aggregation.table` gives them, with `volume`, the log-volume of preprocessing.
     key
         A numeric key.
 

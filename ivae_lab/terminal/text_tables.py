@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 else:
     pd = Later("pandas")
 
-# Column of a summary (`present.summary`), under its name for readers.
+# Column of a summary (`reproduction.summary.summary`), under its name for readers.
 SPREAD = {
     "median": "median",
     "sd data": "sd_data",
@@ -34,7 +34,7 @@ def text(value: Any) -> str:
 
 
 def brief(summary: pd.DataFrame) -> pd.DataFrame:
-    """A summary (`present.summary`) with fewer columns, under names for readers."""
+    """A summary (`reproduction.summary.summary`) with fewer columns, under names for readers."""
     named = summary[[column for column in summary if column not in _NUMBERS]]
     named = named.rename(columns=lambda column: str(column).rpartition(".")[2].replace("_", " "))
     several = bool((summary["data_seeds"] > 1).any())

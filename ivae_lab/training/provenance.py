@@ -1,4 +1,4 @@
-"""Run folders: their lock, their status, and what stops a run. What is in them is said in `results.py`."""
+"""Provenance of a run: environment, commit, Slurm job; and what stops it. `runs/` says what a folder holds."""
 
 from __future__ import annotations
 
