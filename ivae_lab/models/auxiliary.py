@@ -1,4 +1,4 @@
-"""The auxiliary variable u made of x, where the data have none, or another one is wanted."""
+"""Auxiliary variables u that are computed from x, for data without u, or in place of the data's u."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Auxiliary(nn.Module):
     Attributes
     ----------
     u_dim
-        M, how many values u has.
+        M, the number of values of u.
     """
 
     u_dim: int
@@ -29,10 +29,10 @@ class Rademacher(Auxiliary):
     """u is the orthant of a random projection: u = sum_i 2^i [(A x)_i > 0], A of N rows of fair signs +-1.
 
     Willetts and Paige 2021, Appendix C, Equations C.1 to C.3. A is drawn once, with the initial weights of the model,
-    so each model seed has its own, as in the paper. x are the observations as networks see them, but
-    images that are binarised afresh at every step go in as their probabilities, so that u does not change from step to
-    step. The u of images that were binarised once is of zeros and ones, so a row that is scored after
-    `test_binarisation=fixed` may have another u than in training; `data.binarisation=fixed` makes both alike.
+    so each model seed has its own, as in the paper. x are the observations as networks see them, except that images
+    that are binarised afresh at every step enter as their probabilities, so that u does not change from step to step.
+    For images that were binarised once, u is computed from zeros and ones, so a row that is scored with
+    `test_binarisation=fixed` may have another u than in training; `data.binarisation=fixed` makes both equal.
 
     Parameters
     ----------
@@ -50,6 +50,6 @@ class Rademacher(Auxiliary):
     def forward(self, x: Tensor) -> Tensor:
         """(B, d) to int64 labels (B,)."""
         signs = self.get_buffer("signs")
-        # In float64 a sum over an image's values is exact, so that no tie hangs on the order of the terms.
+        # In float64 a sum over an image's values is exact, so ties do not depend on the order of the terms.
         bits = (x.double() @ signs.mT.double() > 0).long()  # (B, N)
         return (bits << torch.arange(len(signs), device=x.device)).sum(-1)

@@ -1,4 +1,4 @@
-"""What the engine asks of a model, whatever its kind. Code here is written for one seed."""
+"""The interface between a model of any kind and the engine. Code here is written for one seed."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from ivae_lab.distributions.densities import CorrelatedNormal, Distribution, Fac
 from ivae_lab.models.identifiability import Noise, Penalty
 from ivae_lab.networks.mlp import MLPDecoder
 
-# What is drawn of a model of images: components or values of u, latents that are moved, and the steps of a move.
+# Pictures of a model of images: most components or values of u, most latents in traversals, and steps of a traversal.
 _MOST_DRAWN, _MOST_TRAVERSED, TRAVERSAL_STEPS = 20, 10, 9
 
 
 def latents_for(spec: DataSpec, latent_dim: int | None) -> int:
-    """How many latents: as asked for, or as many as the data have true sources.
+    """Return the number of latents: `latent_dim`, or without it the number of true sources of the data.
 
     Raises
     ------
@@ -35,7 +35,7 @@ def latents_for(spec: DataSpec, latent_dim: int | None) -> int:
 
 
 def mixture_generator(prior: NormalMixture, decoder: nn.Module) -> Generator | None:
-    """A mixture and, where it is a ReLU network, a decoder as plain numbers; None of what is no density any more."""
+    """Return a mixture and, if it is a ReLU network, a decoder as plain numbers; None if they define no density."""
     parts = (prior.log_weights.exp(), prior.mean, prior.covariance, *decoder.parameters())
     if not all(part.isfinite().all() for part in parts) or not (prior.std > 0).all():
         return None
@@ -64,15 +64,15 @@ class Model(nn.Module):
     latent_dim
         n.
     positions
-        Places of a grid that has n latents each: means and samples are (N, positions n), place after place.
+        Positions of a grid, each with n latents: means and samples are (N, positions n), position after position.
     facets
-        Parts that the n latents are cut into (`torch.tensor_split`), each with clusters of its own.
+        Parts that the n latents are split into (`torch.tensor_split`), each with its own clusters.
     noise_dim
-        Standard normal numbers per row that make the posterior's sample.
+        Standard normal numbers per row for the sample of the posterior.
     live_dim
-        Further ones, for what is random in training only, such as dropout.
+        Further standard normal numbers per row, for randomness in training only, such as dropout.
     rows_together
-        Rows that `bound` is to be given at a time, where they see each other; None: any number.
+        Rows per call of `bound`, if rows affect each other (batch statistics); None: any number.
     u_dim
         M, the number of values of u, or that of its columns; 0 without u.
     u_is_labels
@@ -80,13 +80,13 @@ class Model(nn.Module):
     pretrain_steps
         Optimiser steps on `pretraining_loss` before the main objective; 0 for none.
     starts_from_data
-        Whether `start` is to be called with encoded training data when the main objective begins.
+        Whether the engine must call `start` with encoded training data when the main objective begins.
     settles
-        Whether `settle` is to be called with the training data when the training is over.
+        Whether the engine must call `settle` with the training data when the training is over.
     encoder_sees_u
         Whether `encode` reads the data's u.
     identifiability
-        What keeps the matrix L of the prior invertible; None: nothing.
+        The measure that keeps the matrix L of the prior invertible; None: there is none.
     """
 
     encoder_sees_u: bool = False
@@ -113,7 +113,7 @@ class Model(nn.Module):
         raise NotImplementedError
 
     def pretraining_loss(self, batch: Batch, noise: Tensor, progress: Tensor) -> dict[str, Tensor]:
-        """As `loss`, for the pretraining phase."""
+        """Return the objective of the pretraining phase, in the form of `loss`."""
         raise NotImplementedError
 
     def encode(self, batch: Batch) -> Posterior:
@@ -133,47 +133,48 @@ class Model(nn.Module):
         q = self.encode(batch)
         sample = q.rsample(noise[:, : q.mean.shape[-1]]) if self.noise_dim else q.mean
         std = (q.marginals() if isinstance(q, CorrelatedNormal) else q).std
-        found = {"mean": q.mean, "sd": std, "sample": sample}
+        latents = {"mean": q.mean, "sd": std, "sample": sample}
         probabilities = self.probabilities(batch, q.mean)
-        return found if probabilities is None else found | {"probabilities": probabilities}
+        return latents if probabilities is None else latents | {"probabilities": probabilities}
 
     def probabilities(self, batch: Batch, mean: Tensor) -> Tensor | None:
-        """Of the prior's components at the posterior's mean, as `latents` gives them; None without components."""
+        """Probabilities of the prior's components at the posterior's mean, as in `latents`; None without components."""
         prior = self.prior(self.u(batch)) if hasattr(self.prior, "components") else None
         return torch.softmax(prior.log_joint(mean), -1) if isinstance(prior, NormalMixture | Facets) else None
 
     def expected(self, z: Tensor) -> Tensor:
-        """The x expected given z, of images in [0, 1]: (..., n) to (..., d)."""
+        """The expected x given z, for images in [0, 1]: (..., n) to (..., d)."""
         raise NotImplementedError
 
     def bound(self, batch: Batch, noise: Tensor) -> dict[str, Tensor]:
-        """What a trained model says of each row, (B, ...): "mean" and "sample" of the posterior, "elbo" and its terms.
+        """Evaluate a trained model on each row, (B, ...): "mean" and "sample" of the posterior, "elbo" and its terms.
 
-        The sample is the one that `noise` (B, noise_dim + live_dim) makes, and the terms are taken at it; terms are in
-        nats. A model of clusters adds "cluster", the most probable one at the posterior's mean, int64; one of
-        several facets (B, facets).
+        The sample is made from `noise` (B, noise_dim + live_dim), and the terms, in nats, are evaluated at the sample.
+        A model of clusters adds "cluster", the most probable one at the posterior's mean, int64; with several facets
+        (B, facets).
         """
         raise NotImplementedError
 
     def examples(self, batch: Batch, noise: Tensor) -> dict[str, Tensor]:
-        """What is worth a look beside the latents; `noise` (r, positions n) is standard normal.
+        """Reconstructions, prior parameters and, for images, draws and traversals; `noise` (r, positions n) is normal.
 
-        "reconstruction" (B, d), the x expected at the posterior's mean; "prior_mean" and "prior_std" (M, n), of the
+        "reconstruction" (B, d), the expected x at the posterior's mean; "prior_mean" and "prior_std" (M, n), of the
         prior at each u (columns of numbers: at each row's), or of each component of a mixture, or of one row. Images
-        are in [0, 1], and come with "drawn" (M', r, d), the x expected at r draws from the prior at each of the first u
+        are in [0, 1], and come with "drawn" (M', r, d), the expected x at r draws from the prior at each of the first u
         or components, and "traversals" (n', steps, d), where one latent after the other moves over the range of the
-        rows' codes, the others staying at the first row's. Of a grid of codes "drawn" are (1, r, d), and nothing moves.
+        rows' codes while the others stay at the first row's. For a grid of codes "drawn" is (1, r, d), and there are no
+        traversals. `noise` is standard normal.
         """
         raise NotImplementedError
 
     def prior_parameters(self, prior: Distribution) -> dict[str, Tensor]:
-        """What `examples` says of a prior: its means and standard deviations, of one shape."""
+        """Return means and standard deviations of a prior for `examples`, broadcast to one shape."""
         mean, std = prior.mean + 0 * prior.std, prior.std + 0 * prior.mean
-        each = {"prior_mean": mean, "prior_std": std}
-        return {name: value.reshape(-1, self.latent_dim) for name, value in each.items()}
+        parameters = {"prior_mean": mean, "prior_std": std}
+        return {name: value.reshape(-1, self.latent_dim) for name, value in parameters.items()}
 
     def prior_of_z(self, u: Tensor | None) -> Distribution:
-        """What is shown as the prior of z."""
+        """The distribution that is shown as the prior of z, given u."""
         return self.prior(u)  # type: ignore[no-any-return]
 
     def generator(self) -> Generator | None:
@@ -181,42 +182,42 @@ class Model(nn.Module):
         return None
 
     def exponential_family(self) -> ExponentialFamily | None:
-        """p(z given u) as plain numbers; None where it is no exponential family that is known here."""
+        """p(z given u) as plain numbers; None where it is no known exponential family."""
         known = getattr(self.prior, "exponential_family", None) if self.prior_has_values else None
         return None if known is None else known()
 
     def start(self, rows: Batch, z: Tensor, seed: int) -> None:
-        """Set parameters from the N training rows and z, (N, n), their codes, once, when the main objective begins."""
+        """Set parameters from the N training rows and their codes z, (N, n), once, when the main objective begins."""
         raise NotImplementedError
 
     def u(self, batch: Batch) -> Tensor | None:
-        """The auxiliary variable that the prior is told: (B,) labels or (B, k) columns."""
+        """The auxiliary variable that the prior is conditioned on: (B,) labels or (B, k) columns."""
         return batch.u
 
     @property
     def prior_has_values(self) -> bool:
-        """Whether the prior is one of finitely many, at each label u or component; not so at columns of numbers."""
+        """True if the prior takes finitely many forms, one per label u or component; False for columns of numbers."""
         return self.u_is_labels or not hasattr(self.prior, "labels_only")
 
     def shown_u(self, batch: Batch) -> Tensor | None:
-        """Where a prior is shown: at each value of u; of columns of numbers, at those of each row."""
+        """The u at which a prior is shown: every value of u; for columns of numbers, those of each row."""
         u = self.u(batch)
         return u if u is None or u.is_floating_point() else torch.arange(self.u_dim, device=u.device)
 
     def drawn(self, prior: Distribution, noise: Tensor) -> Tensor:
-        """Draws from the prior at each of the first u, or from the heaviest components: (M', r, n), noise (r, n)."""
-        said = self.prior_parameters(prior)
-        mean, std = said["prior_mean"], said["prior_std"]
+        """Draw from the prior at each of the first u, or from the heaviest components: (M', r, n), noise (r, n)."""
+        parameters = self.prior_parameters(prior)
+        mean, std = parameters["prior_mean"], parameters["prior_std"]
         first = torch.arange(min(_MOST_DRAWN, len(mean)), device=mean.device)
         if isinstance(prior, NormalMixture):
             first = prior.log_weights.topk(len(first)).indices
         return mean[first].unsqueeze(1) + std[first].unsqueeze(1) * noise
 
     def moved(self, code: Tensor, reach: float) -> tuple[Tensor, Tensor]:
-        """For traversals: the latents that vary most over the rows of `code`, (r, n), each moved by itself.
+        """Move each of the latents that vary most over the rows of `code`, (r, n), by itself, for traversals.
 
-        To their mean and up to `reach` standard deviations to both sides, the others staying at the first row's:
-        (n', steps, n), and which those are, (n',).
+        A latent moves up to `reach` standard deviations to both sides of its mean, while the others stay at the first
+        row's values. Return the codes, (n', steps, n), and the positions of these latents, (n',).
         """
         chosen = code.std(0).topk(min(_MOST_TRAVERSED, self.latent_dim)).indices  # (n',)
         steps = torch.linspace(-reach, reach, TRAVERSAL_STEPS, device=code.device)
@@ -225,11 +226,11 @@ class Model(nn.Module):
         return code[0] * (1 - at) + to.unsqueeze(-1) * at, chosen
 
     def settle(self, blocks: Iterable[Batch]) -> None:
-        """Give the prior the posteriors of the training data, in blocks of rows, once, when the training is over."""
+        """Pass the posteriors of the training data to the prior, in blocks of rows, once, when the training is over."""
         self.prior.settle((self.encode(block), self.u(block)) for block in blocks)  # type: ignore[operator]
 
     def prior_in_training(self, z: Tensor, u: Tensor | None) -> Distribution:
-        """The prior at u, (B,), for latents z, (B, n): of one that is made of statistics, those of this batch."""
+        """The prior at u, (B,), for latents z, (B, n); a prior made of statistics takes those of this batch."""
         of_batch = getattr(self.prior, "of_batch", None)
         return self.prior(u) if of_batch is None else of_batch(z, u)  # type: ignore[no-any-return]
 

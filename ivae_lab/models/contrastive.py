@@ -1,4 +1,4 @@
-"""Contrastive learning: features of x that tell its u, without a density of x (TCL and GCL)."""
+"""Contrastive learning: features of x that predict its u, without a density of x (TCL and GCL)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ STATISTICS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class LinearICA(nn.Module):
-    """FastICA of features, each seed from a matrix of its own; see `linear.IndependentComponents`."""
+    """FastICA of features, where each seed starts from its own matrix; see `linear.IndependentComponents`."""
 
     def __init__(self, latent_dim: int, *, iterations: PositiveInt, tolerance: PositiveFloat) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class LinearICA(nn.Module):
         return self.map(h)  # type: ignore[no-any-return]
 
     def fit(self, h: Tensor) -> None:
-        """Fit it to the features of all training rows, (N, n)."""
+        """Fit FastICA to the features of all training rows, (N, n)."""
         start = self.get_buffer("first")
         self.map.fit(lambda rows: fast_ica(rows, start, self.iterations, self.tolerance), h)
 
@@ -47,19 +47,19 @@ class Contrastive(Features):
 
     .. math:: r(x, u) = \sum_{i=1}^n \sum_j \lambda_{ij}(u) T_j(h_i(x)) + b(u)
 
-    This is the log-density of sources given u where each is of an exponential family with the T_j as its statistics,
-    up to what does not depend on u: with `identity` and `square` all Gaussians.
+    If each source given u is of an exponential family with the statistics T_j, this is their log-density, up to terms
+    that do not depend on u: with `identity` and `square`, all Gaussians.
 
     Parameters
     ----------
     spec, prior, latent_dim
-        As of `Features`.
+        As in `Features`.
     network
-        (d, outputs) to the network of the features, such as an `MLP`.
+        (d, outputs) to the network that computes the features, such as an `MLP`.
     statistics
         The T_j.
     ica
-        Linear ICA of the features when the training is over; None: the latents are the features.
+        Linear ICA, fitted to the features when the training is over; None: the latents are the features.
 
     Raises
     ------
@@ -100,21 +100,21 @@ class Contrastive(Features):
         return {"loss": loss, "elbo": nothing, "log_likelihood": nothing, "kl": nothing}
 
     def settle(self, blocks: Iterable[Batch]) -> None:
-        """Linear ICA of the features of all training rows."""
+        """Fit linear ICA to the features of all training rows."""
         assert self.ica is not None
         self.ica.fit(torch.cat([self._outputs(block.x)[0] for block in blocks]))
 
     def features(self, x: Tensor) -> Tensor:
-        """The latents: features, after linear ICA where it is asked for."""
+        """The latents: features, after linear ICA if there is one."""
         h, _ = self._outputs(x)
         return h if self.ica is None else self.ica(h)
 
     def examples(self, batch: Batch, noise: Tensor) -> dict[str, Tensor]:
-        """Nothing: there is no way back to x."""
+        """Return nothing: there is no map from latents to x."""
         return {}
 
     def _outputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Features and what else the network says: (B, n), (B, extra)."""
+        """Split the network's output into features, (B, n), and the rest, (B, extra)."""
         h, rest = self.network(x).tensor_split([self.latent_dim], -1)
         return h, rest
 
@@ -129,9 +129,9 @@ class TCL(Contrastive):
 
     Hyvarinen and Morioka 2016 (https://arxiv.org/abs/1605.06336), Section 4, then linear ICA (Section 5). There the
     hidden units are maxout units; here the network is that of the other models. The paper's features are y = |h|, with
-    h the last layer, for Laplace sources (`statistics: [absolute]`), and its latents, the linear ICA of y, know a
-    source up to its sign. Sources are compared with signed latents here, so the linear ICA is that of h. Where means
-    do not depend on u, the loss is the same if a feature follows |s|: an MCC with s then says less than was found.
+    h the last layer, for Laplace sources (`statistics: [absolute]`), and its latents, the linear ICA of y, determine a
+    source up to its sign. Here sources are compared with signed latents, so the linear ICA is that of h. If means do
+    not depend on u, the loss is the same for a feature that follows |s|: an MCC with s is then too low.
     """
 
     labels_only = True
@@ -151,28 +151,28 @@ class TCL(Contrastive):
 
 
 class GCL(Contrastive):
-    r"""Generalised contrastive learning: logistic regression that tells (x, u) from (x, u*), u* of other rows.
+    r"""Generalised contrastive learning: logistic regression between (x, u) and (x, u*), with u* from other rows.
 
     .. math:: \tfrac12 \mathbb{E} \log(1 + e^{-R(x, u)}) + \tfrac12 \mathbb{E} \log(1 + e^{R(x, u^*)})
 
-    with :math:`R(x, u) = r(x, u) + a(x)`, whose best value is :math:`\log p(x \mid u) - \log p(x)`
+    with :math:`R(x, u) = r(x, u) + a(x)`, whose optimum is :math:`\log p(x \mid u) - \log p(x)`
     (Hyvarinen, Sasaki and Turner 2019, https://arxiv.org/abs/1805.08651: Equations 7 to 9, and Theorem 3 for a sum of
     this form). The network gives a(x) beside the features. u* is u, permuted within the batch. Where u is columns of
     numbers, lambda and b are linear in them.
     """
 
     extra = 1  # a(x)
-    live_dim = 1  # its order is the permutation
+    live_dim = 1  # the order of these numbers is the permutation
 
     def contrast(self, x: Tensor, u: Tensor, noise: Tensor) -> Tensor:
-        """The mean loss of rows as they are and of rows with another's u."""
+        """The mean loss over rows with their own u and rows with another row's u."""
         h, offset = self._outputs(x)
         statistics = self._statistics(h)
-        told = self._told(statistics, u) + offset.squeeze(-1)
-        other = self._told(statistics, u[noise[:, 0].argsort()]) + offset.squeeze(-1)
-        return (nn.functional.softplus(-told) + nn.functional.softplus(other)).mean() / 2
+        matched = self._regress(statistics, u) + offset.squeeze(-1)
+        permuted = self._regress(statistics, u[noise[:, 0].argsort()]) + offset.squeeze(-1)
+        return (nn.functional.softplus(-matched) + nn.functional.softplus(permuted)).mean() / 2
 
-    def _told(self, statistics: Tensor, u: Tensor) -> Tensor:
+    def _regress(self, statistics: Tensor, u: Tensor) -> Tensor:
         """r(x, u): (B, n k) and (B,) to (B,). Nothing else reads u."""
         table = torch.cat([self.regression.weight, self.regression.bias.unsqueeze(-1)], -1)  # (M, n k + 1)
         slopes, offset = look_up(table, u).tensor_split([-1], -1)

@@ -21,29 +21,29 @@ from ivae_lab.models.likelihoods import GaussianLikelihood, Likelihood
 from ivae_lab.networks.base import Decoder
 from ivae_lab.networks.mlp import MLP, MLPDecoder
 
-SLICED = ("offset", "nll", "least", "error")  # buffers with what `slices` says
-_FARTHEST = 50.0  # of a parameter in a search: beyond there is nothing but rounding
-_SETTLED = 1e-3  # a search goes on while a restart takes away more than this share
+SLICED = ("offset", "nll", "least", "error")  # buffers with the results of `slices`
+_FARTHEST = 50.0  # bound of a parameter's size in a search: beyond it there is only rounding
+_SETTLED = 1e-3  # a search goes on while a restart lowers the loss by more than this share
 
 
 class Search:
-    """SciPy's L-BFGS on the exact negative log-likelihood, from where the optimiser's steps end.
+    """SciPy's L-BFGS on the exact negative log-likelihood, from the point where the optimiser's steps end.
 
     Parameters
     ----------
     of
-        `population`: all of p(x), where the data's density is known, so that nothing depends on the rows drawn and the
+        `population`: all of p(x), if the data's density is known, so that nothing depends on the rows drawn and the
         truth is a minimiser; `rows`: the training rows.
     evaluations
-        Of the likelihood, at most, in each run of L-BFGS.
+        Limit of the evaluations of the likelihood in each run of L-BFGS.
     hops, step
-        Runs that follow from near the best point so far, each parameter moved by up to `step` (monotonic basin
-        hopping, Wales and Doye 1997; Leary 2000): there are many local minima beside the truth.
+        Number of further runs from near the best point so far, with each parameter moved by up to `step` (monotonic
+        basin hopping, Wales and Doye 1997; Leary 2000): there are many local minima beside the truth.
     restarts
-        Runs at the end, from the best point, as long as they help: L-BFGS ends where its picture of the curvature is
-        no good any more.
+        Limit of the runs at the end, from the best point, as long as they help: L-BFGS ends when its estimate of the
+        curvature is no longer good.
     panels
-        For the outer of two integrals, in the search; what is reported has 16.
+        Panels for the outer of two integrals, in the search; reported numbers use 16.
     slices
         Points of each slice of the likelihood through the truth, over the population; 0 for none.
     """
@@ -63,7 +63,7 @@ class Search:
         self.hops, self.step, self.restarts = hops, step, restarts
 
     def __call__(self, function: Callable[[], Tensor], parameters: list[nn.Parameter]) -> None:
-        """Move the parameters to where the function is least nearby."""
+        """Move the parameters to a local minimum of the function."""
         from scipy.optimize import basinhopping, minimize
 
         def at(values: NDArray[np.float64], /) -> tuple[float, NDArray[np.float64]]:
@@ -77,22 +77,22 @@ class Search:
         options = {"maxfun": self.evaluations, "maxiter": self.evaluations, "maxcor": 30, "ftol": 0, "gtol": 1e-10}
         bounds = [(-_FARTHEST, _FARTHEST)] * len(start)
         run: dict[str, Any] = {"jac": True, "method": "L-BFGS-B", "options": options, "bounds": bounds}
-        if self.hops:  # at temperature 0 only what is better is kept
+        if self.hops:  # at temperature 0 only a better point is accepted
             start = basinhopping(at, start, self.hops, 0, self.step, run, rng=0, interval=5).x  # type: ignore[arg-type]
         before = float("inf")
         for _ in range(1 + self.restarts):
-            found = minimize(at, start, **run)
-            if not found.fun < before * (1 - _SETTLED):
+            result = minimize(at, start, **run)
+            if not result.fun < before * (1 - _SETTLED):
                 break
-            start, before = found.x, found.fun
+            start, before = result.x, result.fun
         nn.utils.vector_to_parameters(torch.from_numpy(start), parameters)
 
 
 class Exact(Model):
     """x = f(z) + e with z of a Gaussian mixture and f of one hidden layer, trained on log p(x) itself.
 
-    The optimiser's steps take the rows of a batch as for any model; then a `Search` may go on to the minimum. Latents
-    are the mean of p(z given x), to about three digits, and "elbo" is log p(x): there is nothing between them.
+    The optimiser's steps use the rows of a batch as for any model; then a `Search` may go on to the minimum. Latents
+    are the mean of p(z given x), to about three digits, and "elbo" is log p(x): there is no gap between them.
 
     Parameters
     ----------
@@ -103,10 +103,10 @@ class Exact(Model):
     decoder, likelihood
         An `MLPDecoder` of two linear maps with (leaky) ReLU between them, and a `GaussianLikelihood`.
     panels
-        For the outer of two integrals, in the optimiser's steps.
+        Panels for the outer of two integrals, in the optimiser's steps.
     search
-        None: the optimiser's steps only. With one over the population the term "divergence" is KL(truth, model), in
-        nats, of all of p(x), by a finer rule.
+        None: the optimiser's steps only. With a search over the population the term "divergence" is KL(truth, model),
+        in nats, over all of p(x), by a finer rule.
     """
 
     def __init__(
@@ -162,7 +162,7 @@ class Exact(Model):
         return mixture_generator(self.prior(None), self.decoder)
 
     def piecewise(self) -> PiecewiseMixture:
-        """Prior, decoder and noise, as what has a density."""
+        """Prior, decoder and noise as one distribution of x, which has a density."""
         net: MLP = self.decoder.net  # type: ignore[assignment]
         first, last = net.linears
         slope = net.slope if net.activation == "leaky_relu" else 0.0
@@ -180,7 +180,7 @@ class Exact(Model):
         }
 
     def settle(self, blocks: Iterable[Batch]) -> None:
-        """Search on from here, in double precision, and note the divergence from the truth."""
+        """Run the search from the current parameters, in double precision, and store the divergence from the truth."""
         if self.search is None or not all(value.isfinite().all() for value in self.parameters()):
             return
         exact = deepcopy(self).double().cpu()
@@ -202,15 +202,15 @@ class Exact(Model):
         return Normal(mean, torch.log(variance))
 
     def bound(self, batch: Batch, noise: Tensor) -> dict[str, Tensor]:
-        """Moments of p(z given x) and a sample of the Gaussian that has them, and log p(x)."""
+        """Moments of p(z given x), a sample of the Gaussian with these moments, and log p(x)."""
         q, log_likelihood = self.encode(batch), self.piecewise().log_prob(batch.x, PANELS)
-        found = {"mean": q.mean, "sample": q.rsample(noise), "elbo": log_likelihood, "log_likelihood": log_likelihood}
+        outputs = {"mean": q.mean, "sample": q.rsample(noise), "elbo": log_likelihood, "log_likelihood": log_likelihood}
         if self.search is not None and self.search.of == "population":
-            found["divergence"] = self.get_buffer("divergence").expand_as(log_likelihood)
-        return found | {"cluster": self.prior(None).log_joint(q.mean).argmax(-1)}
+            outputs["divergence"] = self.get_buffer("divergence").expand_as(log_likelihood)
+        return outputs | {"cluster": self.prior(None).log_joint(q.mean).argmax(-1)}
 
     def examples(self, batch: Batch, noise: Tensor) -> dict[str, Tensor]:
-        """What is expected at the posterior's mean, the components of the prior, and slices where they were asked for.
+        """Reconstructions at the posterior's mean, the components of the prior, and slices if the search has them.
 
         The slices are those of `ivae_lab.distributions.piecewise_mixture.slices`: "slice_offset" (T,), "slice_nll"
         (P, T), "slice_least" (P,), "slice_error" ().
@@ -222,10 +222,10 @@ class Exact(Model):
         }
 
     def expected(self, z: Tensor) -> Tensor:
-        """The x expected given z: (..., n) to (..., d)."""
+        """The expected x given z: (..., n) to (..., d)."""
         return self.decoder(z)  # type: ignore[no-any-return]
 
     def sample(self, rows: int, u: Tensor | None, generator: torch.Generator, temperature: float = 1.0) -> Tensor:
-        """Z from the prior, then x given z."""
+        """Draw z from the prior, then x given z."""
         z = tempered(self.prior(None), temperature).sample(rows, generator)
         return self.likelihood.sample(self.decoder(z), generator)

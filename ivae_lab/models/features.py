@@ -1,4 +1,4 @@
-"""Models that have latents of x and no density of it: what is common to linear and contrastive methods."""
+"""Models with latents but no density of x: the code that linear and contrastive methods share."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Unmixing:
-    """What a linear method finds: z = W (x - m)."""
+    """A linear map from x to latents, fitted by a method: z = W (x - m)."""
 
     matrix: Array  # W, (n, d)
     mean: Array  # m, (d,)
-    converged: bool = True  # whether iterations ended before they were told to
+    converged: bool = True  # whether iterations ended before their limit
 
 
 class Affine(nn.Module):
-    """z = W (x - m), and back by the pseudo-inverse of W; the first n of d columns until it is fitted."""
+    """z = W (x - m), and back by the pseudo-inverse of W; until it is fitted, z is the first n columns of x."""
 
     def __init__(self, in_dim: int, out_dim: int) -> None:
         super().__init__()
@@ -41,34 +41,34 @@ class Affine(nn.Module):
         return (x - self.get_buffer("mean")) @ self.get_buffer("unmixing").mT
 
     def inverse(self, z: Tensor) -> Tensor:
-        """(B, n) to (B, d): the x of least length from the mean that has these z."""
+        """(B, n) to (B, d): of the x with these z, the one nearest to the mean."""
         return self.get_buffer("mean") + z @ self.get_buffer("mixing").mT
 
     def fit(self, method: Callable[[Array], Unmixing], rows: Tensor) -> None:
-        """Take what a method finds in the rows, (N, d), in double precision; of rows that are not finite: NaN."""
+        """Fit a method to the rows, (N, d), in double precision, and store its map; NaN if a row is not finite."""
         x = rows.double().cpu().numpy()
         n, d = self.get_buffer("unmixing").shape
-        known = bool(np.isfinite(x).all())
-        found = method(x) if known else Unmixing(np.full((n, d), np.nan), np.full(d, np.nan), converged=False)
+        finite = bool(np.isfinite(x).all())
+        unmixing = method(x) if finite else Unmixing(np.full((n, d), np.nan), np.full(d, np.nan), converged=False)
         values = {
-            "unmixing": found.matrix,
-            "mixing": np.linalg.pinv(found.matrix) if known else found.matrix.T,
-            "mean": found.mean,
-            "converged": np.array(float(found.converged)),
+            "unmixing": unmixing.matrix,
+            "mixing": np.linalg.pinv(unmixing.matrix) if finite else unmixing.matrix.T,
+            "mean": unmixing.mean,
+            "converged": np.array(float(unmixing.converged)),
         }
         for name, value in values.items():
             self.get_buffer(name).copy_(torch.from_numpy(value))
 
 
 class Features(Model):
-    """z = h(x): the posterior is a point, as of an autoencoder, and there is no ELBO.
+    """z = h(x): the posterior is a point, as in an autoencoder, and there is no ELBO.
 
     Parameters
     ----------
     spec
         The data it is for.
     prior
-        (latent_dim, u_dim) to a module of the group `prior`: the standard normal, since no other would be heeded.
+        (latent_dim, u_dim) to a module of the group `prior`: the standard normal, since any other would be ignored.
     latent_dim
         n; None takes the number of true sources.
 
@@ -97,7 +97,7 @@ class Features(Model):
         raise NotImplementedError
 
     def encode(self, batch: Batch) -> Normal:
-        """The features as means, of variance 0."""
+        """The features as means, with variance 0."""
         z = self.features(batch.x)
         return Normal(z, torch.full_like(z, -torch.inf))
 

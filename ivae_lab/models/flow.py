@@ -1,4 +1,4 @@
-"""Flows: an invertible transform of x whose result has a prior as its density, trained by exact maximum likelihood."""
+"""Flows: an invertible transform of x to latents that follow a prior, trained by exact maximum likelihood."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ from ivae_lab.models.pixels import Pixels
 from ivae_lab.networks.invertible import Transform
 
 # As in the figures of Sorrenson et al. 2020: standard deviations that a traversal reaches to either side, the number of
-# latents that are moved, of those that are drawn where all others are taken for noise, and the reduced temperature.
+# latents in traversals, the number of leading latents (all others count as noise), and the reduced temperature.
 _REACH, _MOVED, _LEADING, _TEMPERATURE = 2.0, 24, 22, 0.8
 _LARGEST_BYTE = 255
 
 
 class Flow(Model):
-    r"""z = g(x) with an invertible g, and a prior of z: the density of x is exact.
+    r"""z = g(x) with an invertible g and a prior of z, so that the density of x is exact.
 
     .. math:: \log p(x \mid u) = \log p(g(x) \mid u) + \log |\det g'(x)|
 
     GIN is this with volume-preserving couplings and Gaussians per class (Sorrenson et al. 2020), GMM-flow with an
     autoregressive transform and a mixture (Willetts and Paige 2021, Appendix D), iFlow with a conditional prior, the
-    deterministic special case of Khemakhem et al. 2020, Section 3.1 (Li et al. 2020). There are as many latents as x
-    has dimensions. Given x they are certain, so the ELBO is the log-likelihood.
+    deterministic special case of Khemakhem et al. 2020, Section 3.1 (Li et al. 2020). There are as many latents as
+    dimensions of x. They are a function of x, so the ELBO is the log-likelihood.
 
     Parameters
     ----------
     spec
-        The data it is for. Images are taken as b / 255 (less 1/2 where they have colours), and must not be drawn as 0
-        or 1 anew. Their bytes are not dequantised beyond the noise, so a density of them has no upper bound.
+        The data it is for. Image bytes b enter as b / 255 (minus 1/2 for colour images), and must not be binarised
+        anew. Their bytes are not dequantised beyond the noise, so their density has no upper bound.
     prior
         (latent_dim, u_dim) to a module of the group `prior`.
     transform
         See `networks/invertible.py`.
     noise_std
-        Standard deviation of Gaussian noise that is added to x in training, anew at each step. What a trained flow
-        says of x is said without it.
+        Standard deviation of Gaussian noise that is added to x in training, anew at each step. A trained flow is
+        evaluated without it.
     """
 
     def __init__(
@@ -73,11 +73,11 @@ class Flow(Model):
         self.settles = bool(getattr(self.prior, "settles", False))
 
     def observed(self, batch: Batch) -> Tensor:
-        """The x that is transformed: (B, d)."""
+        """The x that the flow transforms: (B, d)."""
         return batch.x if self.pixels is None else self.pixels(batch.x, None)
 
     def settle(self, blocks: Iterable[Batch]) -> None:
-        """As of any model, of rows with noise: the density is that of x with noise, as it was trained."""
+        """Pass the latents of rows with noise to the prior: the flow was trained on the density of x with noise."""
         generator = torch.Generator().manual_seed(0)
 
         def noisy() -> Iterator[tuple[Normal, Tensor | None]]:
@@ -90,7 +90,7 @@ class Flow(Model):
         self.prior.settle(noisy())  # type: ignore[operator]
 
     def loss(self, batch: Batch, noise: Tensor, progress: Tensor) -> dict[str, Tensor]:
-        """-log p(x given u), in nats per row; of x with noise where there is some."""
+        """-log p(x given u), in nats per row; with `noise_std`, for x plus noise."""
         x = self.observed(batch)
         if self.noise_std:
             x = x + self.noise_std * noise
@@ -104,30 +104,30 @@ class Flow(Model):
         }
 
     def bound(self, batch: Batch, noise: Tensor) -> dict[str, Tensor]:
-        """Latents as mean and as sample, and the exact log-likelihood; of images also bits per dimension.
+        """Latents as mean and as sample, and the exact log-likelihood; for images also bits per dimension.
 
         Bits are those of a byte b, whose density is that of b / 255 divided by 255.
         """
         z, log_det = self.transform(self.observed(batch))
         prior = self.prior(batch.u)
         log_likelihood = prior.log_prob(z) + log_det
-        found = {"mean": z, "sample": z, "elbo": log_likelihood, "log_likelihood": log_likelihood}
+        outputs = {"mean": z, "sample": z, "elbo": log_likelihood, "log_likelihood": log_likelihood}
         if self.pixels is not None:
             per_dimension = -log_likelihood / self.latent_dim + math.log(_LARGEST_BYTE)
-            found["bits_per_dimension"] = per_dimension / math.log(2)
+            outputs["bits_per_dimension"] = per_dimension / math.log(2)
         if isinstance(prior, NormalMixture):
-            found["cluster"] = prior.log_joint(z).argmax(-1)
-        return found
+            outputs["cluster"] = prior.log_joint(z).argmax(-1)
+        return outputs
 
     def encode(self, batch: Batch) -> Normal:
-        """The latents as means, of variance 0."""
+        """The latents as means, with variance 0."""
         z, _ = self.transform(self.observed(batch))
         return Normal(z, torch.full_like(z, -torch.inf))
 
     def examples(self, batch: Batch, noise: Tensor) -> dict[str, Tensor]:
-        """There and back again, the prior's parameters, and what there is to see of images (`_of_classes` where u is).
+        """Reconstructions, the prior's parameters, and for images draws and traversals (with u also `_of_classes`).
 
-        Latents that are moved are those with the largest spread over the rows; their number among all is "traversed".
+        Traversals move the latents with the largest spread over the rows; "traversed" holds their numbers.
         """
         prior, z = self.prior(self.shown_u(batch)), self.posterior_mean(batch)
         shown = {"reconstruction": self.expected(z), **self.prior_parameters(prior)}
@@ -142,15 +142,15 @@ class Flow(Model):
         return shown | self._of_classes(prior, noise) if self.u_dim else shown
 
     def _of_classes(self, prior: Distribution, noise: Tensor) -> dict[str, Tensor]:
-        """What the latents of largest spread do to images of each u (Sorrenson et al. 2020, Figures 4, 5, 9 to 15).
+        """Traversals and draws of the latents of largest spread at each u (Sorrenson et al. 2020, Figs. 4, 5, 9 to 15).
 
-        "class_traversed" (n',) are these latents, by their spread under the prior where each u is as probable;
+        "class_traversed" (n',) are these latents, by their spread under the prior with all u equally probable;
         "class_traversals" (n', M, steps, d): one of them moves by up to 2 standard deviations of the class, the others
         are at the class's mean; "class_drawn" (3, M, r, d): the same r draws for each u, of all latents, of the leading
         22 with the others at their mean, and of these at a temperature of .8.
         """
-        said = self.prior_parameters(prior)
-        mean, std = said["prior_mean"].unsqueeze(1), said["prior_std"].unsqueeze(1)  # (M, 1, n)
+        parameters = self.prior_parameters(prior)
+        mean, std = parameters["prior_mean"].unsqueeze(1), parameters["prior_std"].unsqueeze(1)  # (M, 1, n)
         spread = (std**2).mean((0, 1)) + mean.var((0, 1), correction=0)  # (n,)
         order = spread.topk(min(_MOVED, self.latent_dim)).indices  # (n',)
         one_hot = nn.functional.one_hot(order, self.latent_dim).to(mean.dtype)  # (n', n)
@@ -163,11 +163,11 @@ class Flow(Model):
         return shown | {"class_traversed": order}
 
     def expected(self, z: Tensor) -> Tensor:
-        """The x of latents, of images in [0, 1]: (..., n) to (..., d)."""
+        """The x of latents, for images in [0, 1]: (..., n) to (..., d)."""
         x = self.transform.inverse(z.reshape(-1, self.latent_dim)).reshape(z.shape)
         return x if self.pixels is None else self.pixels.shown(x)
 
     def sample(self, rows: int, u: Tensor | None, generator: torch.Generator, temperature: float = 1.0) -> Tensor:
-        """Draw z from the prior, its standard deviations times the temperature, then its x: (rows, d)."""
+        """Draw z from the prior, with standard deviations times the temperature, and return its x: (rows, d)."""
         z = tempered(self.prior(u), temperature).sample(rows, generator)
         return self.transform.inverse(z)

@@ -20,7 +20,7 @@ from ivae_lab.networks.mlp import MLP
 
 @dataclass(frozen=True)
 class MixtureEvidence(Evidence):
-    """Evidence with p(z given w) as its prior, a mixture of its own for each row, and what there is of w.
+    """Evidence with p(z given w) as its prior, another mixture for each row, and posterior and prior of w.
 
     The three KL terms are those of Dilokthanakul et al. 2016, under their names.
     """
@@ -32,11 +32,11 @@ class MixtureEvidence(Evidence):
     def kl_z(self) -> Tensor:
         """The conditional prior term, sum_k p(y=k given z, w) KL(q(z given x) || p(z given w, y=k)): (B,)."""
         q = self.posterior
-        assert isinstance(q, Normal)  # the model has seen to it
+        assert isinstance(q, Normal)  # the model has checked it
         components = Normal(self.prior.mean, self.prior.log_var)
-        each = kl_divergence(Normal(q.mean.unsqueeze(-2), q.log_var.unsqueeze(-2)), components)  # (B, K)
-        assert each is not None
-        return (self.prior.responsibilities(self.z) * each).sum(-1)
+        divergences = kl_divergence(Normal(q.mean.unsqueeze(-2), q.log_var.unsqueeze(-2)), components)  # (B, K)
+        assert divergences is not None
+        return (self.prior.responsibilities(self.z) * divergences).sum(-1)
 
     def kl_w(self) -> Tensor:
         """The w-prior term, KL(q(w given x) || p(w)): (B,)."""
@@ -50,20 +50,20 @@ class MixtureEvidence(Evidence):
         return (log_r.exp() * (log_r - self.prior.log_weights)).sum(-1)
 
     def kl(self) -> Tensor:
-        """All three: (B,)."""
+        """The sum of the three KL terms: (B,)."""
         return self.kl_z() + self.kl_w() + self.kl_y()
 
     def terms(self) -> dict[str, Tensor]:
-        """Also the three by themselves."""
+        """Return `Evidence.terms` and the three KL terms by themselves."""
         return super().terms() | {"kl_z": self.kl_z(), "kl_w": self.kl_w(), "kl_y": self.kl_y()}
 
 
 @dataclass(frozen=True)
 class MinimumInformation(ELBO):
-    """The ELBO whose y-prior term, the mean over the batch, counts as `least` nats where it is less.
+    """The ELBO with max(least, KL) in place of its y-prior term KL, the mean over the batch, in nats.
 
-    The minimum information constraint of Dilokthanakul et al. 2016: max(least, KL) in place of KL, so that clusters are
-    not given up early.
+    The minimum information constraint of Dilokthanakul et al. 2016, which keeps the model from giving up clusters
+    early.
     """
 
     least: NonNegativeFloat = 0.0
@@ -91,18 +91,18 @@ class GMVAE(VAE):
         log p(x | z) - sum_k p(y=k | z, w) KL(q(z | x) || p(z | w, k)) - KL(q(w | x) || p(w)) - KL(p(y | z, w) || p(y))
 
     at one sample of z and w. It is at most the usual bound, log p(x | z) - log q(z | x) + log p(z | w) - KL(q(w | x) ||
-    p(w)): the weights p(y=k | z, w) and log p(z | w, k) inside the KL are averaged over z apart, and their covariance,
-    summed over k, is never negative. Latents that are scored are z; clusters are those most probable at the means of
-    z and w.
+    p(w)): the weights p(y=k | z, w) and log p(z | w, k) inside the KL are averaged over z separately, and their
+    covariance, summed over k, is never negative. The scored latents are z; a row's cluster is the most probable one at
+    the means of z and w.
 
     Parameters
     ----------
     spec, latent_dim, beta, encoder, decoder, likelihood
-        As of `VAE`; the encoder, with a diagonal covariance, is of z and w together.
+        As in `VAE`; the encoder, with a diagonal covariance, encodes z and w together.
     prior
-        Of w, a Gaussian.
+        The prior of w, a Gaussian.
     w_dim, components
-        Dimensions of w; K.
+        Dimensions of w, and K.
     least_information
         See `MinimumInformation`; 0: off.
     mixture
@@ -152,7 +152,7 @@ class GMVAE(VAE):
         self.register_buffer("log_weights", torch.full((components,), 1 / components).log())
 
     def given_w(self, w: Tensor) -> NormalMixture:
-        """p(z given w), a mixture for each row: (B, w_dim) to one of (B, K, n) means and log-variances."""
+        """p(z given w), a mixture for each row: (B, w_dim) to one with (B, K, n) means and log-variances."""
         mean, log_var = self.mixture(w).reshape(-1, 2, self.components, self.latent_dim).unbind(1)
         return NormalMixture(self.get_buffer("log_weights"), mean, log_var)
 
@@ -161,7 +161,7 @@ class GMVAE(VAE):
         return self._posteriors(self.observed(batch), self.u(batch), None)[0]
 
     def _posteriors(self, x: Tensor, u: Tensor | None, noise: Tensor | None) -> tuple[Normal, Normal]:
-        """Of z and of w."""
+        """The posteriors of z and of w."""
         both = self.encoder(x, u, noise)
         parts = (part.tensor_split([self.latent_dim], -1) for part in (both.mean, both.log_var))
         (mean, mean_w), (log_var, log_var_w) = parts
@@ -181,20 +181,20 @@ class GMVAE(VAE):
         return self.given_w(evidence.posterior_w.mean).log_joint(evidence.posterior.mean).argmax(-1)
 
     def probabilities(self, batch: Batch, mean: Tensor) -> Tensor | None:
-        """Of the components at the means of z and w: (B, K)."""
+        """Probabilities of the components at the means of z and w: (B, K)."""
         _, q_w = self._posteriors(self.observed(batch), self.u(batch), None)
         return self.given_w(q_w.mean).responsibilities(mean)
 
     def exponential_family(self) -> None:
-        """The prior of z is a mixture for each w, that of w is none of z."""
+        """Return None: the prior of z is a mixture that depends on w."""
 
     def prior_of_z(self, u: Tensor | None) -> Distribution:
-        """The components at w = 0, the most probable."""
+        """The components at w = 0, the most probable w."""
         at_zero = self.given_w(torch.zeros(1, self.w_dim, device=self.get_buffer("log_weights").device))
         return NormalMixture(at_zero.log_weights, at_zero.mean[0], at_zero.log_var[0])
 
     def sample(self, rows: int, u: Tensor | None, generator: torch.Generator, temperature: float = 1.0) -> Tensor:
-        """Draw w and y, z given both, then x given z; the temperature is of w and of z."""
+        """Draw w and y, z given both, then x given z; the temperature applies to w and to z."""
         w = tempered(self.prior(None), temperature).sample(rows, generator)
         p = tempered(self.given_w(w), temperature)
         assert isinstance(p, NormalMixture)

@@ -1,4 +1,4 @@
-"""p(x given z): what a decoder's output means."""
+"""Likelihoods p(x given z), parameterised by a decoder's output."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from ivae_lab.config.numbers import Fraction, PositiveFloat
 from ivae_lab.core.data import DataSpec
 from ivae_lab.distributions.densities import Normal
 
-_HALF = 1 / 510  # of the distance between two values of a byte, as parts of their range
-# Of each kind of observations (`DataSpec.observation`): how it is named, and the choices of model/likelihood for it.
+_HALF = 1 / 510  # half the distance between two values of a byte, as a share of their range
+# For each kind of observations (`DataSpec.observation`): its name in messages, and the choices of model/likelihood.
 _KINDS = {
     "real": ("real-valued", "gaussian"),
     "binary": ("binary", "bernoulli"),
@@ -32,10 +32,10 @@ def _check(spec: DataSpec, kind: str, likelihood: str) -> None:
 
 
 class Likelihood(nn.Module):
-    """What a model asks of p(x given z); x and the decoder's output are (B, d)."""
+    """The interface of p(x given z) to a model; x and the decoder's output are (B, d)."""
 
     def log_prob(self, x: Tensor, output: Tensor, progress: Tensor) -> Tensor:
-        """Log p(x given z) in nats, (B,); `progress` is the share of the training done."""
+        """Log p(x given z) in nats, (B,); `progress` is the share of the training that is done."""
         raise NotImplementedError
 
     def mean(self, output: Tensor) -> Tensor:
@@ -105,7 +105,7 @@ class GaussianLikelihood(Likelihood):
 class BernoulliLikelihood(Likelihood):
     """p(x given z) = prod_i Bernoulli(x_i; sigmoid(f_i(z))) (Khemakhem et al. 2020, Supplement E, Equation 29).
 
-    Of grey images that are not binarised, x_i in [0, 1] is the weight of a 1: minus a cross-entropy, no density.
+    For grey images that are not binarised, x_i in [0, 1] is the weight of a 1: minus a cross-entropy, no density.
     """
 
     def __init__(self, spec: DataSpec) -> None:
@@ -117,7 +117,7 @@ class BernoulliLikelihood(Likelihood):
         return self.log_probs(x, output).sum(-1)
 
     def log_probs(self, x: Tensor, output: Tensor) -> Tensor:
-        """Of each x_i: (B, d)."""
+        """Log p(x_i given z) of each x_i, in nats: (B, d)."""
         return x * output - nn.functional.softplus(output)
 
     def mean(self, output: Tensor) -> Tensor:
@@ -193,8 +193,8 @@ class CategoricalLikelihood(Likelihood):
 
     def log_prob(self, x: Tensor, output: Tensor, progress: Tensor) -> Tensor:
         """Log p(x given z) in nats: (B,)."""
-        logits = torch.cat([each.log_softmax(-1) for each in self._cut(output)], -1)
-        return (x * logits).sum(-1)
+        log_probabilities = torch.cat([logits.log_softmax(-1) for logits in self._cut(output)], -1)
+        return (x * log_probabilities).sum(-1)
 
     def mean(self, output: Tensor) -> Tensor:
         """Probabilities of every value of every code: (B, d)."""
@@ -203,7 +203,7 @@ class CategoricalLikelihood(Likelihood):
     def sample(self, output: Tensor, generator: torch.Generator) -> Tensor:
         """Draw x given the decoder's output, as one-hot columns: (B, d)."""
         probabilities = self._cut(self.mean(output).cpu())
-        drawn = [torch.multinomial(each, 1, generator=generator).squeeze(-1) for each in probabilities]
+        drawn = [torch.multinomial(p, 1, generator=generator).squeeze(-1) for p in probabilities]
         pairs = zip(drawn, self.codes, strict=True)
         return torch.cat([nn.functional.one_hot(code, values) for code, values in pairs], -1).to(output)
 
@@ -212,17 +212,17 @@ class CategoricalLikelihood(Likelihood):
 
 
 class VaryingPixels(BernoulliLikelihood):
-    """Bernoulli without the pixels that hardly vary: their terms are left out of log p(x given z), in ELBO too.
+    """Bernoulli without the pixels that hardly vary: log p(x given z), and so the ELBO, leaves out their terms.
 
-    As Willetts and Paige's (2021) released code does for MNIST with MLPs and ResNets. Which pixels it is does not
-    depend on how the images are binarised, so all seeds of a data seed leave out the same.
+    Willetts and Paige's (2021) released code does so for MNIST with MLPs and ResNets. The choice of pixels does not
+    depend on how the images are binarised, so all model seeds of a data seed leave out the same.
 
     Parameters
     ----------
     spec
         The data it is for.
     least_deviation
-        Smallest standard deviation over the training part, of values in [0, 1], of a pixel that is kept.
+        Smallest standard deviation of a pixel that is kept, over the training part, of values in [0, 1].
     """
 
     def __init__(self, spec: DataSpec, *, least_deviation: PositiveFloat) -> None:
@@ -238,17 +238,17 @@ class VaryingPixels(BernoulliLikelihood):
         self.register_buffer("kept", kept.float())
 
     def log_probs(self, x: Tensor, output: Tensor) -> Tensor:
-        """Of each x_i, and 0 of those left out: (B, d)."""
+        """Log p(x_i given z) of each x_i, in nats, and 0 for those left out: (B, d)."""
         return super().log_probs(x, output) * self.get_buffer("kept")
 
 
 class DiscretisedLogistic(Likelihood):
-    """p(x given z) of colour images: a logistic around f(z), put into the 256 values that a byte can have.
+    """p(x given z) for colour images: a logistic around f(z), discretised to the 256 values of a byte.
 
     p(x_i) = S((x_i + h - f_i(z)) / s) - S((x_i - h - f_i(z)) / s) with the logistic function S and half the distance
-    of two values, h = 1 / 510; the lowest and the highest value take what is beyond them, so that the 256
-    probabilities sum to 1. One scale s is learned for all (Willetts and Paige 2021, section 4.2; Kingma et al. 2016,
-    section C.5: https://arxiv.org/abs/1606.04934).
+    of two values, h = 1 / 510; the lowest and the highest value take the mass beyond them, so that the 256
+    probabilities sum to 1. One scale s is learned for all pixels (Willetts and Paige 2021, section 4.2; Kingma et al.
+    2016, section C.5: https://arxiv.org/abs/1606.04934).
 
     Parameters
     ----------
@@ -290,7 +290,7 @@ class DiscretisedLogistic(Likelihood):
 
 
 def image_likelihood(spec: DataSpec, *, scale: PositiveFloat) -> Likelihood:
-    """Bernoulli for binary and grey images, a discretised logistic of that scale at the start for colour ones.
+    """Make a Bernoulli for binary and grey images, for colour ones a discretised logistic that starts at that scale.
 
     Willetts and Paige 2021, section 4.2.
     """

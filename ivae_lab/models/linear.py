@@ -1,4 +1,4 @@
-"""Linear baselines, which are fitted and not trained: principal components, FastICA, and ICA by segments."""
+"""Linear baselines, which are fitted instead of trained: principal components, FastICA, and ICA by segments."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ivae_lab.models.features import Affine, Array, Features, Unmixing
 
 
 class Linear(Features):
-    """z = W (x - m), fitted to all training rows at once; it has no parameters, so no optimiser's step is taken.
+    """z = W (x - m), fitted to all training rows at once; it has no parameters, so the optimiser takes no step.
 
     Parameters
     ----------
@@ -44,11 +44,11 @@ class Linear(Features):
         self.map = Affine(spec.x_dim, self.latent_dim)
 
     def unmixing(self, x: Array, u: NDArray[np.int64] | None) -> Unmixing:
-        """What the method finds in all training rows, (N, d) and (N,)."""
+        """Fit the method to all training rows, (N, d) and (N,)."""
         raise NotImplementedError
 
     def settle(self, blocks: Iterable[Batch]) -> None:
-        """Fit it."""
+        """Fit the method to the training data."""
         x, u = zip(*((block.x, block.u) for block in blocks), strict=True)
         labels = None if u[0] is None else torch.cat(u).cpu().numpy()
         self.map.fit(lambda rows: self.unmixing(rows, labels), torch.cat(x))
@@ -58,17 +58,17 @@ class Linear(Features):
         return self.map(x)  # type: ignore[no-any-return]
 
     def bound(self, batch: Batch, noise: Tensor) -> dict[str, Tensor]:
-        """The latents, and as "converged" whether the method's iterations came to an end, 1 or 0."""
-        found = super().bound(batch, noise)
-        return found | {"converged": self.map.get_buffer("converged").expand(len(batch.x))}
+        """The latents, and "converged": 1 if the method's iterations converged, else 0."""
+        latents = super().bound(batch, noise)
+        return latents | {"converged": self.map.get_buffer("converged").expand(len(batch.x))}
 
     def examples(self, batch: Batch, noise: Tensor) -> dict[str, Tensor]:
-        """What the latents leave of x, and the prior's parameters."""
+        """Reconstructions of x from the latents, and the prior's parameters."""
         reconstruction = self.map.inverse(self.features(batch.x))
         return {"reconstruction": reconstruction, **self.prior_parameters(self.prior(None))}
 
     def sample(self, rows: int, u: Tensor | None, generator: torch.Generator, temperature: float = 1.0) -> Tensor:
-        """The x of standard normal latents: x has the mean and the covariance of the data, as far as n latents tell."""
+        """Draw x from standard normal latents: it has the data's mean, and its covariance as far as n latents allow."""
         z = temperature * self.prior(None).sample(rows, generator)
         return self.map.inverse(z)
 
@@ -77,25 +77,26 @@ class PrincipalComponents(Linear):
     """Whitened principal components: uncorrelated latents of unit variance, by falling variance in x."""
 
     def unmixing(self, x: Array, u: NDArray[np.int64] | None) -> Unmixing:
-        """The leading components, each by its standard deviation."""
+        """The leading components, each divided by its standard deviation."""
         from sklearn.decomposition import PCA  # takes more than a second
 
-        found = PCA(self.latent_dim, svd_solver="full").fit(x)
+        pca = PCA(self.latent_dim, svd_solver="full").fit(x)
         with np.errstate(divide="ignore", invalid="ignore"):  # a direction in which x is constant gives no latent
-            return Unmixing(found.components_ / np.sqrt(found.explained_variance_)[:, None], found.mean_)
+            return Unmixing(pca.components_ / np.sqrt(pca.explained_variance_)[:, None], pca.mean_)
 
 
 class IndependentComponents(Linear):
-    """FastICA (Hyvarinen 1999, IEEE Transactions on Neural Networks 10:3): latents as far from Gaussian as can be.
+    """FastICA (Hyvarinen 1999, IEEE Transactions on Neural Networks 10:3): latents as far from Gaussian as possible.
 
-    Of Gaussian sources only those are found whose variance differs over the rows, which makes heavy tails of it.
+    It finds a Gaussian source only if its variance differs over the rows, which makes its tails heavy.
 
     Parameters
     ----------
     spec, prior, latent_dim
-        As of `Linear`.
+        As in `Linear`.
     iterations, tolerance
-        At most so many, and when to end before. They begin at a random matrix, each model seed at its own.
+        Limit of the iterations, and the tolerance at which they end before it. They begin at a random matrix, each
+        model seed at its own.
     """
 
     def __init__(
@@ -112,40 +113,41 @@ class IndependentComponents(Linear):
         self.register_buffer("first", torch.randn(self.latent_dim, self.latent_dim))
 
     def unmixing(self, x: Array, u: NDArray[np.int64] | None) -> Unmixing:
-        """By scikit-learn."""
+        """Run `fast_ica` from this model's matrix."""
         return fast_ica(x, self.get_buffer("first"), self.iterations, self.tolerance)
 
 
 def fast_ica(x: Array, start: Tensor, iterations: int, tolerance: float) -> Unmixing:
-    """FastICA of rows (N, d) from a matrix (n, n): all components at once, contrast log cosh, unit variances."""
+    """Run scikit-learn's FastICA on rows (N, d) from a matrix (n, n): parallel, contrast log cosh, unit variances."""
     from sklearn.decomposition import FastICA
     from sklearn.exceptions import ConvergenceWarning
 
     method = FastICA(
         len(start), whiten="unit-variance", max_iter=iterations, tol=tolerance, w_init=start.double().cpu().numpy()
     )
-    with warnings.catch_warnings(record=True) as said:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)
         method.fit(x)
-    ended = not any(issubclass(each.category, ConvergenceWarning) for each in said)
-    return Unmixing(method.components_, method.mean_, ended)
+    converged = not any(issubclass(warning.category, ConvergenceWarning) for warning in caught)
+    return Unmixing(method.components_, method.mean_, converged)
 
 
 class SegmentComponents(Linear):
-    r"""Linear ICA of what is not stationary: one matrix that makes the covariance diagonal at every value of u.
+    r"""Linear ICA of non-stationary sources: one matrix that makes the covariance diagonal at every value of u.
 
-    Sources that are independent given u, s, whose variances depend on u, and x = A s, so that
+    The model: sources s are independent given u, their variances depend on u, and x = A s, so that
     :math:`C_u = \mathrm{Cov}(x \mid u) = A D_u A^T` with diagonal :math:`D_u`. With :math:`\sum_u p_u C_u` whitened, A
-    is a rotation, which the joint diagonaliser of all :math:`C_u` undoes, Gaussian sources or not (Matsuoka, Ohya and
-    Kawamoto 1995, Neural Networks 8:3; Pham and Cardoso 2001, IEEE Transactions on Signal Processing 49:9). Means may
-    depend on u as well. Where two sources' variances stay in proportion, they remain mixed.
+    is a rotation, and the joint diagonaliser of all :math:`C_u` inverts it, for Gaussian sources too (Matsuoka, Ohya
+    and Kawamoto 1995, Neural Networks 8:3; Pham and Cardoso 2001, IEEE Transactions on Signal Processing 49:9). Means
+    may depend on u as well. Two sources whose variances stay in proportion remain mixed.
 
     Parameters
     ----------
     spec, prior, latent_dim
-        As of `Linear`; with fewer latents than x has dimensions, of the leading components of the whitened covariance.
+        As in `Linear`; with fewer latents than dimensions of x, ICA of the leading components of the whitened
+        covariance.
     sweeps
-        At most so many over all pairs of latents. There is nothing random in it: all model seeds find the same.
+        Limit of the sweeps over all pairs of latents. The method is deterministic: all model seeds find the same.
 
     Raises
     ------
@@ -169,7 +171,7 @@ class SegmentComponents(Linear):
             raise ValueError("expected data with an auxiliary variable u for ICA by segments, got data without")
 
     def unmixing(self, x: Array, u: NDArray[np.int64] | None) -> Unmixing:
-        """Whiten, then turn."""
+        """Whiten x, then rotate it."""
         assert u is not None  # the data have one
         covariances, shares = segment_covariances(x, u)
         variances, directions = np.linalg.eigh(np.tensordot(shares, covariances, 1))
@@ -178,8 +180,8 @@ class SegmentComponents(Linear):
         if not np.isfinite(whitening).all():
             return Unmixing(np.full_like(whitening, np.nan), x.mean(0), converged=False)
         white = whitening @ covariances @ whitening.T * np.sqrt(shares)[:, None, None]
-        rotation, ended = jointly_diagonal(white, self.sweeps)
-        return Unmixing(rotation.T @ whitening, x.mean(0), ended)
+        rotation, converged = jointly_diagonal(white, self.sweeps)
+        return Unmixing(rotation.T @ whitening, x.mean(0), converged)
 
 
 def segment_covariances(x: Array, u: NDArray[np.int64]) -> tuple[Array, Array]:
@@ -190,10 +192,10 @@ def segment_covariances(x: Array, u: NDArray[np.int64]) -> tuple[Array, Array]:
 
 
 def jointly_diagonal(matrices: Array, sweeps: int, tolerance: float = 1e-8) -> tuple[Array, bool]:
-    r"""The rotation V that makes all of V^T C_u V as diagonal as can be, and whether it came to rest.
+    r"""Return the rotation V that makes all V^T C_u V as diagonal as possible, and whether the method converged.
 
-    It lessens :math:`\sum_u \sum_{i \ne j} (V^T C_u V)_{ij}^2` by Jacobi's rotations, of one pair after another, each
-    to its best angle (Cardoso and Souloumiac 1996, SIAM Journal on Matrix Analysis 17:1), until none exceeds the
+    It minimises :math:`\sum_u \sum_{i \ne j} (V^T C_u V)_{ij}^2` by Jacobi rotations, of one pair after another, each
+    by its best angle (Cardoso and Souloumiac 1996, SIAM Journal on Matrix Analysis 17:1), until no angle exceeds the
     tolerance, in radians.
 
     Parameters
@@ -201,7 +203,7 @@ def jointly_diagonal(matrices: Array, sweeps: int, tolerance: float = 1e-8) -> t
     matrices
         Symmetric, (M, n, n).
     sweeps
-        At most so many times over all pairs.
+        Limit of the sweeps over all pairs.
     """
     rotation, turned = np.eye(matrices.shape[1]), matrices.copy()
     for _ in range(sweeps):
@@ -219,7 +221,7 @@ def jointly_diagonal(matrices: Array, sweeps: int, tolerance: float = 1e-8) -> t
 
 
 def _best_angle(pairs: Array) -> float:
-    """The angle in (-pi/4, pi/4] that makes 2 x 2 matrices, (M, 2, 2), most diagonal together."""
+    """The angle in (-pi/4, pi/4] that makes all 2 x 2 matrices, (M, 2, 2), most diagonal."""
     difference, off = pairs[:, 0, 0] - pairs[:, 1, 1], 2 * pairs[:, 0, 1]
     cosine, sine = difference @ difference - off @ off, 2 * difference @ off
     return float(0.5 * np.arctan2(sine, cosine + np.hypot(cosine, sine)))

@@ -1,4 +1,4 @@
-"""MFCVAE: a VAE of several clusterings at once, whose facets join the training one after another."""
+"""MFCVAE: a VAE with several clusterings at once, whose facets join the training one after another."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ivae_lab.networks.ladder import LadderDecoder
 
 @dataclass(frozen=True)
 class FacetEvidence(Evidence):
-    """Evidence whose facets count by their fade, at the one sample z."""
+    """Evidence whose facets are weighted by their fade g, at one sample z."""
 
     fade: Tensor  # (J,), g
 
@@ -30,7 +30,7 @@ class FacetEvidence(Evidence):
         Falck et al. 2021 write it with the clusters: log q(z_j given x) - E_q(c_j)[log p(z_j given c_j)] + KL(q(c_j) ||
         p(c_j)). As their q(c_j given x) is p(c_j given z_j) at that sample, the last two terms are - log p(z_j).
         """
-        assert isinstance(self.posterior, Normal)  # the networks of facets have no other
+        assert isinstance(self.posterior, Normal)  # the networks of facets give no other
         assert isinstance(self.prior, Facets)
         parts = self.posterior.log_prob_each(self.z).tensor_split(len(self.fade), -1)
         log_q = torch.stack([part.sum(-1) for part in parts], -1)  # (B, J)
@@ -41,21 +41,21 @@ class MFCVAE(VAE):
     """A VAE with a mixture for each facet z_j of its latents, trained facet by facet (Falck et al. 2021).
 
     The loss is -log p(x given z) + beta sum_j g_j [log q(z_j given x) - log p(z_j)]. The training has a stage for each
-    facet, of equal lengths: the last facet is there from the start, the one before it from the second stage on, and so
-    forth. Within `fade_in` of the whole training, g_j goes from 0 to 1, as does what the decoder sees of the facet: its
-    rung where the decoder is a ladder, else z_j.
+    facet, of equal lengths: the last facet takes part from the start, the one before it from the second stage on, and
+    so forth. Within the share `fade_in` of the whole training, g_j goes from 0 to 1, and g_j also multiplies the
+    decoder's input from the facet: its rung if the decoder is a ladder, else z_j.
 
     Parameters
     ----------
     spec, prior, latent_dim, beta, encoder, decoder, likelihood
-        As of `VAE`; the prior is one of facets, and a ladder has a rung for each of them.
+        As in `VAE`; the prior is one of facets, and a ladder has a rung for each of them.
     fade_in
-        Share of the training; 0: all facets from the start, no stages.
+        Share of the training that a fade takes; 0: all facets from the start, no stages.
 
     Raises
     ------
     ValueError
-        For another prior, or a ladder of more or fewer rungs.
+        For another prior, or a ladder with more or fewer rungs.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What a VAE minimises. All read the same evidence: one reparameterised sample and its densities."""
+"""Objectives of a VAE. All read the same `Evidence`: one reparameterised sample and its densities."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ivae_lab.distributions.densities import Distribution, Normal, Posterior, kl
 
 @dataclass(frozen=True)
 class Evidence:
-    """What one pass through a VAE yields for a batch."""
+    """The results of one pass through a VAE for a batch."""
 
     log_likelihood: Tensor  # (B,) log p(x given z)
     posterior: Posterior  # q(z given x [, u])
@@ -29,12 +29,12 @@ class Evidence:
         return self.posterior.log_prob(self.z) - self.prior.log_prob(self.z)
 
     def kl(self) -> Tensor:
-        """KL(q || p), (B,): in closed form where there is one, else at the sample."""
+        """KL(q || p), (B,): in closed form if there is one, else at the sample."""
         closed = kl_divergence(self.posterior, self.prior)
         return self.sampled_kl() if closed is None else closed
 
     def terms(self) -> dict[str, Tensor]:
-        """The terms of the ELBO, (B,) each: the log-likelihood less "kl"."""
+        """The terms of the ELBO, (B,) each: the ELBO is "log_likelihood" - "kl"."""
         return {"log_likelihood": self.log_likelihood, "kl": self.kl()}
 
 
@@ -65,19 +65,19 @@ class ELBO:
 
 @dataclass(frozen=True)
 class FourTerms:
-    """The ELBO cut into four weighted terms (Chen et al. 2018), as Khemakhem et al.'s released code trains it.
+    """The ELBO split into four weighted terms (Chen et al. 2018), as Khemakhem et al.'s released code trains it.
 
     -(a log p(x given z) - b [log q(z given x) - log q(z)] - c [log q(z) - sum_i log q(z_i)]
       - d [sum_i log q(z_i) - log p(z given u)]),
     where log q(z) and log q(z_i) are estimated from the minibatch: logsumexp over the batch minus log(B N).
-    With a = b = c = d = 1 it is the single-sample ELBO, whatever the estimates are.
+    With a = b = c = d = 1 the estimates cancel, and it is the single-sample ELBO.
 
     Parameters
     ----------
     weights
         a, b, c, d.
     beta_scales
-        What `model.beta` multiplies: `kl` (b, c and d) or `total_correlation` (c alone: beta-TC-VAE).
+        The weights that `model.beta` multiplies: `kl` (b, c and d) or `total_correlation` (c alone: beta-TC-VAE).
     end_weights, end_at
         Where given, the weights move linearly to `end_weights` over the fraction `end_at` of the training.
     """
@@ -100,11 +100,11 @@ class FourTerms:
         b, c, d = b * others, c * beta, d * others
         log_q_given_x = evidence.posterior.log_prob(evidence.z)
         log_q, log_q_product = aggregate_posterior(evidence.posterior, evidence.z, evidence.train_rows)
-        kept = a * evidence.log_likelihood
+        reconstruction = a * evidence.log_likelihood
         information = b * (log_q_given_x - log_q)
         total_correlation = c * (log_q - log_q_product)
         dimension_wise = d * (log_q_product - evidence.prior.log_prob(evidence.z))
-        return -(kept - information - total_correlation - dimension_wise).mean()
+        return -(reconstruction - information - total_correlation - dimension_wise).mean()
 
     def _current(self, progress: Tensor) -> list[float] | list[Tensor]:
         if self.end_weights is None:
@@ -116,9 +116,9 @@ class FourTerms:
 def aggregate_posterior(q: Posterior, z: Tensor, train_rows: int) -> tuple[Tensor, Tensor]:
     """Minibatch-weighted estimates of log q(z) and sum_i log q(z_i), each (B,) (Chen et al. 2018, Equation 5).
 
-    log q(z) is estimated by logsumexp_b log q(z given x_b) - log(B N), and likewise each dimension.
+    log q(z) is estimated by logsumexp_b log q(z given x_b) - log(B N), and likewise log q(z_i) of each dimension.
     """
-    assert isinstance(q, Normal)  # the VAE has seen to it: its dimensions are taken one by one
+    assert isinstance(q, Normal)  # the VAE has checked it: dimensions are taken one by one
     pairs = Normal(q.mean.unsqueeze(0), q.log_var.unsqueeze(0)).log_prob_each(z.unsqueeze(1))  # (B, B, n)
     log_size = math.log(len(z) * train_rows)
     log_q = torch.logsumexp(pairs.sum(-1), 1) - log_size

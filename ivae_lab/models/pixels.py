@@ -1,4 +1,4 @@
-"""From the bytes of images to what a model takes for its observations."""
+"""The map from the bytes of images to a model's observations."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ _LEVELS = 256
 
 
 class Pixels(nn.Module):
-    """Bytes b to observations: b / 255 of binary images, b / 255 - 1/2 of others.
+    """Maps bytes b to observations: b / 255 for binary images, b / 255 - 1/2 for others.
 
-    Where the image says `redrawn`, an observation is 1 with probability b / 255 and else 0, drawn anew at every step
-    ("fresh binarisation"). Bytes 0 and 255 are then no matter of chance: images that were binarised once stay as they
-    are.
+    If the image is `redrawn`, an observation is 1 with probability b / 255 and else 0, drawn anew at every step
+    ("fresh binarisation"). Bytes 0 and 255 then give 0 and 1 with certainty: images that were binarised once do not
+    change.
 
     Parameters
     ----------
     image, binary
-        Of the data's `DataSpec`.
+        Those of the data's `DataSpec`.
     """
 
     def __init__(self, image: Image, binary: bool) -> None:
@@ -32,7 +32,7 @@ class Pixels(nn.Module):
         self.register_buffer("thresholds", thresholds.to(torch.get_default_dtype()))
 
     def forward(self, x: Tensor, noise: Tensor | None) -> Tensor:
-        """(B, d) bytes and (B, noise_dim) standard normal numbers to (B, d); without noise what is to be expected."""
+        """(B, d) bytes and (B, noise_dim) standard normal numbers to (B, d); without noise the expected observation."""
         if self.redrawn and noise is not None:
             return (noise < self.get_buffer("thresholds")[x.long()]).to(self.get_buffer("thresholds").dtype)
         return x.to(torch.get_default_dtype()) / (_LEVELS - 1) - self.offset

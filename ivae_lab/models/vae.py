@@ -1,4 +1,4 @@
-"""The VAE family: one composition of encoder, decoder, likelihood, prior and objective."""
+"""The VAE: one composition of encoder, decoder, likelihood, prior and objective."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _REACH = 2.5  # standard deviations that a traversal reaches to either side
 
 
 class VAE(Model):
-    """x given z by a decoder and a likelihood, z by a prior, q(z given x [, u]) by an encoder.
+    """A VAE: decoder and likelihood give p(x given z), the prior p(z [given u]), the encoder q(z given x [, u]).
 
     iVAE is this with a conditional prior (Khemakhem et al. 2020), VaDE with a mixture (Jiang et al. 2017) or with one
-    of its own posteriors (Tomczak and Welling 2018), beta-VAE and beta-TC-VAE with other objectives. Parts come as
-    factories that are told the dimensions.
+    of its own posteriors (Tomczak and Welling 2018), beta-VAE and beta-TC-VAE with other objectives. Parts are passed
+    as factories, which are called with the dimensions.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ class VAE(Model):
     latent_dim
         n; None takes the number of true sources, as the papers do.
     beta
-        Weight of the KL term, or of what the objective says instead.
+        Weight of the KL term, or of another term that the objective names.
     encoder, decoder, likelihood, objective
         See `networks/`, `likelihoods.py` and `objectives.py`.
     pretrain_steps
@@ -48,12 +48,12 @@ class VAE(Model):
     auxiliary
         Makes u from x, in place of the data's; see `auxiliary.py`.
     evaluate_live
-        Encode the data after the training with networks in training mode, dropout and batch statistics live, as the
-        code released with Willetts and Paige 2021 does. A number is of how many rows at a time, 64 in that code; true:
-        of as many as are encoded at a time, 256 images (`ENCODE_IMAGES`). That code also binarises images afresh for
-        each seed: that is `data.test_binarisation=fresh`.
+        Encode the data after the training with networks in training mode, with dropout and batch statistics, as the
+        code released with Willetts and Paige 2021 does. A number is the rows per batch, 64 in that code; true: as many
+        as are encoded at a time, 256 images (`ENCODE_IMAGES`). That code also binarises images afresh for each seed:
+        that is `data.test_binarisation=fresh`.
     identifiability
-        What keeps the prior's matrix L invertible; see `identifiability.py`.
+        The measure that keeps the prior's matrix L invertible; see `identifiability.py`.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class VAE(Model):
         self.latent_dim = self.noise_dim = latent_dim
         self.train_rows, self.u_dim, self.pretrain_steps = spec.train_rows, spec.u_dim, pretrain_steps
         self.u_is_labels = spec.u_kind == "labels"
-        self.register_buffer("beta", torch.tensor(float(beta)))  # a number of its own for each model of a stack
+        self.register_buffer("beta", torch.tensor(float(beta)))  # so that each model of a stack has its own
         self.encoder = encoder(spec, latent_dim)
         self.decoder = decoder(spec, latent_dim)
         self.encoder_sees_u = self.encoder.sees_u and self.auxiliary is None
@@ -112,7 +112,7 @@ class VAE(Model):
         self._check_identifiability()
 
     def _attach_prior(self, spec: DataSpec) -> None:
-        """Give a prior of posteriors the encoder, and the range of x where it has one."""
+        """Pass the encoder, and the range of x if it has one, to a prior that is made of posteriors."""
         covariance = getattr(self.encoder, "covariance", "diagonal")
         if self.encoder.sees_u or covariance == "full":
             expected = "expected encoder.sees_u=false and encoder.covariance=diagonal"
@@ -155,14 +155,14 @@ class VAE(Model):
         """Posterior mean and sample, and the ELBO of each row with its terms."""
         evidence = self._evidence(batch, noise, torch.ones_like(noise[0, 0]), training=False)
         terms = evidence.terms()
-        found = {
+        outputs = {
             "mean": evidence.posterior.mean,
             "sample": evidence.z,
             "elbo": terms["log_likelihood"] - terms["kl"],
             **terms,
         }
         clusters = self._clusters(evidence)
-        return found if clusters is None else found | {"cluster": clusters}
+        return outputs if clusters is None else outputs | {"cluster": clusters}
 
     def _clusters(self, evidence: Evidence) -> Tensor | None:
         """The most probable cluster at the posterior's mean: (B,), of several facets (B, J)."""
@@ -181,7 +181,7 @@ class VAE(Model):
         return Evidence(log_likelihood, q, prior, z, self.train_rows)
 
     def _cut(self, noise: Tensor) -> tuple[Tensor, ...]:
-        """The noise for the sample, encoder, decoder and pixels."""
+        """Split the noise for the sample, encoder, decoder and pixels."""
         widths = [self.noise_dim, self.encoder.noise_dim, self.decoder.noise_dim]
         return noise.tensor_split([widths[0], sum(widths[:2]), sum(widths)], -1)
 
@@ -190,11 +190,11 @@ class VAE(Model):
         return batch.x if self.pixels is None else self.pixels(batch.x, noise)
 
     def u(self, batch: Batch) -> Tensor | None:
-        """The auxiliary variable: the data's, or what is made of x."""
+        """The auxiliary variable: the data's, or the one that `auxiliary` computes from x."""
         return batch.u if self.auxiliary is None else self.auxiliary(self.observed(batch))
 
     def pretraining_loss(self, batch: Batch, noise: Tensor, progress: Tensor) -> dict[str, Tensor]:
-        """An autoencoder's: -log p(x given the posterior's mean)."""
+        """The loss of an autoencoder: -log p(x given the posterior's mean)."""
         _, to_encoder, to_decoder, for_pixels = self._cut(noise)
         x = self.observed(batch, for_pixels)
         code = self.encoder(x, self.u(batch), to_encoder).mean
@@ -212,7 +212,7 @@ class VAE(Model):
         return self.encoder(self.observed(batch), self.u(batch))  # type: ignore[no-any-return]
 
     def examples(self, batch: Batch, noise: Tensor) -> dict[str, Tensor]:
-        """Reconstructions from the posterior's mean, the prior's parameters, and what there is to see of images."""
+        """Reconstructions from the posterior's mean, the prior's parameters, and for images draws and traversals."""
         prior, code = self.prior_of_z(self.shown_u(batch)), self.posterior_mean(batch)
         shown = {"reconstruction": self.expected(code), **self.prior_parameters(prior)}
         if self.pixels is None:
@@ -225,7 +225,7 @@ class VAE(Model):
         }
 
     def expected(self, z: Tensor) -> Tensor:
-        """The x expected given z, of images in [0, 1]: (..., n) to (..., d)."""
+        """The expected x given z, for images in [0, 1]: (..., n) to (..., d)."""
         x = self.likelihood.mean(self.decoder(z.reshape(-1, self.latent_dim)))
         x = x.reshape(*z.shape[:-1], x.shape[-1])
         return x if self.pixels is None else self.pixels.shown(x)
@@ -246,7 +246,7 @@ class VAE(Model):
         return None if natural is None or len(natural) < 2 else natural_differences(natural)
 
     def exponential_family(self) -> ExponentialFamily | None:
-        """p(z given u) as plain numbers; None where u is made of x, too: the theory's u is observed besides x."""
+        """p(z given u) as plain numbers; None also if u is computed from x: in the theory u is observed besides x."""
         return super().exponential_family() if self.auxiliary is None else None
 
     def generator(self) -> Generator | None:
@@ -259,6 +259,6 @@ class VAE(Model):
         self.prior.add_noise(noise)  # type: ignore[operator]
 
     def sample(self, rows: int, u: Tensor | None, generator: torch.Generator, temperature: float = 1.0) -> Tensor:
-        """Z from the prior, then x given z; images as observations of `models/pixels.py`."""
+        """Draw z from the prior, then x given z; images as observations of `models/pixels.py`."""
         z = tempered(self.prior(u), temperature).sample(rows, generator)
         return self.likelihood.sample(self.decoder(z), generator)

@@ -19,10 +19,11 @@ _BELOW_ONE = 1 - 2**-24  # the float32 before 1
 
 
 class Autoencoder(Model):
-    """x to a grid of P vectors e_p in R^n, and from these back to x: the loss is -log p(x given e), there is no ELBO.
+    """Maps x to a grid of P vectors e_p in R^n, and back to x; the loss is -log p(x given e), there is no ELBO.
 
     The autoencoder beside the relaxed VQ-VAE in Willetts and Paige 2021, Appendix B. Latents are the grid's vectors one
-    after another. Its prior is not trained; it only says what `sample` decodes: no images, so `examples` draws none.
+    after another. Its prior is not trained; it only provides the vectors that `sample` decodes, which do not look like
+    images, so `examples` draws none.
 
     Parameters
     ----------
@@ -38,7 +39,7 @@ class Autoencoder(Model):
     Raises
     ------
     ValueError
-        For data that are no images, and for a prior that needs u or is to be fitted to encoded data.
+        For data that are no images, and for a prior that needs u or starts from encoded data.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class Autoencoder(Model):
     ) -> None:
         super().__init__()
         self.encoder, self.decoder = encoder(spec, latent_dim), decoder(spec, latent_dim)
-        assert spec.image is not None  # the encoder has seen to it
+        assert spec.image is not None  # the encoder has checked it
         self.pixels = Pixels(spec.image, spec.binary)
         self.likelihood, self.prior = likelihood(spec), prior(latent_dim, spec.u_dim)
         self.latent_dim, self.positions = latent_dim, self.encoder.positions
@@ -77,26 +78,26 @@ class Autoencoder(Model):
         return {"mean": z.flatten(1), "sample": z.flatten(1), "log_likelihood": self._log_likelihood(x, z)}
 
     def encode(self, batch: Batch) -> Normal:
-        """The vectors as means, (B, P n), of variance 0."""
+        """The vectors as means, (B, P n), with variance 0."""
         grid = self.encoder(self.pixels(batch.x, None), None).flatten(1)
         return Normal(grid, torch.full_like(grid, -torch.inf))
 
     def examples(self, batch: Batch, noise: Tensor) -> dict[str, Tensor]:
-        """Reconstructions from the mean latents, and the prior's parameters: of a mixture, the codes."""
+        """Reconstructions from the mean latents, and the prior's parameters: for a mixture, the codes."""
         reconstruction = self.expected(self.posterior_mean(batch))
         return {"reconstruction": reconstruction, **self.prior_parameters(self.prior(None))}
 
     def expected(self, z: Tensor) -> Tensor:
-        """The x expected given a grid, in [0, 1]: (B, P n) to (B, d)."""
+        """The expected x given a grid, in [0, 1]: (B, P n) to (B, d)."""
         grid = z.reshape(-1, self.positions, self.latent_dim)
         return self.pixels.shown(self.likelihood.mean(self.decoder(grid, None)))
 
     def probabilities(self, batch: Batch, mean: Tensor) -> Tensor | None:
-        """None: nothing is a mixture's component."""
+        """Return None: the vectors belong to no component of a mixture."""
         return None
 
     def sample(self, rows: int, u: Tensor | None, generator: torch.Generator, temperature: float = 1.0) -> Tensor:
-        """Every position by itself from the prior, then x given z."""
+        """Draw the vector of every position from the prior, independently, then x given z."""
         z = self._from_prior(rows * self.positions, generator, temperature).reshape(
             rows, self.positions, self.latent_dim
         )
@@ -106,12 +107,12 @@ class Autoencoder(Model):
         return tempered(self.prior(None), temperature).sample(vectors, generator)
 
     def _log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
-        """Of a trained model: (B, d), (B, P, n) to (B,)."""
+        """Log p(x given z) of a trained model: (B, d), (B, P, n) to (B,)."""
         return self.likelihood.log_prob(x, self.decoder(z, None), torch.ones_like(x[0, 0]))
 
 
 class GridAutoencoder(Autoencoder):
-    """The relaxed VQ-VAE: the vectors of an `Autoencoder` to the codes of a mixture prior.
+    """The relaxed VQ-VAE: assigns the vectors of an `Autoencoder` to the codes of a mixture prior.
 
     Willetts and Paige 2021, Appendix B; Sonderby et al. 2017. The posterior over the codes m_k at a position is the
     mixture's responsibilities, r_k = p(k given e_p), and the ELBO is
@@ -119,17 +120,17 @@ class GridAutoencoder(Autoencoder):
         E_r[log p(x given z)] - beta sum_p KL(r_p || w),    z_p = m_k with probability r_pk.
 
     In training z_p is a relaxed draw, sum_k s_k m_k with s = softmax((log r + Gumbel noise) / temperature) (Jang et al.
-    2017), so the training's ELBO is that of the relaxation; after it codes are drawn. Latents are the mean codes
-    sum_k r_k m_k.
+    2017), so the training's ELBO is that of the relaxation; after the training codes are drawn. Latents are the mean
+    codes sum_k r_k m_k.
 
     Parameters
     ----------
     spec, prior, latent_dim, encoder, decoder, likelihood
-        As of `Autoencoder`; the prior is a mixture.
+        As in `Autoencoder`; the prior is a mixture.
     beta
         Weight of the KL term.
     temperature
-        Of the relaxed draws.
+        Temperature of the relaxed draws.
 
     Raises
     ------
@@ -172,7 +173,7 @@ class GridAutoencoder(Autoencoder):
         }
 
     def bound(self, batch: Batch, noise: Tensor) -> dict[str, Tensor]:
-        """Mean and drawn codes, and the ELBO at the drawn ones, with its terms."""
+        """Mean codes as mean, drawn codes as sample, and the ELBO at the drawn ones with its terms."""
         x = self.pixels(batch.x, noise[:, : self.pixels.noise_dim])
         log_r, codes = self._log_responsibilities(self.encoder(x, None)), self._mixture.mean
         chosen = (log_r + self._gumbel(noise)).argmax(-1)  # (B, P)
@@ -195,25 +196,25 @@ class GridAutoencoder(Autoencoder):
         return Normal(mean.flatten(1), torch.log(variance).flatten(1))
 
     def latents(self, batch: Batch, noise: Tensor) -> dict[str, Tensor]:
-        """As of any model; the sample is one of codes."""
+        """Return `Model.latents`, but with drawn codes as the sample."""
         return super().latents(batch, noise) | {"sample": self.bound(batch, noise)["sample"]}
 
     def probabilities(self, batch: Batch, mean: Tensor) -> Tensor | None:
-        """Of the codes at each position: (B, P, K)."""
+        """Probabilities of the codes at each position: (B, P, K)."""
         return self._log_responsibilities(self.encoder(self.pixels(batch.x, None), None)).exp()
 
     def examples(self, batch: Batch, noise: Tensor) -> dict[str, Tensor]:
-        """As of `Autoencoder`, and images of drawn codes; no traversals, for between two codes there is nothing."""
+        """Return `Autoencoder.examples` and images of drawn codes; no traversals, since codes are discrete."""
         codes = self._mixture.mean[self._drawn_codes(noise)]  # (r, P, n)
         return super().examples(batch, noise) | {"drawn": self.expected(codes).unsqueeze(0)}
 
     def _drawn_codes(self, noise: Tensor) -> Tensor:
-        """A code for each position by itself, by the weights: (r, P), of P of the normal numbers (r, P n)."""
+        """Draw a code for each position independently, by weight: (r, P), from P of the normal numbers (r, P n)."""
         below = torch.exp(self._mixture.log_weights).cumsum(-1)[:-1]
         return (_uniform(noise[:, :: self.latent_dim]).unsqueeze(-1) > below).sum(-1)
 
     def _from_prior(self, vectors: int, generator: torch.Generator, temperature: float) -> Tensor:
-        """Codes, by their weights w_k^(1 / temperature): they have no spread that a temperature could change."""
+        """Draw codes by weights w_k^(1 / temperature): codes have no spread that a temperature could change."""
         weights = torch.softmax(self._mixture.log_weights / temperature, -1)
         return self._mixture.mean[torch.multinomial(weights, vectors, replacement=True, generator=generator)]
 
@@ -222,7 +223,7 @@ class GridAutoencoder(Autoencoder):
         return self.prior(None)  # type: ignore[no-any-return]
 
     def _log_responsibilities(self, grid: Tensor) -> Tensor:
-        """Log p(k given e): (B, P, n) to (B, P, K). By products: all differences would take n times as much memory."""
+        """Log p(k given e): (B, P, n) to (B, P, K). It uses products: differences would take n times as much memory."""
         mixture = self._mixture
         precision = torch.exp(-mixture.log_var)  # (K, n)
         constant = mixture.log_weights - 0.5 * (mixture.mean**2 * precision + mixture.log_var).sum(-1)  # (K,)
@@ -230,11 +231,11 @@ class GridAutoencoder(Autoencoder):
 
     def _gumbel(self, noise: Tensor) -> Tensor:
         """Standard Gumbel numbers from normal ones: (B, P, K)."""
-        own = noise[:, self.pixels.noise_dim :].reshape(-1, self.positions, self.codes)
-        return -torch.log(-torch.log(_uniform(own).clamp(max=_BELOW_ONE)))
+        normal = noise[:, self.pixels.noise_dim :].reshape(-1, self.positions, self.codes)
+        return -torch.log(-torch.log(_uniform(normal).clamp(max=_BELOW_ONE)))
 
     def _kl(self, log_r: Tensor) -> Tensor:
-        """KL of the responsibilities from the weights, summed over positions: (B,)."""
+        """KL from the weights to the responsibilities, KL(r || w), summed over positions: (B,)."""
         return (log_r.exp() * (log_r - self._mixture.log_weights)).sum((-2, -1))
 
 

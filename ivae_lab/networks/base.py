@@ -1,4 +1,4 @@
-"""What networks have in common: the protocol of encoders and decoders, activations, initial weights, and tables of u.
+"""Code that all networks share: the protocol of encoders and decoders, activations, initial weights, and tables of u.
 
 Networks are written for one model and one batch of rows; `engine/` maps them over many seeds. An encoder is made by
 `encoder(spec, latent_dim)` and called as `encoder(x, u, noise)`; a decoder is made likewise and called as
@@ -39,16 +39,16 @@ def initialise(weight: Tensor, init: Init) -> None:
 
 
 def log_variance(spread: Tensor, std: Spread) -> Tensor:
-    """Log s^2 of what a network gives: s^2 is its exponential (`exp`), or its softplus (`softplus`)."""
+    """Return log s^2 from a network's output: s^2 is the output's exponential (`exp`) or its softplus (`softplus`)."""
     return torch.log(nn.functional.softplus(spread)) if std == "softplus" else spread
 
 
 def look_up(table: Tensor, u: Tensor) -> Tensor:
-    """The rows of a table that labels name: (M, D) and (B,) to (B, D). Columns of u (B, M) weigh the rows.
+    """Look up the rows of a table at labels: (M, D) and (B,) to (B, D). Columns of u (B, M) weigh the rows.
 
     A table of few rows is multiplied by the one-hot u. That is exact, and its gradient is a product as well: adding
-    up the gradients of equal labels one by one, which a look-up asks for, takes several times as long when many
-    models are trained at once, and its order is not fixed on a GPU.
+    up the gradients of equal labels one by one, as indexing does, takes several times as long when many models are
+    trained at once, and its order is not fixed on a GPU.
     """
     if u.is_floating_point():
         return u @ table
@@ -59,7 +59,7 @@ def look_up(table: Tensor, u: Tensor) -> Tensor:
 
 
 class Encoder(nn.Module):
-    """x, and u where it sees it, to a posterior over z.
+    """Maps x, and u if it sees u, to a posterior over z.
 
     Attributes
     ----------
@@ -78,7 +78,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """z to what the likelihood takes; `noise_dim` as in an `Encoder`."""
+    """Maps z to the parameter of the likelihood; `noise_dim` as in an `Encoder`."""
 
     noise_dim: int = 0
 

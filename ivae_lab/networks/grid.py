@@ -34,7 +34,7 @@ class _Block(nn.Module):
 
 
 class GridEncoder(nn.Module):
-    """Images to vectors on a grid, row by row.
+    """Maps images to vectors on a grid, row by row.
 
     Parameters
     ----------
@@ -72,10 +72,10 @@ class GridEncoder(nn.Module):
 
 
 class GridDecoder(nn.Module):
-    """Vectors on a grid to what the likelihood takes; parameters as of `GridEncoder`.
+    """Maps vectors on a grid to the parameter of the likelihood; arguments as for `GridEncoder`.
 
-    Nothing is normalised before the first block: it would make a shift of all vectors free, and Adam would follow the
-    rounding of its gradient.
+    There is no normalisation before the first block: it would cancel a shift of all vectors, whose gradient would then
+    be rounding only, and Adam would follow that.
     """
 
     def __init__(self, spec: DataSpec, latent_dim: int, *, channels: PositiveInt) -> None:

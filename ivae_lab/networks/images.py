@@ -1,7 +1,7 @@
 """Networks for images, layer by layer as Tables A.2 to A.4 of Willetts and Paige 2021: MLP, ConvNet and ResNet.
 
-Written for one model, as those in `mlp.py`. Encoders see x only; weights start as PyTorch draws them. Images come and
-go as rows, (B, C * H * W). Where the tables are silent, the plain thing is done, and said.
+They are written for one model, as those in `mlp.py`. Encoders see x only; weights start as PyTorch draws them. Images
+come and go as rows, (B, C * H * W). Where the tables leave something open, the simplest choice is made and documented.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ivae_lab.networks.base import Decoder, Encoder, Spread, log_variance
 
 _SLOPE, _DROPOUT = 0.1, 0.1
 _WIDTHS = (16, 32, 64, 128, 256, 512)  # channels of the ResNets
-_HALVED = 2 ** (len(_WIDTHS) - 1)  # how many times smaller their smallest images are
+_HALVED = 2 ** (len(_WIDTHS) - 1)  # the factor by which their smallest images are smaller
 
 
 class Dropout(nn.Module):
@@ -46,8 +46,8 @@ class Dropout(nn.Module):
 class BatchNorm(nn.Module):
     """Batch normalisation of the channels of images (Ioffe and Szegedy 2015: https://arxiv.org/abs/1502.03167).
 
-    As `torch.nn.BatchNorm2d`: in training mode by the mean and variance of the batch, which the running ones follow in
-    place, the variance unbiased; in evaluation mode by the running ones.
+    It does the same as `torch.nn.BatchNorm2d`: training mode uses the mean and variance of the batch, and updates the
+    running ones in place, with the unbiased variance; evaluation mode uses the running ones.
     """
 
     momentum, eps = 0.1, 1e-5
@@ -131,7 +131,7 @@ class ResBlock(nn.Module):
 
 
 class Layers(nn.Module):
-    """Layers one after another; noise is cut up for those that differ in training mode.
+    """Layers one after another; the noise is split among those that differ in training mode.
 
     Attributes
     ----------
@@ -146,7 +146,7 @@ class Layers(nn.Module):
         self.noise_dim = sum(self.widths)
 
     def forward(self, h: Tensor, noise: Tensor | None) -> Tensor:
-        """What the last layer makes."""
+        """Return the output of the last layer."""
         pieces = [None] * len(self.widths) if noise is None else torch.split(noise, self.widths, -1)
         for layer, piece in zip(self.each, pieces, strict=True):
             h = layer(h, piece) if isinstance(layer, (Dropout, BatchNorm)) else layer(h)
@@ -168,7 +168,7 @@ class LayersEncoder(Encoder):
 
 
 class LayersDecoder(Decoder):
-    """z to the parameter of p(x given z): logits (Bernoulli) or centres (discretised logistic)."""
+    """Maps z to the parameter of p(x given z): logits (Bernoulli) or centres (discretised logistic)."""
 
     def __init__(self, layers: Layers) -> None:
         super().__init__()
@@ -264,7 +264,7 @@ def resnet_encoder(spec: DataSpec, latent_dim: int, *, std: Spread) -> Encoder:
 
 
 def resnet_decoder(spec: DataSpec, latent_dim: int) -> Decoder:
-    """The ResNet decoder of Table A.4; of an image of the padded size, the middle is taken."""
+    """The ResNet decoder of Table A.4; it makes an image of the padded size and crops it to the middle."""
     channels, height, width = _image_shape(spec)
     rows, columns = _smallest(height, width)
     layers = Layers(
@@ -285,7 +285,7 @@ def _smallest(height: int, width: int) -> tuple[int, int]:
 
 
 def _padding(height: int, width: int) -> tuple[int, int, int, int]:
-    """What is missing at the left, right, top and bottom of an image that can be halved often enough."""
+    """Padding at the left, right, top and bottom that makes height and width multiples of `_HALVED`."""
     across, down = -width % _HALVED, -height % _HALVED
     return across // 2, across - across // 2, down // 2, down - down // 2
 

@@ -1,7 +1,8 @@
 """Invertible transforms for flows: x to z with the log-determinant of the Jacobian, and back.
 
-Couplings are ours, because GIN's volume-preserving one is in no library we use; autoregressive and spline transforms
-are zuko's. A transform is made by `transform(spec)`, `spec` being the data's `DataSpec`, and is written for one model.
+Couplings are implemented here, because no library we use has GIN's volume-preserving one; autoregressive and spline
+transforms come from zuko. `transform(spec)` makes a transform, where `spec` is the data's `DataSpec`; it is written for
+one model.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class Transform(nn.Module):
         raise NotImplementedError
 
     def inverse(self, z: Tensor) -> Tensor:
-        """From z to the x that `forward` makes it of."""
+        """From z to the x that `forward` maps to it."""
         raise NotImplementedError
 
 
@@ -46,8 +47,8 @@ class Chain(Transform):
         """Through all of them."""
         log_det = _no_change(x)
         for step in self.steps:
-            x, own = step(x)
-            log_det = log_det + own
+            x, change = step(x)
+            log_det = log_det + change
         return x, log_det
 
     def inverse(self, z: Tensor) -> Tensor:
@@ -69,7 +70,7 @@ class Permutation(Transform):
         return x[:, self.get_buffer("order")], _no_change(x)
 
     def inverse(self, z: Tensor) -> Tensor:
-        """To the order before."""
+        """Restore the original order."""
         return z[:, self.get_buffer("order").argsort()]
 
 
@@ -86,7 +87,7 @@ class Checkerboard(Transform):
 
 
 class Shape(Transform):
-    """Another shape of the same numbers."""
+    """Reshapes each row: the same numbers, another shape."""
 
     def __init__(self, before: tuple[int, ...], after: tuple[int, ...]) -> None:
         super().__init__()
@@ -102,26 +103,26 @@ class Shape(Transform):
 
 
 class Coupling(Transform):
-    r"""A block of two couplings: each half is scaled and shifted by what a network makes of the other half.
+    r"""A block of two couplings: each half is scaled and shifted by the output of a network of the other half.
 
     .. math:: y_2 = x_2 \odot \exp(s(x_1)) + t(x_1), \quad y_1 = x_1 \odot \exp(s'(y_2)) + t'(y_2)
 
     with scales clamped to (-c, c) by c tanh. `affine` is RealNVP's (Dinh et al. 2016), one network giving s and t
     (Kingma and Dhariwal 2018). `gin`: the last scale is minus the sum of the others, so that volume is preserved and
-    the log-determinant is 0 (Sorrenson et al. 2020, Section 4.1, Equations 8 and 9); what the network gives for it is
-    not used, but is among the parameters that the paper counts. That last scale is not clamped, so a half of 392 pixels
-    can have one of exp(782), and a half of one dimension has none. `gin_mean`: volume is preserved as in FrEIA, the
-    authors' library: from all scales their mean is subtracted, so that each is within (-2 c, 2 c). `additive`: no
-    scales, NICE's (Dinh et al. 2014).
+    the log-determinant is 0 (Sorrenson et al. 2020, Section 4.1, Equations 8 and 9); the network's output for it is
+    not used, but the paper counts its weights among the parameters. That last scale is not clamped, so a half of 392
+    pixels can have one of exp(782), and a half of one dimension has none. `gin_mean`: volume is preserved as in FrEIA,
+    the authors' library: the mean of all scales is subtracted, so that each is within (-2 c, 2 c). `additive`: no
+    scales, as in NICE (Dinh et al. 2014).
 
     Parameters
     ----------
     size
-        Of the dimension that is halved, the first after the rows; 2 or more.
+        Size of the dimension that is halved, the first after the rows; 2 or more.
     kind
         See above.
     subnetwork
-        (inputs, outputs) to a network of the halves.
+        Makes the network of a half from (inputs, outputs).
     clamp
         c; null for `additive`, which has no scales.
     """
@@ -148,7 +149,7 @@ class Coupling(Transform):
         y2 = x2 * scale2.exp() + shift2
         scale1, shift1 = self._scale_and_shift(self.of_second(y2))
         y1 = x1 * scale1.exp() + shift1
-        # Of GIN the sum is 0 by construction; adding it up would only add rounding.
+        # For GIN the sum is 0 by construction; computing it would only add rounding.
         log_det = scale1.flatten(1).sum(1) + scale2.flatten(1).sum(1) if self.kind == "affine" else _no_change(x)
         return torch.cat([y1, y2], 1), log_det
 
@@ -160,10 +161,10 @@ class Coupling(Transform):
         scale2, shift2 = self._scale_and_shift(self.of_first(x1))
         return torch.cat([x1, (y2 - shift2) * (-scale2).exp()], 1)
 
-    def _scale_and_shift(self, given: Tensor) -> tuple[Tensor, Tensor]:
+    def _scale_and_shift(self, output: Tensor) -> tuple[Tensor, Tensor]:
         if self.clamp is None:
-            return torch.zeros_like(given), given
-        raw, shift = given.chunk(2, 1)
+            return torch.zeros_like(output), output
+        raw, shift = output.chunk(2, 1)
         scale = self.clamp * torch.tanh(raw)
         if self.kind == "gin":
             free = scale[:, :-1]
@@ -192,7 +193,7 @@ class ConvNet(nn.Module):
 
 
 def perceptron(inputs: int, outputs: int, *, hidden: int, layers: int, start: Start = "identity") -> MLP:
-    """A network of a fully connected coupling: ReLU between its layers."""
+    """Make the network of a fully connected coupling: ReLU between its layers."""
     net = MLP(inputs, outputs, hidden=hidden, layers=layers, activation="relu", slope=0.1, init="torch")
     if start == "identity":
         _to_zero(net.linears[-1])
@@ -207,7 +208,7 @@ class Couplings(Chain):
     spec
         The data it is for.
     blocks
-        How many.
+        Number of blocks.
     kind, clamp
         See `Coupling`.
     hidden, layers
@@ -228,25 +229,25 @@ class Couplings(Chain):
 
 
 class ImageCouplings(Chain):
-    """Convolutional couplings at two or more sizes of the image, then fully connected ones (the same, Table 3).
+    """Convolutional couplings at one or more sizes of the image, then fully connected ones (same paper, Table 3).
 
     Before each size the image is halved (`Checkerboard`); before each block the channels are permuted.
 
     Parameters
     ----------
     spec
-        The data it is for: images whose height and width can be halved so often.
+        The data it is for: images whose height and width can be halved once for each size.
     conv_blocks, conv_hidden
-        How many blocks at each size, and how many channels inside their networks.
+        Number of blocks at each size, and number of channels inside their networks.
     blocks, hidden, layers
-        Of the fully connected blocks at the end.
+        Those of the fully connected blocks at the end.
     kind, clamp
         See `Coupling`.
 
     Raises
     ------
     ValueError
-        For data that are no images, or images that cannot be halved so often.
+        For data that are no images, or images that cannot be halved that many times.
     """
 
     def __init__(
@@ -286,7 +287,7 @@ class ImageCouplings(Chain):
 def fully_connected(
     size: int, blocks: int, kind: CouplingKind, hidden: int, layers: int, clamp: float | None, start: Start = "identity"
 ) -> list[Transform]:
-    """Permutations and couplings in turn."""
+    """Make `blocks` pairs of a permutation and a coupling."""
 
     def subnetwork(inputs: int, outputs: int) -> MLP:
         return perceptron(inputs, outputs, hidden=hidden, layers=layers, start=start)
@@ -298,7 +299,7 @@ def fully_connected(
 
 
 class Autoregressive(Transform):
-    """zuko's autoregressive or coupling transforms, and a learned linear map after them.
+    """Autoregressive or coupling transforms of zuko, and a learned linear map after them.
 
     `affine` layers scale and shift (MAF; Papamakarios et al. 2017), `spline` layers are monotonic rational-quadratic
     splines on [-5, 5] and the identity beyond (NSF; Durkan et al. 2019). Every second layer takes the dimensions in the
@@ -311,18 +312,18 @@ class Autoregressive(Transform):
     kind
         `affine` or `spline`.
     layers
-        How many.
+        Number of layers.
     hidden
         Widths of the layers inside each layer's network.
     bins
-        Of a spline; null for affine layers.
+        Number of bins of a spline; null for affine layers.
     passes
-        Over how many a layer is inverted: null, one for each dimension (fully autoregressive); 2, a coupling.
+        Passes that inverting a layer takes: null, one for each dimension (fully autoregressive); 2, a coupling.
     linear
         Whether a learned linear map, as triangular factors L U, is the last step towards z.
     turned
-        Whether x is first turned by a random orthogonal matrix, which stays: seeds then start from different sides.
-        All that is learned keeps its orientation, so of one start some solutions cannot be reached.
+        Whether x is first multiplied by a fixed random orthogonal matrix, so that seeds start from different
+        orientations. Learned maps keep their orientation, so some solutions cannot be reached from one start.
     """
 
     def __init__(
@@ -340,7 +341,7 @@ class Autoregressive(Transform):
         super().__init__()
         if (bins is None) != (kind == "affine"):
             raise ValueError(f"expected bins for spline layers and null for affine ones, got kind={kind}, bins={bins}")
-        import zuko  # takes its time
+        import zuko  # slow to import
 
         if kind == "spline":
             flow = zuko.flows.NSF(spec.x_dim, transforms=layers, bins=bins, hidden_features=hidden, passes=passes)
@@ -356,12 +357,12 @@ class Autoregressive(Transform):
         """(B, d) to the same."""
         z, log_det = self.layers().call_and_ladj(x if self.turn is None else x @ self.turn)
         if self.linear is not None:
-            z, own = self.linear().call_and_ladj(z)
-            log_det = log_det + own
+            z, change = self.linear().call_and_ladj(z)
+            log_det = log_det + change
         return z, log_det
 
     def inverse(self, z: Tensor) -> Tensor:
-        """(B, d) to the same, a dimension (or pass) after the other."""
+        """(B, d) to the same, one dimension (or pass) after the other."""
         if self.linear is not None:
             z = self.linear().inv(z)
         x: Tensor = self.layers().inv(z)
@@ -378,5 +379,5 @@ def _to_zero(layer: nn.Module) -> None:
 
 
 def _no_change(x: Tensor) -> Tensor:
-    """The log-determinant of what keeps volumes: zeros, (B,)."""
+    """The log-determinant of a volume-preserving map: zeros, (B,)."""
     return torch.zeros_like(x.flatten(1)[:, 0])

@@ -1,7 +1,7 @@
 """Networks with a facet of the latents at each of their layers: the ladder of MFCVAE, and the same layers without it.
 
-Falck et al. 2021 (https://arxiv.org/abs/2106.05241), after the ladder of Zhao et al. 2017: what needs few layers is
-left to the first facets. Layers h_l = act(W_l h_(l-1) + b_l) of the widths w_1 .. w_L, h_0 = x.
+Falck et al. 2021 (https://arxiv.org/abs/2106.05241), after the ladder of Zhao et al. 2017: the first facets hold the
+properties of x that few layers can extract. Layers h_l = act(W_l h_(l-1) + b_l) of the widths w_1 .. w_L, h_0 = x.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ class LadderEncoder(Encoder):
     spec
         The data it is for.
     latent_dim
-        n, of all facets, cut as in `FacetMixtures`.
+        n, the latents of all facets together, split as in `FacetMixtures`.
     widths
-        w_1 .. w_J, of which each has a facet.
+        w_1 .. w_J; each layer has a facet.
     slope
-        Of the activation below 0: 0 is ReLU, .01 PyTorch's leaky ReLU.
+        Slope of the activation below 0: 0 is ReLU, .01 PyTorch's leaky ReLU.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class LadderEncoder(Encoder):
 
 
 class LadderDecoder(Decoder):
-    """z to the parameter of p(x given z): the last facet goes through all layers, the others join on the way.
+    """Maps z to the parameter of p(x given z): the last facet goes through all layers, the others join on the way.
 
     d_J = r_J(z_J), d_j = l_(j+1)(d_(j+1)) + c a_j r_j(z_j), and x from l_1(d_1), where the rungs r_j: n_j to w_j and
     the layers l_j: w_j to w_(j-1) are linear maps with an activation (w_0 = w_1), and a_j is the fade of facet j.
@@ -71,9 +71,9 @@ class LadderDecoder(Decoder):
     Parameters
     ----------
     spec, latent_dim, widths, slope
-        As of `LadderEncoder`.
+        As in `LadderEncoder`.
     gate
-        c, by which the rungs of all facets but the last are multiplied.
+        c, the factor on the rungs of all facets but the last.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class LadderDecoder(Decoder):
         self.last = nn.Linear(widths[0], spec.x_dim)
 
     def forward(self, z: Tensor, noise: Tensor | None = None, fade: Tensor | None = None) -> Tensor:
-        """(B, n), and where facets fade (J,), to (B, d)."""
+        """(B, n), and (J,) if facets fade in, to (B, d)."""
         facets = [self._active(rung, part) for rung, part in zip(self.rungs, self._split(z), strict=True)]
         shares = [1.0] * len(facets) if fade is None else fade
         h = facets[-1]
@@ -111,12 +111,12 @@ class LadderDecoder(Decoder):
 
 
 def shared_encoder(spec: DataSpec, latent_dim: int, *, widths: Widths, slope: NonNegativeFloat) -> Encoder:
-    """As `LadderEncoder`, but all latents are linear in the last layer."""
+    """Make an encoder with the layers of `LadderEncoder`, but with all latents linear in the last layer."""
     return LayersEncoder(Layers(*_dense([spec.x_dim, *widths], slope)), widths[-1], latent_dim, "exp")
 
 
 def shared_decoder(spec: DataSpec, latent_dim: int, *, widths: Widths, slope: NonNegativeFloat) -> Decoder:
-    """The layers of `shared_encoder` backwards, on all latents at once."""
+    """Make a decoder with the layers of `shared_encoder` in reverse order, on all latents at once."""
     layers = _dense([latent_dim, *reversed(widths)], slope)
     return LayersDecoder(Layers(*layers, nn.Linear(widths[0], spec.x_dim)))
 
@@ -127,7 +127,7 @@ def _dense(widths: list[int], slope: float) -> list[nn.Module]:
 
 
 def _parts(latent_dim: int, facets: int) -> list[int]:
-    """How many latents each facet has."""
+    """The number of latents of each facet."""
     if latent_dim < facets:
         raise ValueError(f"expected at least as many latents as rungs of the ladder ({facets}), got {latent_dim}")
     return [len(part) for part in torch.arange(latent_dim).tensor_split(facets)]

@@ -1,4 +1,4 @@
-"""Multi-layer perceptrons, and the encoder and decoder made of them; in training and evaluation mode they are the same.
+"""Multi-layer perceptrons, and the encoder and decoder made of them; they compute the same in training and evaluation.
 
 Networks for images are in `images.py`.
 """
@@ -35,8 +35,8 @@ class MLP(nn.Module):
 
     The first layer is W [x, onehot(u)] + b = W_x x + W_u[u] + b, or W_x x + W_u u + b where u is columns of numbers.
     With `in_dim=0` the network is a function of u alone.
-    Inside, the rows of a batch are columns, h = W h + b: there are more rows than units, and processors like long
-    lines (a compiled step of 50 networks of width 10 takes three quarters of the time).
+    Internally the rows of a batch are columns, h = W h + b: there are more rows than units, and long contiguous lines
+    are fast (a compiled step of 50 networks of width 10 takes three quarters of the time).
 
     Parameters
     ----------
@@ -71,7 +71,7 @@ class MLP(nn.Module):
         self.u_rows = self._split_first(in_dim) if u_dim else None  # (M, hidden)
 
     def _split_first(self, in_dim: int) -> nn.Parameter:
-        """Take the columns of the first matrix that meet the one-hot u out of it."""
+        """Take the columns that are multiplied by the one-hot u out of the first matrix."""
         joint: nn.Linear = self.linears[0]  # type: ignore[assignment]
         weight = joint.weight.detach()
         joint.weight = nn.Parameter(weight[:, :in_dim].clone()) if in_dim else None  # type: ignore[assignment]
@@ -92,7 +92,7 @@ class MLP(nn.Module):
         return self._rest((self.u_rows + self.linears[0].bias).mT)  # type: ignore[operator]
 
     def relu_network(self) -> ReluNetwork | None:
-        """Its numbers, where it is made of (leaky) ReLUs and sees no u."""
+        """Return its weights as plain numbers if its activations are (leaky) ReLUs and it sees no u, else None."""
         if self.activation == "xtanh" or self.u_rows is not None or self.slope >= 1:
             return None
         parameters = [_as_array(parameter) for parameter in self.linears.parameters()]  # weight, bias, weight, ...
@@ -100,7 +100,7 @@ class MLP(nn.Module):
         return ReluNetwork(tuple(parameters[::2]), tuple(parameters[1::2]), slope)
 
     def _rest(self, h: Tensor) -> Tensor:
-        """What follows the first layer: (hidden, B) to (B, out_dim)."""
+        """Apply the layers after the first: (hidden, B) to (B, out_dim)."""
         for linear in self.linears[1:]:
             h = _columns(linear, activate(h, self.activation, self.slope))
         return h.mT
@@ -116,7 +116,7 @@ def _columns(linear: nn.Module, h: Tensor) -> Tensor:
 
 
 class GaussianEncoder(Encoder):
-    """q(z given x) or q(z given x, u): a Gaussian whose mean and log-variances are MLPs; of counts they see log(1 + x).
+    """q(z given x) or q(z given x, u): a Gaussian whose mean and log-variances are MLPs; counts enter as log(1 + x).
 
     Parameters
     ----------
@@ -127,9 +127,10 @@ class GaussianEncoder(Encoder):
     std
         See `log_variance`.
     covariance
-        `diagonal`; or `full`: the network of the variance gives a triangular matrix too. A factorised posterior misses
-        p(z given x, u) by the correlations that the mixing makes, however small the noise, so the ELBO's best model is
-        not the likelihood's (Theorem 4 of Khemakhem et al. 2020 asks for a family that contains it).
+        `diagonal`; or `full`: the network of the variance gives a triangular matrix too. A factorised posterior lacks
+        the correlations of p(z given x, u) that the mixing causes, however small the noise, so the model with the
+        largest ELBO is not the one with the largest likelihood (Theorem 4 of Khemakhem et al. 2020 requires that the
+        family of posteriors contains p(z given x, u)).
     """
 
     def __init__(
@@ -170,7 +171,7 @@ class GaussianEncoder(Encoder):
 
     def forward(self, x: Tensor, u: Tensor | None, noise: Tensor | None = None) -> Posterior:
         """(B, d) and (B,) or (B, k) to a Gaussian over (B, n)."""
-        if self.counts:  # rates are positive, and span magnitudes
+        if self.counts:  # rates are positive, and span orders of magnitude
             x = torch.log1p(x)
         joint, n = torch.cat([net(x, u) for net in self.nets], -1), self.latent_dim
         if self.covariance == "diagonal":
@@ -181,7 +182,7 @@ class GaussianEncoder(Encoder):
 
 
 class MLPDecoder(Decoder):
-    """z to the parameter of p(x given z): a mean (Gaussian), logits (Bernoulli, codes) or a log-rate (counts)."""
+    """Maps z to the parameter of p(x given z): a mean (Gaussian), logits (Bernoulli, codes) or a log-rate (counts)."""
 
     def __init__(
         self,

@@ -12,15 +12,16 @@ from ivae_lab.distributions.densities import CorrelatedNormal, Normal, Posterior
 from ivae_lab.distributions.natural_parameters import exponential_family
 from ivae_lab.networks.base import look_up
 
-_LEAST_VARIANCE = 1e-8  # of a class with one row in a batch
+_LEAST_VARIANCE = 1e-8  # the variance of a class with one row in a batch
 
 
 class ClassStatistics(nn.Module):
     """p(z given u) = N(z; m(u), diag s^2(u)), where m and s^2 are statistics of the latents themselves, not learned.
 
-    In training they are the batch's means and variances per class (Sorrenson et al. 2020, Equations 11 and 12), through
-    which gradients flow; after it those of all training rows (`settle`), until then 0 and 1. A class with one row in a
-    batch has the least variance there is and no gradient, so batches should have many rows of each class.
+    In training they are the batch's means and variances per class (Sorrenson et al. 2020, Equations 11 and 12), and
+    gradients flow through them. `settle` stores those of all training rows for use after the training; before it they
+    are 0 and 1. A class with one row in a batch has the smallest variance and no gradient, so batches should have many
+    rows of each class.
     """
 
     labels_only = True
@@ -40,20 +41,20 @@ class ClassStatistics(nn.Module):
         return Normal(look_up(self.get_buffer("mean"), u), look_up(self.get_buffer("log_var"), u))
 
     def exponential_family(self) -> ExponentialFamily | None:
-        """What the prior is once it has settled, as plain numbers."""
+        """The prior as plain numbers, for use after `settle`."""
         return exponential_family({"mean": self.get_buffer("mean"), "scale": self.get_buffer("log_var")}, "gaussian")
 
     def of_batch(self, z: Tensor, u: Tensor) -> Normal:
-        """The distribution with the statistics of a batch: (B, n) and (B,) to one over (B, n)."""
-        share = self._one_hot(u, z.dtype)  # (M, B)
-        share = share / share.sum(1, keepdim=True).clamp(min=1)
-        mean = look_up(share @ z, u)
-        variance = share @ (z - mean) ** 2  # (M, n)
+        """Return the distribution with the statistics of a batch: (B, n) and (B,) to one over (B, n)."""
+        weights = self._one_hot(u, z.dtype)  # (M, B)
+        weights = weights / weights.sum(1, keepdim=True).clamp(min=1)
+        mean = look_up(weights @ z, u)
+        variance = weights @ (z - mean) ** 2  # (M, n)
         return Normal(mean, look_up(torch.log(variance + _LEAST_VARIANCE), u))
 
     @torch.no_grad()
     def settle(self, blocks: Iterable[tuple[Posterior, Tensor]]) -> None:
-        """Take the statistics of blocks of posteriors and labels, (B, n) and (B,); a class without rows keeps its own.
+        """Store the statistics of blocks of posteriors and labels, (B, n) and (B,); a class without rows is unchanged.
 
         The variance of a latent over a class is that of the posteriors' means plus the mean of their variances.
         """
@@ -61,11 +62,11 @@ class ClassStatistics(nn.Module):
         rows = torch.zeros(len(mean), 1, dtype=torch.float64, device=mean.device)
         sums, squares = torch.zeros_like(mean, dtype=torch.float64), torch.zeros_like(mean, dtype=torch.float64)
         for posterior, u in blocks:
-            own = posterior.marginals() if isinstance(posterior, CorrelatedNormal) else posterior
-            z, one_hot = own.mean.double(), self._one_hot(u, torch.float64)
+            marginals = posterior.marginals() if isinstance(posterior, CorrelatedNormal) else posterior
+            z, one_hot = marginals.mean.double(), self._one_hot(u, torch.float64)
             rows += one_hot.sum(1, keepdim=True)
             sums += one_hot @ z
-            squares += one_hot @ (z**2 + own.log_var.double().exp())
+            squares += one_hot @ (z**2 + marginals.log_var.double().exp())
         seen = rows.squeeze(1) > 0
         centre = sums[seen] / rows[seen]
         variance = (squares[seen] / rows[seen] - centre**2).clamp(min=0)

@@ -1,10 +1,10 @@
-"""Priors that depend on u: p(z given u), what makes an iVAE identifiable (Khemakhem et al. 2020, Equation 7).
+"""Priors that depend on u: p(z given u), which makes an iVAE identifiable (Khemakhem et al. 2020, Equation 7).
 
 Both are evaluated at each of the M values of u once, and a row looks its value up: M rows of work instead of B. Where u
 is columns of numbers, an MLP takes each row's.
 The number k of sufficient statistics is the number of learned parameters per latent: `mean: zero` leaves
 k = 1 (T = z^2 or |z|), `mean: learned` k = 2 for the Gaussian family; `scale: one` with a learned mean is k = 1
-with T = z. A Laplace family with learned means is no exponential family, so Theorem 1 does not speak of it.
+with T = z. A Laplace family with learned means is no exponential family, so Theorem 1 does not apply to it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ivae_lab.networks.mlp import MLP
 class ConditionalPrior(nn.Module):
     """p(z given u) = prod_i p(z_i; m_i(u), s_i(u)), with m and log s (log s^2 if Gaussian) given per value of u.
 
-    Subclasses say where the two (M, n) tables come from.
+    Subclasses provide the two (M, n) tables.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ class ConditionalPrior(nn.Module):
     Attributes
     ----------
     labels_only
-        Whether it is no prior for a u that is columns of numbers.
+        Whether u must be labels: the prior does not take columns of numbers.
     """
 
     labels_only = True
@@ -74,11 +74,11 @@ class ConditionalPrior(nn.Module):
         return natural_parameters(self.tables(), self.family)
 
     def at(self, u: Tensor) -> Tables:
-        """What is learned, for each row: (B, n) each."""
+        """The learned parameters at each row's u, (B, n) each, by name."""
         return {name: look_up(table, u) for name, table in self.tables().items()}
 
     def exponential_family(self) -> ExponentialFamily | None:
-        """What the prior is, as plain numbers; None where the densities are no exponential family."""
+        """The prior as plain numbers; None where the densities are no exponential family."""
         return exponential_family(self.tables(), self.family)
 
     def forward(self, u: Tensor | None) -> Normal | Laplace:
@@ -156,7 +156,7 @@ class MLPPrior(ConditionalPrior):
         return {name: net.table() for name, net in self.nets.items()}  # type: ignore[operator]
 
     def at(self, u: Tensor) -> Tables:
-        """The networks at every value of u once, or at each row's columns."""
+        """Evaluate the networks once at every value of u, or at each row's columns."""
         return {name: net(None, u) for name, net in self.nets.items()} if u.is_floating_point() else super().at(u)
 
 

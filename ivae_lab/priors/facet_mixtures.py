@@ -1,4 +1,4 @@
-"""The prior of an MFCVAE: the latents are cut into facets, each with a mixture of its own."""
+"""The prior of an MFCVAE: the latents are split into facets, each with its own mixture."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class FacetMixtures(nn.Module):
     Parameters
     ----------
     facets
-        J; the n latents are cut into parts as equal as can be, the first the longest (`torch.tensor_split`).
+        J; the n latents are split into parts as equal as possible, the first the longest (`torch.tensor_split`).
     components, init, covariance, variance
-        As of `GaussianMixture`, of each facet.
+        As in `GaussianMixture`, for each facet.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""A prior whose latents are of a two-parameter exponential family, its parameters free for each value of u."""
+"""A prior of a two-parameter exponential family, whose parameters are free for each value of u."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class FamilyTable(nn.Module):
     latent_dim, u_dim
         n and M.
     family
-        Of z.
+        The family of z.
     """
 
     labels_only = True

@@ -15,7 +15,7 @@ from ivae_lab.core.exponential_family import ExponentialFamily
 from ivae_lab.distributions.densities import CorrelatedMixture, NormalMixture
 from ivae_lab.distributions.natural_parameters import Tables, add_noise_, exponential_family, natural_parameters
 
-_LEAST_WEIGHT = 1e-8  # a component that the fit left empty can still be learned
+_LEAST_WEIGHT = 1e-8  # keeps the logit finite, so that a component that the fit left empty can still be learned
 
 
 class GaussianMixture(nn.Module):
@@ -33,9 +33,9 @@ class GaussianMixture(nn.Module):
         (their code), or `gmm`: fitted to the encoder's output when training starts, after pretraining where
         there is one (Jiang et al. 2017).
     covariance
-        Of the components: `diagonal`, or `full`, whose correlations start at 0.
+        Covariance of the components: `diagonal`, or `full`, whose correlations start at 0.
     variance
-        Where given, all variances start there and all weights alike: `init` says what the means are only.
+        If given, all variances start at it and all weights are equal: `init` then sets the means only.
     """
 
     def __init__(
@@ -68,11 +68,11 @@ class GaussianMixture(nn.Module):
         return CorrelatedMixture(log_weights, self.mean, self.log_var, self.lower.tril(-1))
 
     def natural_parameters(self) -> Tensor | None:
-        """Natural parameters of each component, whatever its weight: (K, 2 n); None of a full covariance."""
+        """Natural parameters of each component, whatever its weight: (K, 2 n); None for a full covariance."""
         return natural_parameters(self._tables(), "gaussian") if self.lower is None else None
 
     def exponential_family(self) -> ExponentialFamily | None:
-        """What the components are, as plain numbers; None of a full covariance."""
+        """The components as plain numbers; None for a full covariance."""
         return exponential_family(self._tables(), "gaussian", hidden=True) if self.lower is None else None
 
     def add_noise(self, noise: Tensor) -> None:
@@ -91,9 +91,9 @@ class GaussianMixture(nn.Module):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # a start, not a result
             fit.fit(z.double().cpu().numpy())
-        found = [(self.mean, fit.means_)]
+        fitted = [(self.mean, fit.means_)]
         if self.variance is None:
-            found += [(self.logits, np.log(fit.weights_ + _LEAST_WEIGHT)), (self.log_var, np.log(fit.covariances_))]
+            fitted += [(self.logits, np.log(fit.weights_ + _LEAST_WEIGHT)), (self.log_var, np.log(fit.covariances_))]
         with torch.no_grad():
-            for parameter, value in found:
+            for parameter, value in fitted:
                 parameter.copy_(torch.as_tensor(value))

@@ -26,7 +26,7 @@ class StandardNormal(nn.Module):
         return Normal(zero, zero)
 
     def exponential_family(self) -> ExponentialFamily | None:
-        """What the prior is, as plain numbers: of one value of u."""
+        """The prior as plain numbers, with one value of u."""
         return exponential_family({"scale": self.get_buffer("zero").unsqueeze(0)}, "gaussian")
 
 
@@ -43,5 +43,5 @@ class StandardLaplace(nn.Module):
         return Laplace(zero, zero)
 
     def exponential_family(self) -> ExponentialFamily | None:
-        """What the prior is, as plain numbers: of one value of u."""
+        """The prior as plain numbers, with one value of u."""
         return exponential_family({"scale": self.get_buffer("zero").unsqueeze(0)}, "laplace")

@@ -1,4 +1,4 @@
-"""The VampPrior: a mixture whose components are the encoder's own posteriors, at inputs that are learned."""
+"""The VampPrior: a mixture whose components are the encoder's posteriors at learned inputs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ivae_lab.config.numbers import PositiveInt
 from ivae_lab.distributions.densities import NormalMixture, Posterior
 
-_INSIDE = 0.01  # how far from its limits a bounded pseudo-input starts, as a share of their distance
+_INSIDE = 0.01  # distance of a bounded pseudo-input from its limits at the start, as a share of their distance
 
 
 class VampPrior(nn.Module):
@@ -21,7 +21,7 @@ class VampPrior(nn.Module):
 
     Pseudo-inputs start at random training rows. Where x has limits, as images have, x_k = low + (high - low)
     sigmoid(a_k) with free a_k: a clamp, as in the authors' code, would stop learning at the limits, where most pixels
-    are. The encoder takes them in evaluation mode, without dropout and by running statistics.
+    are. The encoder encodes them in evaluation mode: without dropout, with running statistics.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ class VampPrior(nn.Module):
         self.limits: tuple[float, float] | None = None
 
     def attach(self, encode: Callable[[Tensor], Posterior], x_dim: int, limits: tuple[float, float] | None) -> None:
-        """Take the encoder, (K, d) to a diagonal Gaussian over (K, n), and the limits of x.
+        """Set the encoder, (K, d) to a diagonal Gaussian over (K, n), and the limits of x.
 
         `encode` is a function: the parameters of a module would count as those of this prior too.
         """
