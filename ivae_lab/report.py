@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ivae_lab.reproduction.definition import ExperimentError, names
-from ivae_lab.reproduction.site_content import Request, collect_all
+from ivae_lab.reproduction.site_content import ReportRequest, collect_all
 from ivae_lab.reproduction.site_render import render, replacing
 from ivae_lab.terminal.command_line import FAILED, OK, done, say
 
@@ -32,7 +32,7 @@ _NAME = "ivae_lab.report"
 KEYS: dict[str, tuple[str, ...]] = {"outputs": (), "to": ()}
 
 
-def parse(arguments: Sequence[str]) -> Request:
+def parse(arguments: Sequence[str]) -> ReportRequest:
     """Read the command line.
 
     Raises
@@ -46,7 +46,7 @@ def parse(arguments: Sequence[str]) -> Request:
     outputs = Path(given.get("outputs", "outputs"))
     if "outputs" in given and not outputs.is_dir():
         raise ExperimentError(f"outputs: expected a folder, got {given['outputs']}")
-    return Request(outputs, Path(given.get("to", outputs / "report")))
+    return ReportRequest(outputs, Path(given.get("to", outputs / "report")))
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str]) -> int:
     return done(_NAME, __doc__, arguments, lambda given: write(parse(given)), files, stopped)
 
 
-def write(request: Request) -> int:
+def write(request: ReportRequest) -> int:
     """Collect and render everything; say where it lies and what could not be read."""
     with replacing(request.to) as folder:
         pages, problems = collect_all(request, folder)

@@ -36,7 +36,7 @@ from rich.console import Console
 from ivae_lab.reproduction.definition import ExperimentError, Figure, load
 from ivae_lab.reproduction.recorded_rows import name_unreadable, records_of, set_aside
 from ivae_lab.reproduction.request import KEYS as KEYS  # for completion
-from ivae_lab.reproduction.request import NAME, Request, check_neutral, parse
+from ivae_lab.reproduction.request import NAME, ReproduceRequest, check_neutral, parse
 from ivae_lab.reproduction.show import list_figures, print_unfinished, report
 from ivae_lab.reproduction.train_missing import CellTraining
 from ivae_lab.terminal.command_line import BAD_INPUT, FAILED, OK, STOPPED, done, say
@@ -58,7 +58,7 @@ def _run(arguments: Sequence[str]) -> int:
     return _each(parse(arguments), console)
 
 
-def _each(request: Request, console: Console) -> int:
+def _each(request: ReproduceRequest, console: Console) -> int:
     """Reproduce each figure; one that cannot be made does not stop the others. The largest exit code."""
     check_neutral(request.neutral)
     name_unreadable(request.outputs, console)
@@ -76,7 +76,7 @@ def _each(request: Request, console: Console) -> int:
     return max(codes.values())
 
 
-def _one(name: str, request: Request, console: Console) -> int:
+def _one(name: str, request: ReproduceRequest, console: Console) -> int:
     """Reproduce a figure; its exit code."""
     try:
         return reproduce(load(name), request, console)
@@ -96,13 +96,13 @@ def _sum_up(codes: dict[str, int], console: Console) -> None:
     console.print(f"{len(codes) - len(bad)} of {len(codes)} figures ended with exit code 0{told}", soft_wrap=True)
 
 
-def reproduce(figure: Figure, request: Request, console: Console) -> int:
+def reproduce(figure: Figure, request: ReproduceRequest, console: Console) -> int:
     """Train the missing cells of a figure, draw it, and say what came out."""
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
     from ivae_lab.reproduction.cells import expand
-    from ivae_lab.reproduction.evidence import Evidence, gather
+    from ivae_lab.reproduction.evidence import FigureEvidence, gather
     from ivae_lab.reproduction.found_runs import find
     from ivae_lab.reproduction.join_records import join
     from ivae_lab.reproduction.present import present
@@ -124,7 +124,7 @@ def reproduce(figure: Figure, request: Request, console: Console) -> int:
         return OK
     for line in set_aside(found, cells):
         console.print(line, style="bold red", soft_wrap=True, highlight=False)
-    evidence = Evidence(figure, request.scale, request.changed, request.command(figure))
+    evidence = FigureEvidence(figure, request.scale, request.changed, request.command(figure))
     gather(figure, cells, found, evidence)
     if rows := sum(join(evidence, each, cells) for each in kept):
         console.print(f"{rows} rows that no run folder holds stay as they are recorded", soft_wrap=True)

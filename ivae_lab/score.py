@@ -53,8 +53,8 @@ chance: the same number with the rows of B re-paired at random, the mean of {cha
 
 
 @dataclass(frozen=True)
-class Request:
-    """What the command line says."""
+class ScoreRequest:
+    """The checked command line of `score`."""
 
     paths: tuple[Path, Path]
     seeds: tuple[int | None, int | None] = (None, None)
@@ -68,18 +68,18 @@ def main(arguments: Sequence[str]) -> int:
     return done("ivae_lab.score", __doc__, arguments, lambda given: _run(parse(given)))
 
 
-def parse(arguments: Sequence[str]) -> Request:
-    """Two paths and key=value arguments."""
-    pairs = [each.partition("=")[::2] for each in arguments if each.partition("=")[0] in KEYS]
-    paths = [each for each in arguments if each.partition("=")[0] not in KEYS]
+def parse(arguments: Sequence[str]) -> ScoreRequest:
+    """Read two paths and key=value arguments."""
+    pairs = [argument.partition("=")[::2] for argument in arguments if argument.partition("=")[0] in KEYS]
+    paths = [argument for argument in arguments if argument.partition("=")[0] not in KEYS]
     given = dict(pairs)
     if len(paths) != 2 or len(given) != len(pairs) or "" in given.values():
         got = " ".join(arguments) or "nothing"
         raise BadInputError(f"expected two files and any of {'=, '.join(KEYS)}=, each once, got {got}")
-    seeds = [whole("seed", each, 0) for each in given["seed"].split(",")] if "seed" in given else [None]
+    seeds = [whole("seed", seed, 0) for seed in given["seed"].split(",")] if "seed" in given else [None]
     if len(seeds) > 2:
         raise BadInputError(f"expected seed=S or seed=S,T, got seed={given['seed']}")
-    return Request(
+    return ScoreRequest(
         (_meant(paths[0]), _meant(paths[1])),
         (seeds[0], seeds[-1]),
         given.get("split"),
@@ -89,11 +89,11 @@ def parse(arguments: Sequence[str]) -> Request:
 
 
 def _meant(text: str) -> Path:
-    """A file by its path, or a run folder by its name."""
+    """Return a file by its path, or a run folder by its name."""
     return Path(text) if Path(text).suffix else run_folder(text)
 
 
-def _run(request: Request) -> None:
+def _run(request: ScoreRequest) -> None:
     from rich.console import Console
 
     a, b = (read(path, seed, request.split) for path, seed in zip(request.paths, request.seeds, strict=True))

@@ -45,10 +45,10 @@ from ivae_lab.config.overrides import run_config
 from ivae_lab.core.data import Batch, Splits
 from ivae_lab.engine.building import build_model, draw_data
 from ivae_lab.engine.datamodule import DataModule
+from ivae_lab.engine.member import RunMember
 from ivae_lab.engine.memory import models_at_once
 from ivae_lab.engine.module import SeedsModule
 from ivae_lab.engine.options import Chunk, Compute, Plan, Training
-from ivae_lab.engine.share import Share
 from ivae_lab.engine.stack import Stack
 from ivae_lab.models.base import Model
 from ivae_lab.training.run import prepare
@@ -224,7 +224,7 @@ def stacked(setting: Setting, seeds: int, compiled: bool) -> Iterator[Callable[[
     steps = training.chunk
     data = DataModule([setting.splits], Plan(0, STEPS_IN_ALL, steps, 100), training.batch_size, device)
     at_once, _ = models_at_once(stack, data, training, seeds, setting.compute)
-    module = SeedsModule([Share(stack, setting.splits, training.lr)], data, training, compiled, at_once)
+    module = SeedsModule([RunMember(stack, setting.splits, training.lr)], data, training, compiled, at_once)
     yield lambda: module.training_step(Chunk(0, 1, False, False), 0)
     for start in itertools.count(steps, steps):
         chunk = Chunk(start, start + steps, False, False)

@@ -192,8 +192,8 @@ def _begun(config: DictConfig, seeds: list[int]) -> Any:
 
     from ivae_lab.config.build import build
     from ivae_lab.engine.datamodule import DataModule
+    from ivae_lab.engine.member import RunMember
     from ivae_lab.engine.module import SeedsModule
-    from ivae_lab.engine.share import Share
     from ivae_lab.engine.stack import Stack
     from ivae_lab.training.run import plan_of
 
@@ -201,7 +201,7 @@ def _begun(config: DictConfig, seeds: list[int]) -> Any:
     stack = Stack(lambda: _model(config, splits.spec), seeds, cpu)
     plan = plan_of(stack, training, len(splits.train))
     data = DataModule([splits], plan, training.batch_size, cpu)
-    return SeedsModule([Share(stack, splits, training.lr)], data, training, compiled=False)
+    return SeedsModule([RunMember(stack, splits, training.lr)], data, training, compiled=False)
 
 
 def _train(config: DictConfig, seeds: list[int]) -> Any:

@@ -30,7 +30,7 @@ from ivae_lab.runs.arrays import read_latents
 from ivae_lab.runs.results_csv import COLUMNS
 from ivae_lab.training.group import prepared
 from ivae_lab.training.job import read_settings
-from ivae_lab.training.run import Run, Settings
+from ivae_lab.training.run import Settings, TrainingRun
 from tests import warm
 
 SMALL = ("data.segments=8", "data.samples_per_segment=100", "trainer.batch_size=64", "trainer.chunk=20")
@@ -58,7 +58,7 @@ _LINEAR = {f"_target_: ivae_lab.models.{kind.__name__}" for kind in Linear.__sub
 FITTED = sorted(
     path.stem for path in (CONFIG / "model").glob("*.yaml") if not _LINEAR.isdisjoint(path.read_text().splitlines())
 )
-_drawn: dict[str, Splits] = {}  # data sets of this session, as `Run` keeps them
+_drawn: dict[str, Splits] = {}  # data sets of this session, as `TrainingRun` keeps them
 _PATIENCE = 180.0  # seconds for what a test waits for
 _TRACKING = "WANDB_"  # variables of the developer's own that would change where a run logs
 
@@ -162,11 +162,11 @@ def settings(*overrides: str) -> Settings:
     return read_settings(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]), choices)
 
 
-def make_run(*overrides: str) -> Run:
+def make_run(*overrides: str) -> TrainingRun:
     """A run that is built and not begun."""
     from rich.console import Console
 
-    run = Run(settings(*overrides), Console(quiet=True), _drawn)
+    run = TrainingRun(settings(*overrides), Console(quiet=True), _drawn)
     run.splits = in_default_dtype(run.splits)
     return run
 
@@ -196,7 +196,7 @@ def _real(values: torch.Tensor | None) -> torch.Tensor | None:
     return values.to(torch.get_default_dtype()) if values is not None and values.is_floating_point() else values
 
 
-def make_module(*runs: Run, compiled: bool = False) -> SeedsModule:
+def make_module(*runs: TrainingRun, compiled: bool = False) -> SeedsModule:
     """A training of one or several runs at step 0."""
     return prepared(list(runs), compiled=compiled)
 
@@ -221,7 +221,7 @@ def difference(one: Parameters, other: Parameters) -> float:
     return torch.stack(gaps).nan_to_num(nan=torch.inf).max().item()
 
 
-def scores(run: Run) -> dict[tuple[object, ...], float]:
+def scores(run: TrainingRun) -> dict[tuple[object, ...], float]:
     """What results.csv of a trained run would hold: every value under what tells it apart."""
     rows, _ = run._score(encode(run.stack, run.splits, torch.device("cpu")), {})
     apart = [column for column in COLUMNS if column not in ("value", "chance", "state")]

@@ -17,7 +17,7 @@ from ivae_lab.engine.compiler import traced
 from ivae_lab.engine.options import Compute, Training
 from ivae_lab.engine.shuffling import Shuffled
 from ivae_lab.engine.stack import Stack
-from ivae_lab.engine.steps import Part, new_state, update_of
+from ivae_lab.engine.steps import StackPart, new_state, update_of
 
 if TYPE_CHECKING:
     from ivae_lab.engine.datamodule import DataModule
@@ -32,7 +32,7 @@ _CACHED_BYTES = 12_000_000
 
 
 @dataclass(frozen=True)
-class Need:
+class MemoryNeed:
     """What the number of models that one call trains was chosen by."""
 
     each: int  # bytes that one model takes with its step
@@ -47,7 +47,7 @@ class Need:
 
 def models_at_once(
     stack: Stack, data: DataModule, training: Training, models: int, compute: Compute
-) -> tuple[int, Need | None]:
+) -> tuple[int, MemoryNeed | None]:
     """How many of `models` models, of the kind in `stack`, to train by one call, and why.
 
     The latter is None where there was nothing to choose.
@@ -60,9 +60,9 @@ def models_at_once(
     bound, room = own + step_bound(stack, data), free * _SHARE
     # Not traced where they fit in any case: that takes 4 s of an MLP, 16 of a ResNet, on a busy core.
     if few and bound * models <= room:
-        return models, Need(bound, traced=False, free=free)
+        return models, MemoryNeed(bound, traced=False, free=free)
     step = step_bytes(stack, data, training)
-    need = Need(own + step, traced=True, free=free)
+    need = MemoryNeed(own + step, traced=True, free=free)
     most = min(models, int((room - own * models) / step))
     if data.device.type == "cpu" and not few:
         most = min(most, _CACHED_BYTES // need.each)
@@ -99,7 +99,7 @@ def step_graph(stack: Stack, data: DataModule, training: Training) -> GraphModul
     """The operations of one optimiser step of these models."""
     models, device = len(stack.seeds), data.device
     shuffled = Shuffled(stack.seeds, torch.zeros(models, dtype=torch.int64), data.rows, data.batch_size)
-    part = Part(stack, new_state(stack, torch.zeros(models, device=device)), shuffled, data, training, None)
+    part = StackPart(stack, new_state(stack, torch.zeros(models, device=device)), shuffled, data, training, None)
     width = stack.template.noise_dim + stack.template.live_dim
     noise = torch.zeros(models, data.batch_size, width, device=device)
     changing = (

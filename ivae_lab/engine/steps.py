@@ -46,7 +46,7 @@ def sliced(state: State, positions: slice) -> State:
     return {kind: {name: value[positions] for name, value in each.items()} for kind, each in state.items()}
 
 
-class Part:
+class StackPart:
     """The models at some positions of a stack. Its state is a view of the whole stack's.
 
     Parameters
@@ -137,8 +137,8 @@ class Part:
 def update_of(stack: Stack, method: str, clip_norm: float | None) -> Step:
     """One optimiser step as a function of tensors alone: it changes parameters, moments and sums.
 
-    The function takes what `Part.fixed` gives, then rows (S, B), noise (S, B, noise_dim + live_dim), progress () and
-    Adam's pace (6, S). It returns the loss, (S,).
+    The function takes the values of `StackPart.fixed`, then rows (S, B), noise (S, B, noise_dim + live_dim), progress
+    () and Adam's pace (6, S). It returns the loss, (S,).
     """
     gradients_of = stack.gradients(method)
 

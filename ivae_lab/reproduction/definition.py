@@ -1,7 +1,7 @@
-"""A figure of a paper as data: which cells are trained, what is drawn of them, and what the paper claims.
+"""A figure of a paper as data: the cells to train, the pictures to draw, and the claims of the paper.
 
-`experiments/<paper>/<figure>.yaml` holds a `Figure`, `experiments/<paper>/reported.csv` what the paper states, and
-`experiments/<paper>/figures.py` the functions that draw. Nothing here trains or draws.
+`experiments/<paper>/<figure>.yaml` holds a `Figure`, `experiments/<paper>/reported.csv` the paper's numbers and
+orderings, and `experiments/<paper>/figures.py` the functions that draw. Nothing here trains or draws.
 """
 
 from __future__ import annotations
@@ -28,35 +28,35 @@ Selector = dict[str, Any]  # column of the figure's rows -> the value, or a list
 
 
 class ExperimentError(BadInputError):
-    """A figure that does not exist or is not written as it must be: one line."""
+    """A figure that does not exist, or whose definition is invalid; the message is one line."""
 
 
 class _Strict(BaseModel):
-    """An unknown key is an error."""
+    """Base of the definitions: an unknown key is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Line(_Strict):
-    """A sweep, as `python -m ivae_lab.train -m` takes it: its overrides, without `seed`."""
+    """A sweep: overrides for `python -m ivae_lab.train -m`, without `seed`."""
 
     variant: str  # paper, released, ours, ... : claims are tested for each variant by itself
     overrides: list[str]
     quick: list[str] = []  # further overrides in the quick scale; one of the same key replaces
     label: str | None = None  # in legends and tables; by default the method's name
-    seeds: dict[Scale, PositiveInt] | None = None  # number of model seeds, where it is not the figure's
-    scales: list[Scale] = list(SCALES)  # where it belongs
+    seeds: dict[Scale, PositiveInt] | None = None  # number of model seeds, if it differs from the figure's
+    scales: list[Scale] = list(SCALES)  # scales that train this line
 
 
-class Choice(_Strict):
-    """Of several values of a configuration key one is kept, in every group of runs by itself."""
+class SettingChoice(_Strict):
+    """A choice among the values of a configuration key: in every group of runs, the best value is kept."""
 
     over: str
     by: str  # the column whose mean over seeds is largest: elbo; anything with the true sources is an oracle
 
 
 class Claim(_Strict):
-    """How a claim of `reported.csv` is tested on rows; each selector picks rows, `per` tests each of its values."""
+    """A test of a claim of `reported.csv` on rows: each selector picks rows, `per` tests each value of a column."""
 
     claim: str  # its id in reported.csv
     test: Literal["at_least", "at_most", "within", "above", "not_below", "correlated", "widens"]
@@ -96,28 +96,28 @@ class Figure(_Strict):
     Attributes
     ----------
     title, where, claim
-        What it is, where it stands in the paper, and what the paper says with it, in a sentence.
+        Its title, its place in the paper, and its claim, in a sentence.
     cells
-        The sweeps that are trained.
+        The sweeps to train.
     seeds
         Model seeds 0, 1, ... in each scale.
     score, scored
-        The column that it is about, and the table that has it: the rows, or a further one.
+        The column that the figure is about, and the table that has it: the rows, or a further one.
     columns
         Keys of the configuration that become columns of the rows.
     choose
-        Settings that the paper chose among; done in this order before anything is drawn or tested.
+        Settings that the paper chose among; the choices are made in this order before anything is drawn or tested.
     table
-        The columns that the summary table has a line for each combination of.
+        Columns of the summary table: it has a line for each combination of their values.
     tables
         Further tables, made by functions of `figures.py` from the run folders: name -> function.
     draw, draw_runs
-        Functions of `figures.py` to pictures: from the tables, and from the rows and the run folders, for what is too
-        large for a table. The latter are drawn only where the runs are.
+        Functions of `figures.py` that draw pictures: from the tables, and from the rows and the run folders, for
+        arrays too large for a table. The latter are drawn only where the run folders exist.
     examples
-        Whether the report shows what a run makes of images: not where the runs are hardly trained.
+        Whether the report shows the images of a run: false where the runs are hardly trained.
     claims, deviations
-        What is tested, and in what this differs from the paper.
+        The tests of claims, and the differences from the paper.
     """
 
     title: str
@@ -128,7 +128,7 @@ class Figure(_Strict):
     score: str = "mcc_mean"
     scored: str = "rows"
     columns: list[str] = []
-    choose: list[Choice] = []
+    choose: list[SettingChoice] = []
     table: list[str] = ["variant", "label"]
     tables: dict[str, str] = {}
     draw: list[str] = Field(min_length=1)
@@ -158,7 +158,7 @@ class Figure(_Strict):
 
 
 def names() -> list[str]:
-    """All figures, as `<paper>/<figure>`, in the order of papers and of names."""
+    """Names of all figures, as `<paper>/<figure>`, in the order of papers and of names."""
     return [f"{path.parent.name}/{path.stem}" for path in sorted(EXPERIMENTS.glob("*/*.yaml"))]
 
 
@@ -168,7 +168,7 @@ def load(name: str) -> Figure:
     Raises
     ------
     ExperimentError
-        If there is none of this name (with the nearest names), or its file is not right.
+        If there is none of this name (with the nearest names), or its file is invalid.
     """
     path = EXPERIMENTS / f"{name}.yaml"
     if name not in names():
@@ -186,27 +186,27 @@ def load(name: str) -> Figure:
 
 
 def _first_of(error: ValidationError) -> str:
-    """The first thing that is wrong, on one line."""
+    """The first error, on one line."""
     first = error.errors()[0]
     where = ".".join(map(str, first["loc"]))
-    if first["type"] == "value_error":  # one of our own, which says what came
+    if first["type"] == "value_error":  # raised by a validator of this module, whose message has the value
         return f"{where}: {first['ctx']['error']}" if where else str(first["ctx"]["error"])
     return f"{where}: {first['msg']}, got {first['input']!r}"
 
 
 def _nearest(name: str) -> str:
-    """Figures that may have been meant: those of a like full name first, then those of a like name in any paper."""
+    """Suggest figures: those of a similar full name first, then those of a similar name in any paper."""
     known = names()
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
     short = {full.split("/")[1] for full in known}
     alike = difflib.get_close_matches(name.split("/")[-1], short, n=3, cutoff=0.6)
-    near += [full for each in alike for full in known if full.split("/")[1] == each and full not in near]
+    near += [full for figure in alike for full in known if full.split("/")[1] == figure and full not in near]
     return f"nearest: {', '.join(near[:5])}" if near else f"there are: {', '.join(known)}"
 
 
 @cache
 def reported(paper: str) -> dict[str, Reported]:
-    """What a paper states, by the claim's id."""
+    """Read the numbers and orderings that a paper states, by the claim's id."""
     import pandas as pd
 
     try:
@@ -217,9 +217,9 @@ def reported(paper: str) -> dict[str, Reported]:
         raise ExperimentError(f"{paper}/reported.csv: {_first_of(error)}") from None
     except (OSError, ValueError) as error:
         raise ExperimentError(f"{paper}/reported.csv: expected a table, got: {one_line(error)}") from None
-    if len({each.claim for each in stated}) < len(stated):
+    if len({row.claim for row in stated}) < len(stated):
         raise ExperimentError(f"{paper}/reported.csv: expected a row for each claim, got several for one")
-    return {each.claim: each for each in stated}
+    return {row.claim: row for row in stated}
 
 
 @cache
@@ -235,8 +235,8 @@ def _functions(paper: str) -> ModuleType:
 
 
 def function(paper: str, name: str) -> Callable[..., Any]:
-    """A function of the paper's `figures.py`."""
-    found = getattr(_functions(paper), name, None)
-    if found is None:
+    """Return a function of the paper's `figures.py`."""
+    attribute = getattr(_functions(paper), name, None)
+    if attribute is None:
         raise ExperimentError(f"expected a function of {paper}/figures.py, got {name!r}")
-    return found  # type: ignore[no-any-return]
+    return attribute  # type: ignore[no-any-return]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ivae_lab.reproduction.cells import Cell
 from ivae_lab.reproduction.definition import Figure, Scale, function
-from ivae_lab.reproduction.found_runs import Found
+from ivae_lab.reproduction.found_runs import FoundRuns
 from ivae_lab.reproduction.table_files import as_kept
 from ivae_lab.runs.folder import FINISHED, lack
 from ivae_lab.runs.headlines import per_seed
@@ -27,7 +27,7 @@ OF_RUNS = ("median", "sd_data", "sd_model", "by_elbo", "oracle")  # columns of a
 
 
 @dataclass
-class Evidence:
+class FigureEvidence:
     """All that a figure is drawn and judged from.
 
     Attributes
@@ -95,7 +95,7 @@ class Evidence:
             self.problems.append(f"{what}: not made of {self.done} of {self.total} runs ({said})")
 
 
-def gather(figure: Figure, cells: Sequence[Cell], found: Found, evidence: Evidence) -> Evidence:
+def gather(figure: Figure, cells: Sequence[Cell], found: FoundRuns, evidence: FigureEvidence) -> FigureEvidence:
     """Fill in rows, tables, runs and what is missing from the run folders where the cells were found.
 
     A folder that cannot be read is missing, and named.
@@ -145,7 +145,7 @@ class _Folders:
     read: dict[Path, pd.DataFrame | str] = field(default_factory=dict)  # scores by seed, or what is wrong
     statuses: dict[Path, dict[str, Any]] = field(default_factory=dict)
 
-    def scores(self, key: tuple[str, int], found: Found) -> dict[str, Any] | _Reason:
+    def scores(self, key: tuple[str, int], found: FoundRuns) -> dict[str, Any] | _Reason:
         """The scores of a cell's seed with where they come from; else why there are none."""
         if key not in found.finished:
             if key not in found.unfinished:

@@ -1,4 +1,4 @@
-"""Which seed of which cell the run folders under the outputs hold."""
+"""Search the run folders under the outputs for the seeds of cells."""
 
 from __future__ import annotations
 
@@ -20,11 +20,17 @@ _TARGETS = re.compile(r"^ *_target_: (\S+)$", re.MULTILINE)
 
 
 @dataclass
-class Found:
-    """Where cells were computed, of all run folders under the outputs.
+class FoundRuns:
+    """The run folders under the outputs, by the cell and seed that they hold.
 
-    `everywhere` has all folders that finished a cell; `unreadable`, of folders whose status does not say what they
-    hold, the reason.
+    Attributes
+    ----------
+    finished, unfinished
+        (cell, seed) -> its folder, the best of several, and the folder's status.
+    everywhere
+        (cell, seed) -> all folders that finished it.
+    unreadable
+        Folder -> the reason why its status does not say what it holds.
     """
 
     finished: dict[tuple[str, int], tuple[Path, dict[str, Any]]] = field(default_factory=dict)
@@ -37,12 +43,12 @@ class Found:
         return [seed for seed in cell.seeds if (cell.digest, seed) not in self.finished]
 
 
-def find(outputs: Path) -> Found:
-    """Look through the run folders for cells; of two that hold the same, done stands before diverged, then the newest.
+def find(outputs: Path) -> FoundRuns:
+    """Search the run folders for cells; of two with the same cell, prefer done to diverged, then the newer one.
 
-    A folder whose status cannot be read holds nothing, and is named with the reason.
+    A folder whose status cannot be read counts as empty, and is named with the reason.
     """
-    found = Found()
+    found = FoundRuns()
     for path in run_folders(outputs):
         try:
             status = read_status(path)
@@ -51,17 +57,17 @@ def find(outputs: Path) -> Found:
             found.unreadable[path] = one_line(error)
             continue
         finished = is_finished(path)
-        where = found.finished if finished else found.unfinished
+        best = found.finished if finished else found.unfinished
         for key in keys:
             if finished:
                 found.everywhere.setdefault(key, []).append(path)
-            if key not in where or _rank(status) > _rank(where[key][1]):
-                where[key] = (path, status)
+            if key not in best or _rank(status) > _rank(best[key][1]):
+                best[key] = (path, status)
     return found
 
 
 def _keys(path: Path, status: dict[str, Any]) -> list[tuple[str, int]]:
-    """The cell of a run with each of its seeds."""
+    """Pairs of a run's cell and each of its seeds."""
     try:
         cell = _cell(path / "config.yaml", status)
         return [(cell, int(seed)) for seed in status["seeds"]]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ivae_lab.config.targets import with_names
 from ivae_lab.reproduction.cells import Cell
-from ivae_lab.reproduction.evidence import Evidence
+from ivae_lab.reproduction.evidence import FigureEvidence
 from ivae_lab.reproduction.table_files import as_kept
 from ivae_lab.terminal.lazy import Later
 
@@ -21,7 +21,7 @@ _UNIT = ["variant", "label"]  # another is taken over by these, each as a whole
 Key = tuple[str, ...]
 
 
-def join(evidence: Evidence, kept: Evidence, cells: Sequence[Cell]) -> int:
+def join(evidence: FigureEvidence, kept: FigureEvidence, cells: Sequence[Cell]) -> int:
     """Fill in, from what is kept of this or another figure, the seeds that no run folder holds; how many those are.
 
     A kept row stands for a seed when its sweep has the first overrides and the configuration that it had then, but for
@@ -63,7 +63,7 @@ def join(evidence: Evidence, kept: Evidence, cells: Sequence[Cell]) -> int:
     return len(taken)
 
 
-def _unchanged(cells: Sequence[Cell], kept: Evidence) -> list[Cell]:
+def _unchanged(cells: Sequence[Cell], kept: FigureEvidence) -> list[Cell]:
     """The cells of sweeps that were recorded with the configuration they have."""
     recorded = {(line["variant"], tuple(line["first"])): _flat(line["config"]) for line in kept.lines}
     first: dict[int, Cell] = {}
@@ -90,7 +90,7 @@ def _leaves(config: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, An
             yield f"{path}{key}", value
 
 
-def _asked(evidence: Evidence, cells: Sequence[Cell], names: list[str]) -> list[Key]:
+def _asked(evidence: FigureEvidence, cells: Sequence[Cell], names: list[str]) -> list[Key]:
     """The key of every cell and seed, in order, each once."""
     rows = [{**cell.describe(evidence.figure.columns), "seed": seed} for cell in cells for seed in cell.seeds]
     return list(dict.fromkeys(_keys(as_kept(pd.DataFrame(rows)), names))) if rows else []
@@ -134,7 +134,7 @@ def _mixed(new: pd.DataFrame, from_records: pd.DataFrame) -> str:
 
 
 def _still_missing(
-    evidence: Evidence, cells: Sequence[Cell], taken: set[Key], names: list[str]
+    evidence: FigureEvidence, cells: Sequence[Cell], taken: set[Key], names: list[str]
 ) -> list[dict[str, Any]]:
     filled: dict[tuple[Any, ...], set[int]] = {}
     for cell in cells:

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from ivae_lab.plots.style import STYLE, Picture, save
 from ivae_lab.reproduction.claims import Judgement, judge
 from ivae_lab.reproduction.definition import function
-from ivae_lab.reproduction.evidence import Evidence, Tables
+from ivae_lab.reproduction.evidence import FigureEvidence, Tables
 from ivae_lab.reproduction.summary import summary
 from ivae_lab.reproduction.table_files import json_text, write_table, write_text
 from ivae_lab.terminal.lazy import Later
@@ -48,7 +48,7 @@ class Presented:
     about: dict[str, Any]
 
 
-def present(evidence: Evidence, folder: Path) -> Presented:
+def present(evidence: FigureEvidence, folder: Path) -> Presented:
     """Draw, judge, and write everything of a figure into `folder`."""
     figure = evidence.figure
     folder.mkdir(parents=True, exist_ok=True)
@@ -79,7 +79,7 @@ def present(evidence: Evidence, folder: Path) -> Presented:
     return Presented(folder, table, judgements, about)
 
 
-def _draw(evidence: Evidence, tables: Tables, folder: Path) -> list[dict[str, str]]:
+def _draw(evidence: FigureEvidence, tables: Tables, folder: Path) -> list[dict[str, str]]:
     from matplotlib import rc_context
 
     drawn = []
@@ -95,7 +95,7 @@ def _draw(evidence: Evidence, tables: Tables, folder: Path) -> list[dict[str, st
     return drawn
 
 
-def _pictures(evidence: Evidence, tables: Tables) -> Iterator[tuple[Any, ...]]:
+def _pictures(evidence: FigureEvidence, tables: Tables) -> Iterator[tuple[Any, ...]]:
     """Each function that draws, with what it is given; one that draws run folders, the rows whose folders are here."""
     for name in evidence.figure.draw:
         yield name, tables
@@ -105,7 +105,7 @@ def _pictures(evidence: Evidence, tables: Tables) -> Iterator[tuple[Any, ...]]:
         yield name, here, evidence.paths
 
 
-def heading(evidence: Evidence) -> list[str]:
+def heading(evidence: FigureEvidence) -> list[str]:
     """What stands over every picture: where it belongs, its scale, how much of it is there, and how much diverged."""
     figure = evidence.figure
     scale = "" if evidence.scale == "paper" else "QUICK scale, not the paper's sizes; "

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from ivae_lab.reproduction.cells import Cell
-    from ivae_lab.reproduction.evidence import Evidence
-    from ivae_lab.reproduction.found_runs import Found
+    from ivae_lab.reproduction.evidence import FigureEvidence
+    from ivae_lab.reproduction.found_runs import FoundRuns
 
 
 def name_unreadable(outputs: Path, console: Console) -> None:
@@ -27,7 +27,7 @@ def name_unreadable(outputs: Path, console: Console) -> None:
         console.print(f"left out: {path}: {reason}", style="bold red", soft_wrap=True, highlight=False)
 
 
-def records_of(figure: Figure, scale: Scale) -> list[Evidence]:
+def records_of(figure: Figure, scale: Scale) -> list[FigureEvidence]:
     """What the project keeps in this scale of a figure, and of its paper's others, which may have the same sweeps."""
     own = _recorded(figure)
     if own is not None and own.scale == "paper" and scale == "quick":
@@ -37,7 +37,7 @@ def records_of(figure: Figure, scale: Scale) -> list[Evidence]:
     return [each for each in kept if each is not None and each.scale == scale]
 
 
-def _recorded(figure: Figure) -> Evidence | None:
+def _recorded(figure: Figure) -> FigureEvidence | None:
     """What the project keeps of a figure; bad input where it is damaged, as recording anew would lose it."""
     from ivae_lab.reproduction.records import recorded
 
@@ -49,7 +49,7 @@ def _recorded(figure: Figure) -> Evidence | None:
         ) from None
 
 
-def set_aside(found: Found, cells: Sequence[Cell]) -> list[str]:
+def set_aside(found: FoundRuns, cells: Sequence[Cell]) -> list[str]:
     """Leave out finished runs of the cells whose rows cannot be read; a line for each, and for different numbers.
 
     The same cell and seed may have been computed in several runs, of which one is used (`found_runs.find`).

@@ -13,7 +13,7 @@ from typing import Any
 
 from ivae_lab.config.paths import EXPERIMENTS
 from ivae_lab.reproduction.definition import Figure
-from ivae_lab.reproduction.evidence import Evidence
+from ivae_lab.reproduction.evidence import FigureEvidence
 from ivae_lab.reproduction.table_files import json_text, read_table, write_table, write_text
 
 _PROVENANCE = ("scale", "changed", "command", "total", "missing", "lines", "runs")
@@ -56,7 +56,7 @@ def _check_seal(path: Path, sealed: Mapping[str, Any]) -> None:
         raise ValueError(f"expected {path.name} as it was recorded, with {sealed['rows']} rows, got {rows}")
 
 
-def record(evidence: Evidence) -> list[Path]:
+def record(evidence: FigureEvidence) -> list[Path]:
     """Keep the tables and the provenance of a figure with the project, under experiments/<paper>/results/.
 
     The provenance has the number of rows and the SHA-256 of each table, which `recorded` holds them against.
@@ -70,7 +70,7 @@ def record(evidence: Evidence) -> list[Path]:
     return [*paths.values(), about]
 
 
-def recorded(figure: Figure) -> Evidence | None:
+def recorded(figure: Figure) -> FigureEvidence | None:
     """What the project keeps of a figure; None where it keeps nothing.
 
     Raises
@@ -83,4 +83,4 @@ def recorded(figure: Figure) -> Evidence | None:
         return None
     _, paths = kept(figure, ("rows", *figure.tables))
     tables = {key: read_table(path) for key, path in paths.items() if path.exists()}
-    return Evidence(figure, tables=tables, **found)
+    return FigureEvidence(figure, tables=tables, **found)

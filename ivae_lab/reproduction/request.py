@@ -1,4 +1,4 @@
-"""What a command line asks `reproduce` for, checked before anything is trained."""
+"""The command line of `reproduce`, parsed and checked before anything is trained."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ivae_lab.terminal.messages import one_line
 if TYPE_CHECKING:
     pass
 
-# Overrides of these say where and how, never what: they change no number.
+# Settings that change where and how a run is computed, not its numbers.
 NEUTRAL = ("compute", "logger", "hydra", "hydra/launcher")
 # Overrides of `python -m ivae_lab.train` that this command has no use for.
 REFUSED = {
@@ -31,8 +31,8 @@ KEYS = {"scale": SCALES, "outputs": (), **dict.fromkeys(FLAGS, TRUTH)}  # of thi
 
 
 @dataclass(frozen=True)
-class Request:
-    """What the command line asks for."""
+class ReproduceRequest:
+    """The checked command line of `reproduce`."""
 
     figures: list[str]
     scale: Scale
@@ -45,21 +45,22 @@ class Request:
     neutral: list[str]
 
     def folder(self, figure: Figure) -> Path:
-        """Where a figure's files go."""
-        own = f"{self.scale}-{digest(sorted(self.changed))}" if self.changed else self.scale
-        return self.outputs / "figures" / figure.paper / figure.name / own
+        """The folder for a figure's files."""
+        name = f"{self.scale}-{digest(sorted(self.changed))}" if self.changed else self.scale
+        return self.outputs / "figures" / figure.paper / figure.name / name
 
     @property
     def launcher(self) -> str | None:
-        """The launcher that was asked for."""
-        return next((each.partition("=")[2] for each in self.neutral if each.startswith("hydra/launcher=")), None)
+        """The launcher among the overrides, if there is one."""
+        launchers = (setting.partition("=")[2] for setting in self.neutral if setting.startswith("hydra/launcher="))
+        return next(launchers, None)
 
     def command(self, figure: Figure) -> str:
         """The command that makes a figure."""
         return f"python -m ivae_lab.reproduce {shlex.join([figure.full_name, f'scale={self.scale}', *self.changed])}"
 
 
-def parse(arguments: Sequence[str]) -> Request:
+def parse(arguments: Sequence[str]) -> ReproduceRequest:
     """Read the command line.
 
     Raises
@@ -67,8 +68,8 @@ def parse(arguments: Sequence[str]) -> Request:
     ExperimentError
         One line: what was expected, what came.
     """
-    wanted = [each for each in arguments if "=" not in each]
-    given = dict(each.split("=", 1) for each in arguments if "=" in each)
+    wanted = [argument for argument in arguments if "=" not in argument]
+    given = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
     if len(wanted) != 1:
         raise ExperimentError(
             f"expected one figure, a paper, or all, got {' '.join(wanted) or 'none'}; --list names them"
@@ -83,7 +84,7 @@ def parse(arguments: Sequence[str]) -> Request:
     changed = [f"{key}={value}" for key, value in given.items() if key.split(".")[0] not in NEUTRAL]
     if flags["record"] and changed:
         raise ExperimentError(f"record: expected no changed numbers, got {' '.join(changed)}")
-    request = Request(_figures(wanted[0]), scale, **flags, outputs=outputs, changed=changed, neutral=neutral)
+    request = ReproduceRequest(_figures(wanted[0]), scale, **flags, outputs=outputs, changed=changed, neutral=neutral)
     if not request.wait and request.launcher != "slurm":
         raise ExperimentError(f"wait: expected hydra/launcher=slurm with wait=false, got {request.launcher or 'none'}")
     return request
@@ -111,7 +112,7 @@ def _figures(wanted: str) -> list[str]:
 
 
 def check_neutral(overrides: Sequence[str]) -> None:
-    """Overrides that go to every training as they are: an unknown key is said before anything is trained."""
+    """Refuse an unknown key in the overrides that every training gets, before anything is trained."""
     from hydra.errors import HydraException
 
     from ivae_lab.config.overrides import composed

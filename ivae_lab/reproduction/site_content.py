@@ -1,4 +1,4 @@
-"""What the report shows of each figure: its claims, pictures, numbers, commands and examples, gathered from folders."""
+"""Content of the report's pages: claims, pictures, numbers, commands and examples of each figure, read from folders."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import yaml
 from ivae_lab.reproduction.about_json import PICTURES, About, checked, read_about
 from ivae_lab.reproduction.claims import NO_VERDICT, Judgement, judge
 from ivae_lab.reproduction.definition import Figure, load, names
-from ivae_lab.reproduction.evidence import Evidence
+from ivae_lab.reproduction.evidence import FigureEvidence
 from ivae_lab.reproduction.present import present
 from ivae_lab.reproduction.records import recorded
 from ivae_lab.runs.folder import run_folders
@@ -34,29 +34,29 @@ if TYPE_CHECKING:
 else:
     pd = Later("pandas")
 
-EXAMPLES = "examples.png"  # what a run of images leaves in its folder
+EXAMPLES = "examples.png"  # the picture in the folder of a run of images
 VERDICTS = ("reproduced", "partly", "not reproduced", "not run")
-_UNREADABLE = (OSError, ValueError, TypeError, KeyError, yaml.YAMLError)  # what reading a damaged file raises
+_UNREADABLE = (OSError, ValueError, TypeError, KeyError, yaml.YAMLError)  # errors from reading a damaged file
 
 
 @dataclass(frozen=True)
-class Own:
-    """Evidence under the outputs."""
+class OutputsSource:
+    """Evidence for a page that lies under the outputs."""
 
     folder: Path
     about: About
 
     def __str__(self) -> str:
-        """How much of what."""
+        """Name the scale, and how many runs have finished."""
         return f"{self.about.scale} scale under the outputs, {self.about.done} of {self.about.total} runs"
 
     @property
     def rank(self) -> tuple[bool, int]:
-        """The paper's scale before quick, then the more runs the better."""
+        """Key by which sources are sorted: the paper's scale before quick, then more runs before fewer."""
         return self.about.scale == "paper", self.about.done
 
     def place(self, folder: Path) -> About:
-        """Copy it into the report, if it is whole."""
+        """Copy the figure's files into the report; an error if one is missing."""
         folder.mkdir(parents=True)
         pictures = [f"{picture.stem}.{kind}" for picture in self.about.pictures for kind in PICTURES]
         for name in [*self.about.files, *pictures]:
@@ -65,28 +65,28 @@ class Own:
 
 
 @dataclass(frozen=True)
-class Kept:
-    """Evidence that the project keeps."""
+class RecordsSource:
+    """Evidence for a page from the records that the project keeps."""
 
-    evidence: Evidence
+    evidence: FigureEvidence
 
     def __str__(self) -> str:
-        """How much of what."""
+        """Name the scale, and how many runs have finished."""
         return f"{self.evidence.scale} scale kept with the project, {self.evidence.done} of {self.evidence.total} runs"
 
     @property
     def rank(self) -> tuple[bool, int]:
-        """As `Own.rank`."""
+        """Key by which sources are sorted, in the form of `OutputsSource.rank`."""
         return self.evidence.scale == "paper", self.evidence.done
 
     def place(self, folder: Path) -> About:
-        """Draw it in the report."""
+        """Draw the figure into the report."""
         return checked(present(self.evidence, folder).about)
 
 
 @dataclass(frozen=True)
 class Example:
-    """What one run makes of images: its picture in the report."""
+    """The picture of one run of images in the report: reconstructions, drawn images and traversals."""
 
     file: str  # beside the figure's pictures
     run: str
@@ -106,11 +106,11 @@ class Page:
     Attributes
     ----------
     shown
-        The evidence that is shown, and what was read of it; None where there is none.
+        Name of the evidence that the page shows; empty without evidence, and `about` is None then.
     others
-        Evidence that is there too.
+        Names of other evidence for the figure.
     problems
-        What could not be read.
+        A line for each file that could not be read.
     """
 
     figure: Figure
@@ -119,32 +119,32 @@ class Page:
     shown: str = ""
     others: list[str] = field(default_factory=list)
     summary: pd.DataFrame = field(default_factory=lambda: pd.DataFrame())
-    links: dict[str, str] = field(default_factory=dict)  # run -> address of its folder, where it is there
+    links: dict[str, str] = field(default_factory=dict)  # run -> address of its folder, if that exists
     examples: list[Example] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
     @property
     def url(self) -> str:
-        """From the report's folder."""
+        """Address of the page, relative to the report's folder."""
         return f"{self.figure.full_name}.html"
 
     @property
     def command(self) -> str:
-        """What makes it."""
+        """The command that makes the figure."""
         return self.about.command if self.about else f"python -m ivae_lab.reproduce {self.figure.full_name}"
 
     @property
     def scale(self) -> str:
-        """Of the evidence that is shown."""
+        """The scale of the evidence that the page shows; "-" without evidence."""
         return self.about.scale if self.about else "-"
 
     def verdict(self, judgement: Judgement) -> str:
-        """What is shown as the verdict of a claim: of the quick scale, that there is none."""
+        """Return the verdict of a claim as the page shows it; the quick scale gives none."""
         return NO_VERDICT if self.scale == "quick" else judgement.verdict
 
 
-def collect_all(request: Request, folder: Path) -> tuple[list[Page], list[str]]:
-    """A page for every figure whose definition can be read, and all that could not be read."""
+def collect_all(request: ReportRequest, folder: Path) -> tuple[list[Page], list[str]]:
+    """Return a page for every figure whose definition can be read, and a line for everything that cannot."""
     pages, problems = [], []
     for name in names():
         try:
@@ -157,8 +157,8 @@ def collect_all(request: Request, folder: Path) -> tuple[list[Page], list[str]]:
     return pages, problems
 
 
-def collect(figure: Figure, request: Request, folder: Path) -> Page:
-    """Put the best evidence that can be read into `folder`, and what there is to say of it into a page."""
+def collect(figure: Figure, request: ReportRequest, folder: Path) -> Page:
+    """Put the best readable evidence for a figure into `folder`, and describe it in a page."""
     page = Page(figure)
     for source in _sources(figure, request.outputs, page.problems):
         if page.about is not None:
@@ -182,36 +182,36 @@ def collect(figure: Figure, request: Request, folder: Path) -> Page:
     return page
 
 
-def _sources(figure: Figure, outputs: Path, problems: list[str]) -> list[Own | Kept]:
-    """Evidence in which something has finished, best first; what cannot be read becomes a problem."""
-    own = outputs / "figures" / figure.paper / figure.name
-    readers: list[Callable[[], Own | Kept | None]] = [
-        partial(_own, own / "paper"),
-        partial(_kept, figure),
-        partial(_own, own / "quick"),
+def _sources(figure: Figure, outputs: Path, problems: list[str]) -> list[OutputsSource | RecordsSource]:
+    """Sources in which a run has finished, best first; a source that cannot be read becomes a problem."""
+    drawn = outputs / "figures" / figure.paper / figure.name
+    readers: list[Callable[[], OutputsSource | RecordsSource | None]] = [
+        partial(_from_outputs, drawn / "paper"),
+        partial(_from_records, figure),
+        partial(_from_outputs, drawn / "quick"),
     ]
     sources = []
     for reader in readers:
         try:
-            found = reader()
+            source = reader()
         except _UNREADABLE as error:
             problems.append(_one_line(error))
         else:
-            if found is not None and found.rank[1]:
-                sources.append(found)
+            if source is not None and source.rank[1]:
+                sources.append(source)
     return sorted(sources, key=lambda source: source.rank, reverse=True)  # of equal ones the first
 
 
-def _own(folder: Path) -> Own | None:
-    return Own(folder, read_about(folder)) if (folder / "about.json").exists() else None
+def _from_outputs(folder: Path) -> OutputsSource | None:
+    return OutputsSource(folder, read_about(folder)) if (folder / "about.json").exists() else None
 
 
-def _kept(figure: Figure) -> Kept | None:
+def _from_records(figure: Figure) -> RecordsSource | None:
     try:
         evidence = recorded(figure)
     except _UNREADABLE as error:
         raise ValueError(f"what the project keeps: {_one_line(error)}") from None
-    return Kept(evidence) if evidence else None
+    return RecordsSource(evidence) if evidence else None
 
 
 def _summary(about: About, folder: Path) -> pd.DataFrame:
@@ -224,8 +224,8 @@ def _summary(about: About, folder: Path) -> pd.DataFrame:
 
 
 def _difference(lines: set[str], runs: set[str]) -> str:
-    said = [f"none of {', '.join(sorted(runs - lines))}"] if runs - lines else []
-    return " and ".join(said + [f"some of {each}" for each in sorted(map(str, lines - runs))])
+    absent = [f"none of {', '.join(sorted(runs - lines))}"] if runs - lines else []
+    return " and ".join(absent + [f"some of {run}" for run in sorted(map(str, lines - runs))])
 
 
 def _examples(figure: Figure, paths: Mapping[str, Path], folder: Path) -> list[Example]:
@@ -233,15 +233,15 @@ def _examples(figure: Figure, paths: Mapping[str, Path], folder: Path) -> list[E
     rows = pd.read_csv(folder / "rows.csv", keep_default_na=False)
     columns = [column for column in figure.table if column in rows]
     drawn = [run for run in rows["run"].unique() if run in paths and (paths[run] / EXAMPLES).is_file()]
-    found: list[Example] = []
+    examples: list[Example] = []
     for _, row in rows[rows["run"].isin(drawn)].drop_duplicates(columns).iterrows():
-        example = Example(f"examples-{len(found)}.png", row["run"], ", ".join(map(str, row[columns])))
+        example = Example(f"examples-{len(examples)}.png", row["run"], ", ".join(map(str, row[columns])))
         shutil.copyfile(paths[example.run] / EXAMPLES, folder / example.file)
-        found.append(example)
-    return found
+        examples.append(example)
+    return examples
 
 
-def _links(runs: Iterable[str], request: Request, paper: str) -> dict[str, str]:
+def _links(runs: Iterable[str], request: ReportRequest, paper: str) -> dict[str, str]:
     """Addresses of run folders, from the page of a figure."""
     start = request.to.resolve() / paper
     there = {name: request.runs[name].resolve() for name in runs if name in request.runs}
@@ -255,8 +255,8 @@ def _one_line(error: Exception) -> str:
 
 
 @dataclass(frozen=True)
-class Request:
-    """What the command line asks for."""
+class ReportRequest:
+    """The checked command line of the report: the outputs to read, and the folder to write."""
 
     outputs: Path
     to: Path

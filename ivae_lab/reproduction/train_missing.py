@@ -18,15 +18,15 @@ from rich.console import Console
 
 from ivae_lab.config.digests import digest
 from ivae_lab.reproduction.definition import ExperimentError
-from ivae_lab.reproduction.request import NAME, Request
+from ivae_lab.reproduction.request import NAME, ReproduceRequest
 from ivae_lab.reproduction.show import about
 from ivae_lab.terminal.command_line import OK, STOPPED, TerminatedError, say
 
 if TYPE_CHECKING:
     from ivae_lab.launch.slurm_queue import Queued
     from ivae_lab.reproduction.cells import Cell
-    from ivae_lab.reproduction.evidence import Evidence
-    from ivae_lab.reproduction.found_runs import Found
+    from ivae_lab.reproduction.evidence import FigureEvidence
+    from ivae_lab.reproduction.found_runs import FoundRuns
 
 
 class CellTraining:
@@ -42,7 +42,7 @@ class CellTraining:
         Exit code of the last training.
     """
 
-    def __init__(self, cells: Sequence[Cell], request: Request, console: Console) -> None:
+    def __init__(self, cells: Sequence[Cell], request: ReproduceRequest, console: Console) -> None:
         self.cells, self.request, self.console = cells, request, console
         self.began, self.worked = time.monotonic(), 0.0
         self.refused: dict[tuple[str, ...], str] = {}
@@ -74,7 +74,7 @@ class CellTraining:
             self._watch()
         return self.code
 
-    def explain(self, evidence: Evidence) -> None:
+    def explain(self, evidence: FigureEvidence) -> None:
         """Say of cells that were not trained why: refused, in the queue, or their process died; and name the log."""
         from ivae_lab.launch import slurm_queue as queue
 
@@ -115,7 +115,7 @@ class CellTraining:
             raise ExperimentError(str(error)) from None
         self.queued = {}
 
-    def _missing(self, found: Found) -> list[tuple[Cell, list[int]]]:
+    def _missing(self, found: FoundRuns) -> list[tuple[Cell, list[int]]]:
         """Seeds of cells that are neither finished nor in the queue, and that it makes sense to train."""
         busy = {(task.cell, seed) for task, _, _ in self.queued.values() for seed in task.seeds}
 
@@ -137,7 +137,7 @@ class CellTraining:
         reasons = own if len(own) == len(absent) else [whole] * len(absent)
         self.refused |= {cell.overrides: reason for cell, reason in zip(absent, reasons, strict=True)}
 
-    def say_progress(self, found: Found) -> None:
+    def say_progress(self, found: FoundRuns) -> None:
         """How many runs (cells x seeds) are done, in the queue, failed and to train, and how long that may take."""
         from ivae_lab.launch.slurm_queue import besides
 
@@ -149,7 +149,7 @@ class CellTraining:
         remaining = "" if rate is None or not left else f", about {about(rate * work)} left at the rate so far"
         self.console.print(f"{counted['done']} of {total} runs done{besides(counted)}, {left} to train{remaining}")
 
-    def _count(self, found: Found) -> Counter[str]:
+    def _count(self, found: FoundRuns) -> Counter[str]:
         queued = {(each.task.cell, seed): each.now for each in self.queued.values() for seed in each.task.seeds}
         counted: Counter[str] = Counter()
         for key in ((cell.digest, seed) for cell in self.cells for seed in cell.seeds):

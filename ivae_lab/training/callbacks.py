@@ -20,9 +20,9 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from ivae_lab.engine.checkpoint_files import save_checkpoint
 from ivae_lab.engine.evaluate import posterior_means
+from ivae_lab.engine.member import RunMember
 from ivae_lab.engine.module import SeedsModule
 from ivae_lab.engine.options import Chunk
-from ivae_lab.engine.share import Share
 from ivae_lab.metrics.mcc import mean_correlation
 from ivae_lab.training.provenance import SCHEDULER
 
@@ -44,18 +44,18 @@ class History(lightning.Callback):
         """Record where the plan says so."""
         if not batch.record:
             return
-        for row in chain(*pl_module.record([_scores(share) for share in pl_module.shares])):
+        for row in chain(*pl_module.record([_scores(member) for member in pl_module.members])):
             named = {f"seed{row['seed']}/{name}": row[name] for name in row if name not in ("step", "seed")}
             for logger in trainer.loggers:
                 logger.log_metrics(named, step=int(row["step"]))
 
 
-def _scores(share: Share) -> list[float | None]:
-    train = share.splits.train
+def _scores(member: RunMember) -> list[float | None]:
+    train = member.splits.train
     if train.z is None:
-        return [None] * len(share.stack.seeds)
+        return [None] * len(member.stack.seeds)
     rows = torch.linspace(0, len(train) - 1, min(_SCORED_ROWS, len(train))).long()
-    means = posterior_means(share.stack, train, rows).cpu().numpy()  # (S, N, n)
+    means = posterior_means(member.stack, train, rows).cpu().numpy()  # (S, N, n)
     sources = train.z[rows].cpu().numpy()
     return [mean_correlation(mean, sources) for mean in means]
 
@@ -69,7 +69,7 @@ class Checkpoints(lightning.Callback):
     Parameters
     ----------
     targets
-        For each run: its share, the file, the fingerprint of its configuration, and the seconds that earlier
+        For each run: its member, the file, the fingerprint of its configuration, and the seconds that earlier
         processes spent on it.
     every_seconds
         Time between checkpoints.
@@ -80,15 +80,15 @@ class Checkpoints(lightning.Callback):
         Write at the next opportunity, whatever the time.
     """
 
-    def __init__(self, targets: list[tuple[Share, Path, str, float]], every_seconds: float) -> None:
+    def __init__(self, targets: list[tuple[RunMember, Path, str, float]], every_seconds: float) -> None:
         self.targets, self.every = targets, every_seconds
         self.began = self.written = time.monotonic()
         self.wanted = False
 
-    def seconds(self, share: Share, models: int) -> float:
+    def seconds(self, member: RunMember, models: int) -> float:
         """Seconds spent on a run so far: of the time of a training of several, the part of its models."""
-        before = next(before for own, _, _, before in self.targets if own is share)
-        return before + (time.monotonic() - self.began) * len(share.stack.seeds) / models
+        before = next(before for own, _, _, before in self.targets if own is member)
+        return before + (time.monotonic() - self.began) * len(member.stack.seeds) / models
 
     def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: Any, *rest: Any) -> None:
         """Write if it is time."""
@@ -98,9 +98,9 @@ class Checkpoints(lightning.Callback):
 
     def write(self, module: SeedsModule) -> None:
         """Write the checkpoints."""
-        for share, path, fingerprint, _ in self.targets:
-            seconds = self.seconds(share, len(module.stack.seeds))
-            save_checkpoint(path, {"fingerprint": fingerprint, "seconds": seconds, **module.snapshot(share)})
+        for member, path, fingerprint, _ in self.targets:
+            seconds = self.seconds(member, len(module.stack.seeds))
+            save_checkpoint(path, {"fingerprint": fingerprint, "seconds": seconds, **module.snapshot(member)})
         self.written, self.wanted = time.monotonic(), False
 
 
@@ -206,8 +206,8 @@ class ProgressBar(lightning.Callback):
 
     def _parts(self, module: SeedsModule, steps_left: int) -> list[str]:
         epoch = module.step / module.data.steps_per_epoch
-        last = [row for share in module.shares for row in share.history[-len(share.stack.seeds) :]]
-        diverged = sum(len(share.diverged) for share in module.shares)
+        last = [row for member in module.members for row in member.history[-len(member.stack.seeds) :]]
+        diverged = sum(len(member.diverged) for member in module.members)
         parts = [f"epoch {epoch:.1f}", f"ELBO {_mean(last, 'elbo')}", f"MCC {_mean(last, 'mcc')}"]
         if diverged:
             parts.append(f"{diverged} diverged")

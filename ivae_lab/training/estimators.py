@@ -30,7 +30,7 @@ from ivae_lab.tabular.preprocessing import Recipe, fit_preprocess
 from ivae_lab.terminal.messages import one_line
 from ivae_lab.training.group import train_here
 from ivae_lab.training.job import read_settings
-from ivae_lab.training.run import Run
+from ivae_lab.training.run import TrainingRun
 
 Floats = NDArray[np.floating[Any]]
 Observation = Literal["real", "binary", "counts"]
@@ -104,7 +104,7 @@ class IVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  #
         splits = _splits(x, own, config, self.labels_)
         settings = read_settings(config, {"data": "rows", "model": self.model})
         with _deterministic():
-            run = Run(settings, Console(quiet=True), {digest(settings.plain()["data"]): splits})
+            run = TrainingRun(settings, Console(quiet=True), {digest(settings.plain()["data"]): splits})
             diverged = train_here(run).diverged
         if diverged:
             raise RuntimeError(f"expected a training that converges, got one not finite by step {diverged[self.seed]}")

@@ -17,20 +17,20 @@ from rich.console import Console
 
 from ivae_lab.engine.datamodule import DataModule
 from ivae_lab.engine.evaluate import settle
+from ivae_lab.engine.member import RunMember
 from ivae_lab.engine.memory import models_at_once
 from ivae_lab.engine.module import SeedsModule
-from ivae_lab.engine.share import Share
 from ivae_lab.storage.locks import locked
 from ivae_lab.training.callbacks import Checkpoints, History, ProgressBar, StopOnSignal
 from ivae_lab.training.provenance import StoppedError
-from ivae_lab.training.run import Run, State
+from ivae_lab.training.run import State, TrainingRun
 
 Snapshot = dict[str, Any]
 # Errors of the machine: the same run may well succeed another time.
 PASSING = (OSError, MemoryError, torch.OutOfMemoryError, KeyboardInterrupt)
 
 
-def execute(runs: list[Run], console: Console) -> list[State]:
+def execute(runs: list[TrainingRun], console: Console) -> list[State]:
     """Train the runs together, or continue them, and leave a complete folder of each; the states they ended in.
 
     Runs whose checkpoints lie at different steps are continued one lot after another.
@@ -61,22 +61,22 @@ def execute(runs: list[Run], console: Console) -> list[State]:
     return [states[run.settings.folder] for run in runs]
 
 
-def _by_step(runs: Iterable[tuple[Run, Snapshot | None]]) -> list[list[tuple[Run, Snapshot | None]]]:
-    lots: dict[int, list[tuple[Run, Snapshot | None]]] = {}
+def _by_step(runs: Iterable[tuple[TrainingRun, Snapshot | None]]) -> list[list[tuple[TrainingRun, Snapshot | None]]]:
+    lots: dict[int, list[tuple[TrainingRun, Snapshot | None]]] = {}
     for run, snapshot in runs:
         lots.setdefault(snapshot["step"] if snapshot else 0, []).append((run, snapshot))
     return list(lots.values())
 
 
-def _train(lot: list[tuple[Run, Snapshot | None]], console: Console) -> dict[Path, State]:
+def _train(lot: list[tuple[TrainingRun, Snapshot | None]], console: Console) -> dict[Path, State]:
     runs = [run for run, _ in lot]
     weights = sum(run.stack.weights for run in runs)
     module = prepared(runs, runs[0].settings.compute.compiles(runs[0].plan.total, weights))
-    shares = module.shares
+    members = module.members
     before = [0.0] * len(runs)
-    for place, (share, (_, snapshot)) in enumerate(zip(shares, lot, strict=True)):
+    for place, (member, (_, snapshot)) in enumerate(zip(members, lot, strict=True)):
         if snapshot is not None:
-            module.restore(share, snapshot)
+            module.restore(member, snapshot)
             before[place] = float(snapshot["seconds"])
     total, models = runs[0].plan.total, len(module.stack.seeds)
     if told := at_once_in_words(module):
@@ -84,28 +84,28 @@ def _train(lot: list[tuple[Run, Snapshot | None]], console: Console) -> dict[Pat
     if module.step:
         console.print(f"continuing at step {module.step} of {total}")
     targets = [
-        (share, run.checkpoint, run.settings.fingerprint, seconds)
-        for share, run, seconds in zip(shares, runs, before, strict=True)
+        (member, run.checkpoint, run.settings.fingerprint, seconds)
+        for member, run, seconds in zip(members, runs, before, strict=True)
     ]
     checkpoints = Checkpoints(targets, runs[0].settings.compute.checkpoint_seconds)
     if module.step < total:
         _fit(runs, module, checkpoints, console)
     console.print("encoding and scoring")
     return {
-        run.settings.folder: run.finish(share, checkpoints.seconds(share, models), module.compiled, models)
-        for run, share in zip(runs, shares, strict=True)
+        run.settings.folder: run.finish(member, checkpoints.seconds(member, models), module.compiled, models)
+        for run, member in zip(runs, members, strict=True)
     }
 
 
-def prepared(runs: list[Run], compiled: bool) -> SeedsModule:
+def prepared(runs: list[TrainingRun], compiled: bool) -> SeedsModule:
     """One training of the runs, at step 0."""
     first = runs[0]
     compute, training = first.settings.compute, first.settings.training
     data = DataModule([run.splits for run in runs], first.plan, training.batch_size, compute.torch_device())
-    shares = [Share(run.stack, run.splits, run.settings.training.lr) for run in runs]
-    models = sum(len(share.stack.seeds) for share in shares)
+    members = [RunMember(run.stack, run.splits, run.settings.training.lr) for run in runs]
+    models = sum(len(member.stack.seeds) for member in members)
     at_once, need = models_at_once(first.stack, data, training, models, compute)
-    return SeedsModule(shares, data, training, compiled, at_once, need)
+    return SeedsModule(members, data, training, compiled, at_once, need)
 
 
 def at_once_in_words(module: SeedsModule) -> str | None:
@@ -117,16 +117,16 @@ def at_once_in_words(module: SeedsModule) -> str | None:
     return how if need is None else f"{how}: {need}"
 
 
-def train_here(run: Run) -> Share:
+def train_here(run: TrainingRun) -> RunMember:
     """Train one run to its end without a folder, loggers and signals: nothing is left but its models."""
     module = prepared([run], run.settings.compute.compiles(run.plan.total, run.stack.weights))
     for number, chunk in enumerate(module.data.plan.chunks()):
         module.training_step(chunk, number)
     settle(run.stack, run.splits.train)
-    return module.shares[0]
+    return module.members[0]
 
 
-def _fit(runs: list[Run], module: SeedsModule, checkpoints: Checkpoints, console: Console) -> None:
+def _fit(runs: list[TrainingRun], module: SeedsModule, checkpoints: Checkpoints, console: Console) -> None:
     stop = StopOnSignal(checkpoints)
     callbacks = [stop, History(), ProgressBar(console), checkpoints]
     loggers = [logger for run in runs for logger in run.loggers()]

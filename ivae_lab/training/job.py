@@ -26,7 +26,7 @@ from ivae_lab.terminal.lazy import leaving
 from ivae_lab.terminal.messages import one_line, unknown_key
 from ivae_lab.training.planner import together
 from ivae_lab.training.provenance import SCHEDULER, StoppedError
-from ivae_lab.training.run import Run, Settings, prepare
+from ivae_lab.training.run import Settings, TrainingRun, prepare
 
 _INTERRUPTED = "interrupted; the same command begins again, or continues from its last checkpoint"
 _SETTINGS = ("seed", "outputs", "force", "logger", "show", "compute")
@@ -94,7 +94,7 @@ def _do(config: DictConfig, console: Console) -> int:
     return OK if read_status(settings.folder)["state"] == "done" else FAILED
 
 
-def _execute(runs: list[Run], console: Console) -> None:
+def _execute(runs: list[TrainingRun], console: Console) -> None:
     """Train the runs together; where that fails, the first alone: the others are tried alone in their turn."""
     with leaving(f"{NAME}: {_INTERRUPTED}"):
         from ivae_lab.training.group import execute  # Lightning takes seconds: only what trains waits for it
@@ -107,7 +107,7 @@ def _execute(runs: list[Run], console: Console) -> None:
         if len(runs) == 1:
             raise
         console.print(f"not trained together ({error}), but each by itself", soft_wrap=True)
-        execute([Run(runs[0].settings, console)], console)
+        execute([TrainingRun(runs[0].settings, console)], console)
     else:
         _trained.update(run.settings.folder for run in runs[1:])
 
@@ -163,7 +163,7 @@ def _seeds(value: Any) -> list[int]:
     return seeds
 
 
-def _announce(runs: list[Run], console: Console) -> None:
+def _announce(runs: list[TrainingRun], console: Console) -> None:
     first, settings = runs[0], runs[0].settings
     seeds = settings.seeds
     named = f"seed {seeds[0]}" if len(seeds) == 1 else f"{len(seeds)} seeds ({', '.join(map(str, seeds))})"

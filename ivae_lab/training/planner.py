@@ -18,7 +18,7 @@ from ivae_lab.config.digests import digest, numbers
 from ivae_lab.engine.memory import free_bytes, state_bytes
 from ivae_lab.runs.folder import is_finished
 from ivae_lab.storage.locks import is_free
-from ivae_lab.training.run import Run, Settings
+from ivae_lab.training.run import Settings, TrainingRun
 
 # What may differ within a stack: each model has its own data, weight of the KL term, learning rate and seed.
 OWN = (("data", "seed"), ("model", "beta"), ("trainer", "lr"))
@@ -33,14 +33,14 @@ def shape(settings: Settings) -> str:
     return digest(numbers(plain) | {name: plain[name] for name in ("compute", "force", "logger")})
 
 
-def together(settings: Settings, sweep: list[Settings], console: Console) -> list[Run]:
+def together(settings: Settings, sweep: list[Settings], console: Console) -> list[TrainingRun]:
     """The run of `settings`, and those of the sweep that can be trained with it, built and not begun.
 
     A companion whose folder is finished or busy, or that cannot be built, is left to its own turn; and so is one for
     whose models there is no memory.
     """
     drawn: dict[str, Any] = {}
-    first = Run(settings, console, drawn)
+    first = TrainingRun(settings, console, drawn)
     runs, folders = [first], {settings.folder}
     if settings.logger == "wandb":  # one run a process
         return runs
@@ -51,7 +51,7 @@ def together(settings: Settings, sweep: list[Settings], console: Console) -> lis
         if sum(len(run.settings.seeds) for run in runs) + len(other.seeds) > places:
             break
         with suppress(ConfigError):
-            run = Run(other, console, drawn)
+            run = TrainingRun(other, console, drawn)
             if run.splits.spec == first.splits.spec:
                 runs.append(run)
                 folders.add(other.folder)
@@ -62,6 +62,6 @@ def _waits(settings: Settings) -> bool:
     return (settings.config.force or not is_finished(settings.folder)) and is_free(settings.folder)
 
 
-def _places(run: Run, device: torch.device) -> int:
+def _places(run: TrainingRun, device: torch.device) -> int:
     """For how many models there is memory."""
     return int(free_bytes(device) * _SHARE / max(1, state_bytes(run.stack)))

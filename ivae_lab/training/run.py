@@ -22,9 +22,9 @@ from ivae_lab.core.data import Splits
 from ivae_lab.engine.building import build_model, draw_data, named
 from ivae_lab.engine.checkpoint_files import SETTLED, forget_checkpoints, load_checkpoint
 from ivae_lab.engine.evaluate import Encoded, encode, examples, settle
+from ivae_lab.engine.member import HISTORY, RunMember
 from ivae_lab.engine.options import Compute, Plan, Training
 from ivae_lab.engine.prior_rank import check_device, shortfall
-from ivae_lab.engine.share import HISTORY, Share
 from ivae_lab.engine.spec_json import to_plain
 from ivae_lab.engine.stack import Stack
 from ivae_lab.metrics.check import Check
@@ -78,7 +78,7 @@ def plan_of(stack: Stack, training: Training, train_rows: int) -> Plan:
 
 
 @dataclass
-class Run:
+class TrainingRun:
     """One run folder: what is to be trained for it, and what is written into it.
 
     Everything that can be wrong with the configuration is found while the parts are built, before the folder
@@ -167,7 +167,7 @@ class Run:
 
         return [wandb_logger(self.settings.folder, self.settings.plain())]
 
-    def finish(self, share: Share, seconds: float, compiled: bool, together: int) -> State:
+    def finish(self, member: RunMember, seconds: float, compiled: bool, together: int) -> State:
         """Encode, score, and write all results; the state it ended in.
 
         `seconds` is the run's part of the time, when `together` models were trained at once.
@@ -179,19 +179,19 @@ class Run:
         encoded = encode(self.stack, self.splits, self.settings.compute.torch_device())
         for position, seed in enumerate(seeds):
             if not all(np.isfinite(part.latents["mean"][position]).all() for part in encoded):
-                share.diverged.setdefault(seed, self.plan.total)
+                member.diverged.setdefault(seed, self.plan.total)
         _write_arrays(path / "latents.npz", _latents(encoded, seeds))
         image, device = self.splits.spec.image, self.settings.compute.torch_device()
         shown = examples(self.stack, encoded[-1].rows, image, device)
         _write_arrays(path / "examples.npz", {"seed": np.array(seeds), **shown})
         with atomic(path / "history.csv") as temporary:
-            pd.DataFrame(share.history, columns=HISTORY).to_csv(temporary, index=False)
-        rows, checks = self._score(encoded, share.diverged)
+            pd.DataFrame(member.history, columns=HISTORY).to_csv(temporary, index=False)
+        rows, checks = self._score(encoded, member.diverged)
         write_results(path / "results.csv", rows)
         if checks:
             with atomic(path / CHECKS) as temporary:
                 temporary.write_text(json.dumps(checks, indent=1) + "\n")
-        if pairs := self._score_pairs(encoded, share.diverged):
+        if pairs := self._score_pairs(encoded, member.diverged):
             write_pairs(path / FILE, pairs)
         if not rows and not pairs:
             told = f"no scores: metric=[{','.join(self.settings.metrics)}] has nothing to say of this model and data"
@@ -208,16 +208,16 @@ class Run:
             from ivae_lab.plots.image_examples import image_examples
 
             image_examples(path, path / "examples", self.settings.title)
-        state: State = "diverged" if share.diverged else "done"
+        state: State = "diverged" if member.diverged else "done"
         self.write_status(
             state,
             seconds=round(seconds, 2),
             compiled=compiled,
             trained_together=together,
-            identifiability={"shortfall": shortfall(self.stack.template), "noised": share.noised},
+            identifiability={"shortfall": shortfall(self.stack.template), "noised": member.noised},
             files=seal(path),
-            diverged={str(seed): step for seed, step in share.diverged.items()},
-            error=_divergence(share.diverged) if share.diverged else None,
+            diverged={str(seed): step for seed, step in member.diverged.items()},
+            error=_divergence(member.diverged) if member.diverged else None,
         )
         forget_checkpoints(self.checkpoint, but_last=True)
         return state

@@ -20,7 +20,7 @@ from ivae_lab.reproduction import present, records, site_content, site_render
 from ivae_lab.reproduction.about_json import Sweep, read_about
 from ivae_lab.reproduction.claims import NO_VERDICT
 from ivae_lab.reproduction.definition import Figure, Scale, load
-from ivae_lab.reproduction.evidence import Evidence
+from ivae_lab.reproduction.evidence import FigureEvidence
 from tests.browser import CHROMIUM, Browser
 from tests.running import command
 
@@ -84,9 +84,9 @@ def _rows(ivae: float, run: str) -> pd.DataFrame:
     )
 
 
-def _evidence(figure: Figure, scale: Scale, ivae: float, run: str = "a-run") -> Evidence:
+def _evidence(figure: Figure, scale: Scale, ivae: float, run: str = "a-run") -> FigureEvidence:
     lacking = {"overrides": ["model=vade"], "variant": "paper", "seeds": [0, 1, 2], "state": "failed"}
-    return Evidence(
+    return FigureEvidence(
         figure,
         scale,
         [],

@@ -311,7 +311,7 @@ def test_force_begins_anew_but_for_a_job_that_is_requeued(tmp_path: Path, monkey
     run = make_run(*TINY, "seed=0", f"outputs={tmp_path}")
     assert run.begin() is None
     module = make_module(run)
-    Checkpoints([(module.shares[0], run.checkpoint, run.settings.fingerprint, 0.0)], 0).write(module)
+    Checkpoints([(module.members[0], run.checkpoint, run.settings.fingerprint, 0.0)], 0).write(module)
     for force, restarts, continued in ((False, 0, True), (True, 1, True), (True, 0, False)):
         run.settings.config.force = force
         monkeypatch.setenv("SLURM_RESTART_COUNT", str(restarts))

@@ -38,15 +38,15 @@ RUN = ("model=ivae", *TINY, "seed=[0,1]")
 MOVES = {"models/vae.py": "models/other.py", "networks/mlp.py": "networks/dense.py", "data/tcl.py": "data/segments.py"}
 # A figure's recorded rows, of no run folder, joined with its cells: how many there are, and how many are taken.
 JOIN = """
-from ivae_lab.reproduction.found_runs import Found
+from ivae_lab.reproduction.found_runs import FoundRuns
 from ivae_lab.reproduction.cells import expand
 from ivae_lab.reproduction.definition import load
 from ivae_lab.reproduction.join_records import join
-from ivae_lab.reproduction.evidence import Evidence, gather
+from ivae_lab.reproduction.evidence import FigureEvidence, gather
 from ivae_lab.reproduction.records import recorded
 figure = load("khemakhem2020/unidentifiable")
 kept, cells = recorded(figure), expand(figure, "paper")
-evidence = gather(figure, cells, Found(), Evidence(figure, "paper", [], ""))
+evidence = gather(figure, cells, FoundRuns(), FigureEvidence(figure, "paper", [], ""))
 print(len(kept.tables["rows"]), join(evidence, kept, cells))
 """
 
@@ -79,7 +79,7 @@ def test_a_module_that_moves_changes_no_run_and_makes_no_record_foreign(
     begun = make_run(*RUN, f"outputs={tmp_path / 'outputs'}")
     begun.begin()
     module = advance(make_module(begun), 20)
-    Checkpoints([(module.shares[0], begun.checkpoint, begun.settings.fingerprint, 0.0)], 0).write(module)
+    Checkpoints([(module.members[0], begun.checkpoint, begun.settings.fingerprint, 0.0)], 0).write(module)
 
     path = f"{moved}{os.pathsep}{ROOT}"
     outcome = command(*RUN, cwd=tmp_path, PYTHONPATH=path)

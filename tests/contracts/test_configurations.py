@@ -232,7 +232,7 @@ class TestModels:
         module = together.module
         assert module.step == module.data.plan.total
         assert module.data.plan.steps == 3
-        assert not module.shares[0].diverged
+        assert not module.members[0].diverged
         (rows,) = module.record([[None] * len(SEEDS)])
         assert all(np.isfinite([row["loss"] for row in rows]))
         for key, value in module.stack.parameters.items():
@@ -260,7 +260,7 @@ class TestModels:
         assert matrices
         for key, values in matrices.items():
             assert (values[0] != values[2]).all(), key
-        config, spec = tiny(f"model={name}"), together.module.shares[0].splits.spec
+        config, spec = tiny(f"model={name}"), together.module.members[0].splits.spec
         torch.manual_seed(2)
         state = torch.get_rng_state()
         beside = Stack(lambda: model_of(config, spec), [7, 0], CPU)  # seed 0 is a seed
@@ -326,7 +326,7 @@ class TestModels:
 class TestFittedModels:
     def test_takes_no_steps_and_is_fitted_when_they_would_be_over(self, name: str, tiny: Compose, train: Train) -> None:
         module = train(tiny(f"model={name}", "model.latent_dim=3"), SEEDS)
-        stack, batch = module.stack, module.shares[0].splits.train
+        stack, batch = module.stack, module.members[0].splits.train
         assert (module.data.plan.total, stack.parameters) == (0, {})
         settle(stack, batch)
         found = stack.map("bound", batch, torch.zeros(len(SEEDS), len(batch), 0))
@@ -340,7 +340,7 @@ class TestFittedModels:
     def test_a_seed_among_others_is_the_seed_alone(self, name: str, tiny: Compose, train: Train) -> None:
         together, alone = (train(tiny(f"model={name}"), seeds) for seeds in (SEEDS, SEEDS[1:2]))
         for module in (together, alone):
-            settle(module.stack, module.shares[0].splits.train)
+            settle(module.stack, module.members[0].splits.train)
         for key, value in together.stack.buffers.items():
             assert torch.equal(value[1], alone.stack.buffers[key][0]), key
 
@@ -399,7 +399,7 @@ def test_a_part_of_a_model_trains_a_vae(
     torch.autograd.backward(model.loss(batch, noise, END)["loss"])
     assert all(parameter.grad is not None and parameter.grad.any() for parameter in model.parameters())
     module = train(config, [0])  # `config` has data that fit by now
-    assert not module.shares[0].diverged
+    assert not module.members[0].diverged
 
 
 @pytest.mark.parametrize("name", choices("data"))
@@ -454,7 +454,7 @@ class TestData:
         vae = tiny("model=vae", f"model/likelihood={likelihood}", "model.latent_dim=2")
         config.model, config.prior = vae.model, vae.prior
         module = train(config, [0])
-        assert not module.shares[0].diverged
+        assert not module.members[0].diverged
 
 
 @pytest.mark.parametrize("name", choices("trainer"))
@@ -462,7 +462,7 @@ def test_a_trainer_trains(name: str, tiny: Compose, composed: Compose, train: Tr
     training = build(composed("model=vae", f"trainer={name}").trainer, "trainer")  # as it is, not tiny
     assert training.total_steps(40_000) > 0
     module = train(tiny("model=vae", f"trainer={name}"), [0, 1])
-    assert not module.shares[0].diverged
+    assert not module.members[0].diverged
     assert module.step == 3
 
 

@@ -22,7 +22,7 @@ from ivae_lab.engine.compiler import Recorded, traced
 from ivae_lab.engine.options import Compute
 from ivae_lab.engine.stack import Stack
 from ivae_lab.runs.folder import read_status
-from ivae_lab.training.run import Run, prepare
+from ivae_lab.training.run import TrainingRun, prepare
 from tests.commands.test_resume import interrupted
 from tests.profiles import examples
 from tests.running import SMALL, advance, command, difference, make_module, make_run, numbers, run_folder
@@ -50,7 +50,7 @@ def test_long_trainings_and_large_models_are_compiled(
         assert not Compute("cpu", 1, False, 0).compiles(steps, weights)
 
 
-def without_u(run: Run) -> Run:
+def without_u(run: TrainingRun) -> TrainingRun:
     whole = run.splits
     train, valid, test = (dataclasses.replace(part, u=None) for part in (whole.train, whole.valid, whole.test))
     run.splits = Splits(train, valid, test, dataclasses.replace(whole.spec, u_dim=0))
@@ -58,26 +58,26 @@ def without_u(run: Run) -> Run:
     return run
 
 
-def two_ivaes(model: str = "ivae_paper") -> list[Run]:
+def two_ivaes(model: str = "ivae_paper") -> list[TrainingRun]:
     own = (*QUICK, f"model={model}", "trainer.clip_norm=1.0")
     return [make_run(*own, "seed=[0,1]"), make_run(*own, "seed=0", "data.seed=2", "model.beta=4", "trainer.lr=0.01")]
 
 
-def two_ivaes_of_full_covariance() -> list[Run]:
+def two_ivaes_of_full_covariance() -> list[TrainingRun]:
     return two_ivaes("ivae")
 
 
-def vade_without_u() -> list[Run]:
+def vade_without_u() -> list[TrainingRun]:
     return [without_u(make_run(*VADE))]
 
 
-def vade() -> list[Run]:
+def vade() -> list[TrainingRun]:
     return [make_run(*VADE)]
 
 
 @pytest.mark.usefixtures("traced_only")
 @pytest.mark.parametrize("runs", [two_ivaes, two_ivaes_of_full_covariance, vade_without_u])
-def test_a_traced_training_is_the_plain_one(runs: Callable[[], list[Run]]) -> None:
+def test_a_traced_training_is_the_plain_one(runs: Callable[[], list[TrainingRun]]) -> None:
     compare_with_plain(runs)
 
 
@@ -93,11 +93,11 @@ def test_a_traced_training_is_the_plain_one(runs: Callable[[], list[Run]]) -> No
         ),
     ],
 )
-def test_a_compiled_training_is_the_plain_one(runs: Callable[[], list[Run]]) -> None:
+def test_a_compiled_training_is_the_plain_one(runs: Callable[[], list[TrainingRun]]) -> None:
     compare_with_plain(runs)
 
 
-def compare_with_plain(runs: Callable[[], list[Run]]) -> None:
+def compare_with_plain(runs: Callable[[], list[TrainingRun]]) -> None:
     prepare(runs()[0].settings.compute)  # as in a command, which then finds its program in the cache
     start, plain = make_module(*runs()), advance(make_module(*runs()))
     compiled = advance(make_module(*runs(), compiled=True))
@@ -105,7 +105,7 @@ def compare_with_plain(runs: Callable[[], list[Run]]) -> None:
     assert difference(start.stack.parameters, plain.stack.parameters) > 1e-3
     for kind in ("parameters", "first", "second"):
         assert difference(plain.state[kind], compiled.state[kind]) <= 1e-4, kind
-    scores: list[list[float | None]] = [[None] * len(share.stack.seeds) for share in plain.shares]
+    scores: list[list[float | None]] = [[None] * len(member.stack.seeds) for member in plain.members]
     for rows, own in zip(plain.record(scores), compiled.record(scores), strict=True):
         for row, other in zip(rows, own, strict=True):
             assert row == pytest.approx(other, rel=1e-3, abs=1e-3, nan_ok=True)
@@ -119,7 +119,7 @@ def test_a_compiled_training_goes_on_from_a_snapshot_bit_for_bit() -> None:
     for module in (begun, continued):
         module.parts[0].programs = whole.parts[0].programs  # compiled once
     advance(begun, 10)
-    continued.restore(continued.shares[0], copy.deepcopy(begun.snapshot(begun.shares[0])))
+    continued.restore(continued.members[0], copy.deepcopy(begun.snapshot(begun.members[0])))
     assert continued.step == 10
     assert difference(advance(continued).stack.parameters, whole.stack.parameters) == 0
 
@@ -264,7 +264,7 @@ class TestRecorded:
 @needs_a_gpu
 @pytest.mark.parametrize("model", ["ivae", "vade_pretrained"])
 def test_a_training_by_recorded_steps_is_the_plain_one(model: str) -> None:
-    def run() -> Run:
+    def run() -> TrainingRun:
         pretraining = ("model.pretrain_steps=10", "prior.components=4") * (model == "vade_pretrained")
         return make_run(*QUICK, f"model={model}", *pretraining, "seed=[0,1,2]", "compute.device=cuda")
 
@@ -275,11 +275,11 @@ def test_a_training_by_recorded_steps_is_the_plain_one(model: str) -> None:
 
 @needs_a_gpu
 def test_recorded_steps_go_on_from_a_snapshot() -> None:
-    def run() -> Run:
+    def run() -> TrainingRun:
         return make_run(*QUICK, "model=ivae", "seed=[0,1,2]", "compute.device=cuda")
 
     whole = advance(make_module(run(), compiled=True))
     begun = advance(make_module(run(), compiled=True), 10)
     continued = make_module(run(), compiled=True)
-    continued.restore(continued.shares[0], copy.deepcopy(begun.snapshot(begun.shares[0])))
+    continued.restore(continued.members[0], copy.deepcopy(begun.snapshot(begun.members[0])))
     assert difference(advance(continued).stack.parameters, whole.stack.parameters) <= 1e-6

@@ -18,7 +18,15 @@ from torch import Tensor
 from ivae_lab.engine import control_groups as cgroup
 from ivae_lab.engine import memory
 from ivae_lab.engine.compiler import traced
-from ivae_lab.engine.memory import Need, free_bytes, models_at_once, peak_bytes, state_bytes, step_bound, step_bytes
+from ivae_lab.engine.memory import (
+    MemoryNeed,
+    free_bytes,
+    models_at_once,
+    peak_bytes,
+    state_bytes,
+    step_bound,
+    step_bytes,
+)
 from ivae_lab.engine.module import SeedsModule
 from ivae_lab.engine.options import Compute
 from ivae_lab.training import group
@@ -231,7 +239,7 @@ def test_one_line_says_how_many_models_one_call_trains(monkeypatch: pytest.Monke
     assert said("0") is None
     assert said("[0,1,2]", "3") is None
     assert said("[0,1,2]", "1") == "3 models take turns in 3 parts"
-    monkeypatch.setattr(group, "models_at_once", lambda *arguments: (1, Need(2**21, traced=True, free=2**23)))
+    monkeypatch.setattr(group, "models_at_once", lambda *arguments: (1, MemoryNeed(2**21, traced=True, free=2**23)))
     assert said("[0,1,2]") == "3 models take turns in 3 parts: about 2 MiB each, 8 MiB free"
 
 

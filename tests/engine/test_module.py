@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from ivae_lab.core.data import Batch, DataSpec, Splits
 from ivae_lab.engine.datamodule import DataModule
+from ivae_lab.engine.member import HISTORY, RunMember
 from ivae_lab.engine.module import SeedsModule
 from ivae_lab.engine.options import Plan
-from ivae_lab.engine.share import HISTORY, Share
 from ivae_lab.engine.stack import Stack
 from ivae_lab.models.base import Model
 from ivae_lab.training.callbacks import Checkpoints
@@ -74,7 +74,7 @@ def made(seeds: list[int], **changes: Any) -> SeedsModule:
     splits = Splits(rows, rows[:0], rows[:0], DataSpec(1, 0, None, ROWS, False))
     plan = Plan(PRETRAINING, STEPS, training.chunk, training.history_points)
     data = DataModule([splits], plan, training.batch_size, CPU)
-    return SeedsModule([Share(stack, splits, training.lr)], data, training, compiled=False)
+    return SeedsModule([RunMember(stack, splits, training.lr)], data, training, compiled=False)
 
 
 def recorded(module: SeedsModule, until: int = PRETRAINING + STEPS) -> History:
@@ -83,7 +83,7 @@ def recorded(module: SeedsModule, until: int = PRETRAINING + STEPS) -> History:
         if module.step <= chunk.start < until:
             module.training_step(chunk, number)
             module.record([[0.5] * len(module.stack.seeds)])
-    return module.shares[0].history
+    return module.members[0].history
 
 
 @pytest.fixture(scope="module")
@@ -174,15 +174,15 @@ def test_a_run_continued_from_a_snapshot_has_the_history_of_a_whole_one(stop: in
     begun, continued = made([0, 1], chunk=3), made([0, 1], chunk=3)
     recorded(begun, stop - 3)
     begun.training_step(next(chunk for chunk in begun.data.plan.chunks() if chunk.stop == stop), 0)
-    begun.shares[0].diverged[1] = 2
-    continued.restore(continued.shares[0], copy.deepcopy(begun.snapshot(begun.shares[0])))
-    assert continued.shares[0].diverged == {1: 2}
+    begun.members[0].diverged[1] = 2
+    continued.restore(continued.members[0], copy.deepcopy(begun.snapshot(begun.members[0])))
+    assert continued.members[0].diverged == {1: 2}
     continued.record([[0.5, 0.5]])
     pd.testing.assert_frame_equal(pd.DataFrame(recorded(continued)), pd.DataFrame(by_threes), check_exact=True)
 
 
 def test_a_run_is_said_to_take_its_models_part_of_the_time() -> None:
-    share = made([0, 1, 2]).shares[0]
-    checkpoints = Checkpoints([(share, Path("unwritten"), "", 5.0)], 0)
+    member = made([0, 1, 2]).members[0]
+    checkpoints = Checkpoints([(member, Path("unwritten"), "", 5.0)], 0)
     checkpoints.began = time.monotonic() - 1000
-    assert checkpoints.seconds(share, models=4) == pytest.approx(5 + 750, abs=10)
+    assert checkpoints.seconds(member, models=4) == pytest.approx(5 + 750, abs=10)

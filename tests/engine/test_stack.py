@@ -24,7 +24,7 @@ from ivae_lab.runs.arrays import read_latents
 from ivae_lab.runs.folder import read_status
 from ivae_lab.runs.results_csv import COLUMNS, read_results
 from ivae_lab.training.group import execute
-from ivae_lab.training.run import Run, prepare
+from ivae_lab.training.run import TrainingRun, prepare
 from tests.profiles import THOROUGH
 from tests.running import FITTED, SMALL, advance, difference, doubles, make_module, make_run, scores, trained
 
@@ -96,7 +96,7 @@ def test_a_scalar_parameter_trains_with_clipping() -> None:
     learned = module.stack.parameters["likelihood.log_variance"]
     assert learned.shape == (2,)
     assert (learned != torch.log(torch.tensor(0.01))).all()
-    assert not module.shares[0].diverged
+    assert not module.members[0].diverged
 
 
 @cache
@@ -114,11 +114,11 @@ def test_a_diverged_seed_leaves_the_others_bit_identical() -> None:
 
 
 def test_divergence_is_noted_with_the_step() -> None:
-    assert quick("[0,1,3]").shares[0].diverged == {}
-    assert poisoned().shares[0].diverged == {1: 30}
+    assert quick("[0,1,3]").members[0].diverged == {}
+    assert poisoned().members[0].diverged == {1: 30}
 
 
-def run_poisoned(folder: Path) -> Run:
+def run_poisoned(folder: Path) -> TrainingRun:
     """A run whose checkpoint, half way, holds a seed that is not a number any more."""
     from ivae_lab.training.callbacks import Checkpoints
 
@@ -129,7 +129,7 @@ def run_poisoned(folder: Path) -> Run:
     for value in module.stack.parameters.values():
         value[1] = torch.nan
     begun.checkpoint.parent.mkdir(parents=True)
-    Checkpoints([(module.shares[0], begun.checkpoint, begun.settings.fingerprint, 0.0)], 0).write(module)
+    Checkpoints([(module.members[0], begun.checkpoint, begun.settings.fingerprint, 0.0)], 0).write(module)
     return make_run(*arguments)
 
 
@@ -166,7 +166,7 @@ def test_data_without_u_train_and_score() -> None:
     module = advance(make_module(run))
     (encoded,) = encode(run.stack, run.splits, CPU)
     assert encoded.estimate(0).u is None
-    assert not module.shares[0].diverged
+    assert not module.members[0].diverged
     reference = trained(*SMALL, "model=vade", "trainer.steps=40", "prior.components=3", "seed=[0,1]")
     assert difference(of_seed(module, 1), of_seed(reference, 1)) == 0  # VaDE does not read u
 
@@ -192,9 +192,9 @@ class TestPretraining:
 
         whole = self.whole()
         begun = advance(make_module(make_run(*PRETRAINED, "seed=[0,1]")), stop)
-        snapshot = copy.deepcopy(begun.snapshot(begun.shares[0]))
+        snapshot = copy.deepcopy(begun.snapshot(begun.members[0]))
         continued = make_module(make_run(*PRETRAINED, "seed=[0,1]"))
-        continued.restore(continued.shares[0], snapshot)
+        continued.restore(continued.members[0], snapshot)
         assert continued.step == stop
         advance(continued)
         for name, value in whole.stack.parameters.items():
@@ -210,7 +210,7 @@ class TestPretraining:
         for value in module.stack.parameters.values():
             value[0] = torch.nan
         advance(module)
-        assert module.shares[0].diverged == {0: 60}
+        assert module.members[0].diverged == {0: 60}
         for name, value in of_seed(self.whole(), 1).items():
             assert torch.equal(value, of_seed(module, 1)[name])
 

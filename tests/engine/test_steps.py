@@ -63,7 +63,7 @@ def test_one_program_does_chunks_of_any_length_and_all_parts_of_a_size() -> None
         module = advance(make_module(run, compiled=True))
     assert len(module.parts) == 2
     assert module.step == 30
-    assert not module.shares[0].diverged
+    assert not module.members[0].diverged
     assert counters["aot_autograd"]["total"] == 1
     # Loops that were generated; the products come on top. Seen: 58.
     assert 0 < metrics.generated_kernel_count <= 62

@@ -30,7 +30,7 @@ from ivae_lab.runs.folder import read_status, write_status
 from ivae_lab.tabular.reading import open_table
 from ivae_lab.tabular.writing import block_rows, stream
 from ivae_lab.training.group import execute
-from ivae_lab.training.run import Run, prepare
+from ivae_lab.training.run import TrainingRun, prepare
 from tests.running import SMALL, command, settings
 
 pytestmark = pytest.mark.slow
@@ -49,7 +49,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     }
     found = {}
     for name, overrides in runs.items():
-        run = Run(settings(*SMALL, f"outputs={folder}", *overrides), Console(quiet=True))
+        run = TrainingRun(settings(*SMALL, f"outputs={folder}", *overrides), Console(quiet=True))
         prepare(run.settings.compute)
         execute([run], Console(quiet=True))
         found[name] = run.settings.folder

@@ -98,11 +98,11 @@ class TestInAVAE:
     def test_it_is_the_same_at_every_step(self, tiny: Compose, train: Callable[..., Any]) -> None:
         """Though images are binarised afresh: training changes neither the signs nor u."""
         module = train(tiny(*HASHED), [0, 1])
-        splits: Splits = module.shares[0].splits
+        splits: Splits = module.members[0].splits
         assert splits.spec.image == Image(1, 8, 8, redrawn=True)
         again = train(tiny(*HASHED, "trainer.lr=0.1"), [0, 1])
         assert torch.equal(module.stack.map("u", splits.train), again.stack.map("u", splits.train))
-        assert not module.shares[0].diverged
+        assert not module.members[0].diverged
 
     def test_it_takes_the_place_of_the_datas_u(
         self, tiny: Compose, splits_of: Callable[[DictConfig], Splits], model_of: Callable[..., Any]

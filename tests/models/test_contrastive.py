@@ -17,7 +17,7 @@ from ivae_lab.core.data import Batch
 from ivae_lab.engine.evaluate import encode, settle
 from ivae_lab.metrics.mcc import mean_correlation
 from ivae_lab.models.contrastive import Contrastive
-from ivae_lab.training.run import Run
+from ivae_lab.training.run import TrainingRun
 from tests.running import advance, difference, doubles, make_module, make_run
 
 Compose = Callable[..., DictConfig]
@@ -90,18 +90,18 @@ def test_latents_need_x_alone_and_there_is_no_elbo(built: Any, name: str) -> Non
     assert model.examples(batch, torch.zeros(8, model.latent_dim)) == {}
 
 
-def trained(*overrides: str) -> Run:
+def trained(*overrides: str) -> TrainingRun:
     return fitted("model.network.hidden=32", *overrides)
 
 
-def fitted(*overrides: str) -> Run:
+def fitted(*overrides: str) -> TrainingRun:
     run = make_run(*SMALL, *overrides)
     advance(make_module(run))
     settle(run.stack, run.splits.train)
     return run
 
 
-def scores_of(run: Run) -> list[float]:
+def scores_of(run: TrainingRun) -> list[float]:
     (part,) = encode(run.stack, run.splits, torch.device("cpu"))
     assert part.rows.z is not None
     return [mean_correlation(mean, part.rows.z.numpy()) for mean in part.latents["mean"]]

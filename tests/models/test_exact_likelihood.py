@@ -19,7 +19,7 @@ from ivae_lab.metrics.gap import Gap
 from ivae_lab.models.exact_likelihood import Exact, Search
 from ivae_lab.runs.arrays import read_examples
 from ivae_lab.runs.results_csv import read_results
-from ivae_lab.training.run import Run
+from ivae_lab.training.run import TrainingRun
 from tests.running import advance, here, make_module, make_run
 
 EXACT = ("model=exact", "data=gmm_relu", "data.points=600", "trainer.epochs=null", "trainer.batch_size=64")
@@ -29,7 +29,7 @@ ONCE = ("model.search.hops=0", "model.search.restarts=0")
 CPU = torch.device("cpu")
 
 
-def generators(run: Run, position: int) -> tuple[Generator, Generator]:
+def generators(run: TrainingRun, position: int) -> tuple[Generator, Generator]:
     """The truth and what a seed found."""
     truth, found = run.splits.spec.truth, run.stack.model(position).generator()
     assert truth is not None

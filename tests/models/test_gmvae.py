@@ -216,7 +216,7 @@ def test_on_images_it_trains_stacked_as_alone(networks: str, tiny: Compose, trai
     together, alone = train(config, [0, 1]), train(config, [1])
     for key, value in alone.stack.parameters.items():
         torch.testing.assert_close(together.stack.parameters[key][1], value[0], atol=1e-5, rtol=1e-5)
-    model, rows = together.stack.model(0), together.shares[0].splits.train[:8]
+    model, rows = together.stack.model(0), together.members[0].splits.train[:8]
     shown = model.examples(rows, torch.randn(5, 2))
     assert shown["drawn"].shape == (10, 5, rows.x.shape[1])
     assert shown["traversals"].shape[-1] == rows.x.shape[1]

@@ -143,7 +143,7 @@ class TestNoise:
     @pytest.mark.slow
     def test_restores_the_rank_of_the_seed_that_lost_it_alone(self) -> None:
         module, reference = lacking("[0,1,3]"), whole(*VADE, "seed=[0,1,3]")
-        assert module.shares[0].noised == {1: [20]}
+        assert module.members[0].noised == {1: [20]}
         assert [row["l_rank"] for row in measured(module.stack)] == [3, 3, 3]
         for name, value in reference.stack.parameters.items():
             for position in (0, 2):
@@ -153,14 +153,14 @@ class TestNoise:
     def test_without_it_the_rank_stays_lost(self) -> None:
         module = advance(double_component(make_module(make_run(*VADE, "seed=[0,1]"))))
         assert [row["l_rank"] for row in measured(module.stack)] == [3, 2]
-        assert module.shares[0].noised == {}
+        assert module.members[0].noised == {}
 
     @pytest.mark.slow
     def test_is_a_seeds_own(self) -> None:
         many, alone = lacking("[0,1,3]"), lacking("1")
         own = {name: value[1:2] for name, value in many.stack.parameters.items()}
         assert difference(own, alone.stack.parameters) <= 1e-5
-        assert alone.shares[0].noised == {1: [20]}
+        assert alone.members[0].noised == {1: [20]}
 
     def test_seeds_and_steps_have_noise_of_their_own(self) -> None:
         found = []
@@ -176,20 +176,20 @@ class TestNoise:
     @pytest.mark.slow
     def test_continues_bit_for_bit(self) -> None:
         begun = advance(double_component(make_module(make_run(*NOISE, "seed=[0,1,3]"))), 40)
-        snapshot = copy.deepcopy(begun.snapshot(begun.shares[0]))
+        snapshot = copy.deepcopy(begun.snapshot(begun.members[0]))
         continued = make_module(make_run(*NOISE, "seed=[0,1,3]"))
-        continued.restore(continued.shares[0], snapshot)
+        continued.restore(continued.members[0], snapshot)
         advance(continued)
         assert difference(continued.stack.parameters, lacking("[0,1,3]").stack.parameters) == 0
-        assert continued.shares[0].noised == {1: [20]}
+        assert continued.members[0].noised == {1: [20]}
 
     @pytest.mark.slow
     def test_a_diverged_seed_gets_none(self) -> None:
         module = make_module(make_run(*NOISE, "seed=[0,1]"))
         module.stack.parameters["prior.mean"][0] = torch.nan
         advance(module)
-        assert module.shares[0].noised == {}
-        assert module.shares[0].diverged == {0: 20}
+        assert module.members[0].noised == {}
+        assert module.members[0].diverged == {0: 20}
         assert [np.isnan(row["l_rank"]) for row in measured(module.stack)] == [True, False]
 
 
@@ -307,7 +307,7 @@ class TestOff:
     @pytest.mark.slow
     def test_training_is_the_same_to_the_bit_where_rank_is_never_lost(self) -> None:
         plain, watched = whole(*VADE, "seed=[0,1,3]"), trained(*NOISE, "seed=[0,1,3]")
-        assert watched.shares[0].noised == {}
+        assert watched.members[0].noised == {}
         assert difference(plain.stack.parameters, watched.stack.parameters) == 0
 
     @pytest.mark.slow

@@ -133,11 +133,11 @@ def test_the_autoencoder_trains_on_its_log_likelihood_alone(built: Any) -> None:
 def test_its_history_and_results_have_no_elbo_and_it_has_not_diverged(tiny: Compose, train: Any) -> None:
     module = train(tiny(*SMALL, "model=ae"), [0, 1])
     module.record([[None, None]])
-    assert not module.shares[0].diverged
-    for row in module.shares[0].history:
+    assert not module.members[0].diverged
+    for row in module.members[0].history:
         assert np.isfinite([row["loss"], row["log_likelihood"]]).all()
         assert np.isnan([row["elbo"], row["kl"]]).all()
-    for part in encode(module.stack, module.shares[0].splits, torch.device("cpu")):
+    for part in encode(module.stack, module.members[0].splits, torch.device("cpu")):
         assert list(part.terms) == ["log_likelihood"]
 
 
@@ -193,7 +193,7 @@ def test_examples_are_drawn_from_the_codes_by_their_weights(built: Any) -> None:
 )
 def test_a_figure_of_examples_has_what_there_is(tiny: Compose, train: Any, name: str, panels: list[str]) -> None:
     module = train(tiny(*SMALL, f"model={name}"), [0, 1])
-    splits = module.shares[0].splits
+    splits = module.members[0].splits
     arrays = examples(module.stack, splits.test, splits.spec.image, torch.device("cpu"))
     figure = Figure()
     _fill(figure, arrays)

@@ -22,9 +22,9 @@ from ivae_lab.distributions.densities import Normal
 from ivae_lab.engine.building import build_model
 from ivae_lab.engine.datamodule import DataModule
 from ivae_lab.engine.evaluate import encode
+from ivae_lab.engine.member import RunMember
 from ivae_lab.engine.module import SeedsModule
 from ivae_lab.engine.options import Plan
-from ivae_lab.engine.share import Share
 from ivae_lab.engine.stack import Stack
 from ivae_lab.engine.steps import State, sliced
 from ivae_lab.networks.images import (
@@ -362,7 +362,7 @@ def module_of(tiny: Compose) -> Callable[..., SeedsModule]:
         training = build(config.trainer, "trainer")
         stack = Stack(lambda: build_model(config, splits.spec), seeds, CPU)
         data = DataModule([splits], Plan(0, 4, 2, 1), training.batch_size, CPU)
-        return SeedsModule([Share(stack, splits, training.lr)], data, training, compiled)
+        return SeedsModule([RunMember(stack, splits, training.lr)], data, training, compiled)
 
     return module_of
 
@@ -402,7 +402,7 @@ class TestTraining:
     ) -> None:
         overrides = f"model/networks={name}", f"model.evaluate_live={str(live).lower()}"
         module = advance(module_of([0, 1], *overrides, image=SMALL_COLOURS), until=2)
-        before, rows, model = copy.deepcopy(module.state), module.shares[0].splits.test, module.stack.template
+        before, rows, model = copy.deepcopy(module.state), module.members[0].splits.test, module.stack.template
         noise = torch.randn(2, len(rows), model.noise_dim + model.live_dim)
         settled = module.stack.map("posterior_mean", rows)
         assert torch.equal(module.stack.map("bound", rows, noise)["mean"], settled) != live
@@ -411,11 +411,11 @@ class TestTraining:
     def test_live_statistics_are_of_as_many_rows_as_asked_for(self, module_of: Callable[..., SeedsModule]) -> None:
         def means(live: str | int) -> Tensor:
             module = module_of([0, 1], "model/networks=convnet", f"model.evaluate_live={live}", image=SMALL_COLOURS)
-            (part,) = encode(module.stack, module.shares[0].splits, CPU)
+            (part,) = encode(module.stack, module.members[0].splits, CPU)
             return torch.from_numpy(part.latents["mean"])
 
         module = module_of([0, 1], "model/networks=convnet", "model.evaluate_live=true", image=SMALL_COLOURS)
-        rows, model = module.shares[0].splits.test, module.stack.template
+        rows, model = module.members[0].splits.test, module.stack.template
         noise = torch.zeros(2, 16, model.noise_dim + model.live_dim)
         whole = module.stack.map("bound", rows, noise)["mean"]
         blocks = [module.stack.map("bound", rows[at : at + 6], noise[:, at : at + 6])["mean"] for at in (0, 6, 12)]
@@ -436,7 +436,7 @@ class TestTraining:
         half = advance(module_of([0, 1], f"model/networks={name}"), until=2)
         assert half.step == 2
         rest = module_of([0, 1], f"model/networks={name}")
-        rest.restore(rest.shares[0], copy.deepcopy(half.snapshot(half.shares[0])))
+        rest.restore(rest.members[0], copy.deepcopy(half.snapshot(half.members[0])))
         advance(rest)
         assert_same(whole.state, rest.state)
 

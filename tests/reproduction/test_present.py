@@ -22,7 +22,7 @@ from ivae_lab.reproduction import definition as experiment
 from ivae_lab.reproduction import records, table_files
 from ivae_lab.reproduction.cells import Cell, expand
 from ivae_lab.reproduction.definition import Figure, Line, Scale, load, reported
-from ivae_lab.reproduction.evidence import Evidence, _lines, choose, gather
+from ivae_lab.reproduction.evidence import FigureEvidence, _lines, choose, gather
 from ivae_lab.reproduction.found_runs import find
 from ivae_lab.reproduction.join_records import join
 from ivae_lab.reproduction.present import Presented, heading, present
@@ -143,12 +143,14 @@ def all_runs(outputs: Path, cells: list[Cell]) -> list[Path]:
     return [make_run(outputs, cell, [0, 1]) for cell in {cell.digest: cell for cell in cells}.values()]
 
 
-def evidence_of(figure: Figure, cells: list[Cell], outputs: Path, scale: Scale = "quick", *changed: str) -> Evidence:
-    return gather(figure, cells, find(outputs), Evidence(figure, scale, [*changed], "the command"))
+def evidence_of(
+    figure: Figure, cells: list[Cell], outputs: Path, scale: Scale = "quick", *changed: str
+) -> FigureEvidence:
+    return gather(figure, cells, find(outputs), FigureEvidence(figure, scale, [*changed], "the command"))
 
 
 @pytest.fixture(scope="module")
-def whole(tree: Path, figure: Figure, cells: list[Cell], tmp_path_factory: pytest.TempPathFactory) -> Evidence:
+def whole(tree: Path, figure: Figure, cells: list[Cell], tmp_path_factory: pytest.TempPathFactory) -> FigureEvidence:
     """Evidence in which nothing is missing."""
     outputs = tmp_path_factory.mktemp("outputs")
     all_runs(outputs, cells)
@@ -159,7 +161,7 @@ class TestJoin:
     """Rows that are kept stand in for folders that are gone; what is there anew replaces them."""
 
     @staticmethod
-    def kept(whole: Evidence) -> Evidence:
+    def kept(whole: FigureEvidence) -> FigureEvidence:
         """What was recorded before, with other numbers."""
         tables = {
             name: table.assign(mcc_mean=table["mcc_mean"] + 0.05).astype({"mcc_mean": float})
@@ -168,7 +170,7 @@ class TestJoin:
         return replace(whole, tables=tables, runs={**whole.runs, "of another figure": {}})
 
     def test_new_rows_stand_and_kept_ones_fill_in(
-        self, whole: Evidence, figure: Figure, cells: list[Cell], tmp_path: Path
+        self, whole: FigureEvidence, figure: Figure, cells: list[Cell], tmp_path: Path
     ) -> None:
         for cell in cells[1:3]:  # the VAE's
             make_run(tmp_path, cell, [0, 1])
@@ -187,7 +189,7 @@ class TestJoin:
         )
 
     def test_rows_of_the_same_sweep_in_another_figure_fill_in(
-        self, whole: Evidence, figure: Figure, cells: list[Cell], tmp_path: Path
+        self, whole: FigureEvidence, figure: Figure, cells: list[Cell], tmp_path: Path
     ) -> None:
         """Without its further columns, and without a table that it makes in another way."""
         for cell in cells[:2]:
@@ -204,7 +206,7 @@ class TestJoin:
         assert evidence.tables.get("means") is made.get("means")
 
     def test_what_neither_has_stays_missing(
-        self, whole: Evidence, figure: Figure, cells: list[Cell], tmp_path: Path
+        self, whole: FigureEvidence, figure: Figure, cells: list[Cell], tmp_path: Path
     ) -> None:
         make_run(tmp_path, cells[0], [0, 1])
         evidence, kept = evidence_of(figure, cells, tmp_path), self.kept(whole)
@@ -224,7 +226,7 @@ class TestJoin:
         ],
     )
     def test_rows_of_another_recipe_are_not_taken(
-        self, whole: Evidence, figure: Figure, cells: list[Cell], tmp_path: Path, key: str, value: Any, taken: int
+        self, whole: FigureEvidence, figure: Figure, cells: list[Cell], tmp_path: Path, key: str, value: Any, taken: int
     ) -> None:
         """A key of the configuration that is no column of the figure, such as the number of steps."""
         for cell in cells[1:3]:
@@ -237,7 +239,7 @@ class TestJoin:
         assert evidence.done == 4 + taken
 
     def test_a_table_of_seeds_is_joined_row_by_row_whatever_its_labels(
-        self, whole: Evidence, figure: Figure, cells: list[Cell], tmp_path: Path
+        self, whole: FigureEvidence, figure: Figure, cells: list[Cell], tmp_path: Path
     ) -> None:
         """Such as a floor that is no cell: its rows stay with the seeds that they are of."""
         make_run(tmp_path, cells[0], [0])
@@ -259,7 +261,7 @@ class TestJoin:
         assert {(each["data_seed"], each["seed"]) for each in floors[["data_seed", "seed"]].to_dict("records")} == runs
 
     def test_a_mean_over_kept_and_new_seeds_is_a_problem(
-        self, whole: Evidence, figure: Figure, cells: list[Cell], tmp_path: Path
+        self, whole: FigureEvidence, figure: Figure, cells: list[Cell], tmp_path: Path
     ) -> None:
         for cell in cells[1:3]:
             make_run(tmp_path, cell, [0])
@@ -267,13 +269,13 @@ class TestJoin:
         assert join(evidence, self.kept(whole), cells) == 6
         assert evidence.problems == ["means.csv: of recorded runs only, without the new ones, for paper, VAE | [plain]"]
 
-    def test_nothing_is_taken_where_all_is_there(self, whole: Evidence, cells: list[Cell]) -> None:
+    def test_nothing_is_taken_where_all_is_there(self, whole: FigureEvidence, cells: list[Cell]) -> None:
         evidence = replace(whole, tables=dict(whole.tables))
         assert join(evidence, self.kept(whole), cells) == 0
         assert evidence.tables["rows"].equals(whole.tables["rows"])
 
     def test_rows_of_another_setting_are_not_taken(
-        self, whole: Evidence, figure: Figure, cells: list[Cell], tmp_path: Path
+        self, whole: FigureEvidence, figure: Figure, cells: list[Cell], tmp_path: Path
     ) -> None:
         make_run(tmp_path, cells[0], [0, 1])
         evidence, kept = evidence_of(figure, cells, tmp_path), self.kept(whole)
@@ -294,14 +296,14 @@ class TestJoin:
         assert new.tables["rows"][key][:2].map(str).tolist() == ["True", "True"]
         assert new.tables["rows"][key][2:].isna().all()
 
-    def test_records_without_a_column_are_left_alone(self, whole: Evidence, cells: list[Cell]) -> None:
+    def test_records_without_a_column_are_left_alone(self, whole: FigureEvidence, cells: list[Cell]) -> None:
         kept = self.kept(whole)
         kept.tables["rows"] = kept.tables["rows"].drop(columns="model.beta")
         assert join(whole, kept, cells) == 0
 
 
 class TestGather:
-    def test_a_row_for_each_seed_says_what_it_is_and_where_from(self, whole: Evidence, cells: list[Cell]) -> None:
+    def test_a_row_for_each_seed_says_what_it_is_and_where_from(self, whole: FigureEvidence, cells: list[Cell]) -> None:
         rows = whole.tables["rows"]
         assert (whole.total, whole.done, whole.missing, whole.problems) == (8, 8, [], [])
         assert rows["seed"].tolist() == [0, 1] * 4
@@ -319,12 +321,12 @@ class TestGather:
         assert set(rows["run"]) == set(whole.runs)
         assert whole.seconds == 4.5
 
-    def test_a_cell_of_two_variants_has_rows_in_both_and_one_run(self, whole: Evidence) -> None:
+    def test_a_cell_of_two_variants_has_rows_in_both_and_one_run(self, whole: FigureEvidence) -> None:
         runs = whole.tables["rows"].groupby("variant")["run"].unique()
         assert set(runs["7"]) < set(runs["paper"])
         assert len(whole.runs) == 3
 
-    def test_sweeps_are_there_with_their_first_configuration(self, whole: Evidence, cells: list[Cell]) -> None:
+    def test_sweeps_are_there_with_their_first_configuration(self, whole: FigureEvidence, cells: list[Cell]) -> None:
         assert [(line["variant"], line["cells"]) for line in whole.lines] == [("paper", 1), ("paper", 2), ("7", 1)]
         assert whole.lines[1]["config"] == cells[1].config
         assert whole.lines[1]["first"] == list(cells[1].overrides)
@@ -453,7 +455,7 @@ def settings(scores: dict[tuple[Any, ...], float], over: Sequence[str], by: str 
 class TestChoose:
     @pytest.fixture
     def by_lr(self, figure: Figure) -> Figure:
-        choice = experiment.Choice(over="trainer.lr", by="elbo")
+        choice = experiment.SettingChoice(over="trainer.lr", by="elbo")
         return figure.model_copy(update={"choose": [choice], "columns": ["trainer.lr", "n"]})
 
     def test_the_best_is_kept_in_each_group_by_itself(self, by_lr: Figure) -> None:
@@ -482,7 +484,7 @@ class TestChoose:
 
     def test_settings_are_chosen_one_after_the_other(self, figure: Figure) -> None:
         """First the rate by ELBO for each beta, then beta by the MCC of those: never a pair that is best in both."""
-        steps = [experiment.Choice(over="lr", by="elbo"), experiment.Choice(over="beta", by="mcc_mean")]
+        steps = [experiment.SettingChoice(over="lr", by="elbo"), experiment.SettingChoice(over="beta", by="mcc_mean")]
         two = figure.model_copy(update={"choose": steps, "columns": ["lr", "beta"]})
         rows = settings({(0.1, 1, 1): -1, (0.2, 1, 1): -2, (0.1, 4, 1): -8, (0.2, 4, 1): -7}, ["lr", "beta"])
         rows["mcc_mean"] = [0.2, 0.9, 0.8, 0.3]
@@ -504,7 +506,9 @@ class TestSummary:
         assert (line["seeds"], line["data_seeds"], line["diverged"]) == (3, 2, 1)
         assert line["chance"] == pytest.approx(0.1)
 
-    def test_lines_are_in_the_order_of_the_rows_and_nothing_is_nothing(self, figure: Figure, whole: Evidence) -> None:
+    def test_lines_are_in_the_order_of_the_rows_and_nothing_is_nothing(
+        self, figure: Figure, whole: FigureEvidence
+    ) -> None:
         table = summary(figure, whole.tables["rows"])
         assert list(zip(table["variant"], table["label"], strict=True)) == [
             ("paper", "iVAE"),
@@ -570,7 +574,7 @@ def pictures(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def shown(whole: Evidence, tmp_path_factory: pytest.TempPathFactory) -> Presented:
+def shown(whole: FigureEvidence, tmp_path_factory: pytest.TempPathFactory) -> Presented:
     """All evidence, presented once."""
     return present(whole, tmp_path_factory.mktemp("figures") / "quick")
 
@@ -582,7 +586,7 @@ class TestPresent:
         written = {f"{stem}{kind}" for stem in ("summary", "verdicts") for kind in (".csv", ".md", ".tex")}
         assert {path.name for path in shown.folder.iterdir()} == tables | written
 
-    def test_about_holds_all_that_is_known(self, shown: Presented, whole: Evidence) -> None:
+    def test_about_holds_all_that_is_known(self, shown: Presented, whole: FigureEvidence) -> None:
         about = json.loads((shown.folder / "about.json").read_text())
         assert about == shown.about
         for name in ("title", "where", "claim", "deviations"):
@@ -621,13 +625,15 @@ class TestPresent:
         tex = (shown.folder / "summary.tex").read_text()
         assert all(rule in tex for rule in (r"\toprule", r"\midrule", r"\bottomrule", mean, r"sd\_model"))
 
-    def test_the_same_evidence_gives_the_same_bytes(self, whole: Evidence, shown: Presented, tmp_path: Path) -> None:
+    def test_the_same_evidence_gives_the_same_bytes(
+        self, whole: FigureEvidence, shown: Presented, tmp_path: Path
+    ) -> None:
         again = present(whole, tmp_path)
         files = {path.name: path.read_bytes() for path in again.folder.iterdir()}
         assert files == {path.name: path.read_bytes() for path in shown.folder.iterdir()}
 
     def test_what_is_recorded_gives_the_same_pictures_tables_and_verdicts(
-        self, tree: Path, figure: Figure, whole: Evidence, shown: Presented, tmp_path: Path
+        self, tree: Path, figure: Figure, whole: FigureEvidence, shown: Presented, tmp_path: Path
     ) -> None:
         assert recorded(figure) is None
         paths = record(whole)
@@ -651,7 +657,7 @@ class TestPresent:
         pd.testing.assert_frame_equal(kept.tables["rows"], whole.tables["rows"])
 
     def test_recorded_tables_that_were_cut_or_edited_are_refused(
-        self, tree: Path, figure: Figure, whole: Evidence
+        self, tree: Path, figure: Figure, whole: FigureEvidence
     ) -> None:
         rows, *_, about = paths = record(whole)
         text, kept = rows.read_text(), json.loads(about.read_text())
@@ -695,7 +701,9 @@ class TestPresent:
         assert pictures(shown.folder) == {}
         assert len(shown.summary) == 2
 
-    def test_with_all_runs_there_a_mistake_of_the_function_is_raised(self, whole: Evidence, tmp_path: Path) -> None:
+    def test_with_all_runs_there_a_mistake_of_the_function_is_raised(
+        self, whole: FigureEvidence, tmp_path: Path
+    ) -> None:
         with pytest.raises(KeyError, match="means"):
             present(replace(whole, tables={"rows": whole.tables["rows"]}), tmp_path)
 
@@ -719,7 +727,7 @@ class TestHeading:
         assert DEFINITION["title"] not in drawn  # as it is broken into lines
 
     def test_its_lines_are_no_wider_than_the_picture(
-        self, whole: Evidence, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, whole: FigureEvidence, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         drawn: list[Any] = []
 
@@ -755,7 +763,7 @@ class TestTables:
             console.print(show(pd.DataFrame({"[red]x": ["VAE [plain]", "[/b]"]}), "of [bold]"))
         assert all(said in captured.get() for said in ("[red]x", "VAE [plain]", "[/b]", "of [bold]"))
 
-    def test_brief_has_intervals_and_data_seeds_only_where_there_are_several(self, whole: Evidence) -> None:
+    def test_brief_has_intervals_and_data_seeds_only_where_there_are_several(self, whole: FigureEvidence) -> None:
         table = brief(summary(whole.figure, whole.tables["rows"]))
         assert table["seeds"].tolist() == ["1 x 2", "2 x 2", "1 x 2"]
         assert "sd data" in table

@@ -72,7 +72,7 @@ def test_it_trains_as_the_command_does() -> None:
     """The same rows through `data=tcl` and through arrays: the same weights to the last bit."""
     overrides = ("data=tcl", "data.segments=4", "data.samples_per_segment=30", "data.preprocess=none", *SMALL)
     module = trained(*overrides, "model=vade", "trainer.steps=5", "seed=[7]", "compute.threads=1")
-    batch = module.shares[0].splits.train
+    batch = module.members[0].splits.train
     found = tiny("vade", latent_dim=5, seed=7).fit(batch.x.numpy(), batch.u.numpy())  # type: ignore[union-attr]
     weights = dict(found.trained_.model.named_parameters())
     for name, value in module.stack.parameters.items():

@@ -20,7 +20,7 @@ from ivae_lab.storage.locks import locked
 from ivae_lab.training import planner
 from ivae_lab.training.group import execute
 from ivae_lab.training.planner import OWN, shape, together
-from ivae_lab.training.run import Run, Settings, prepare
+from ivae_lab.training.run import Settings, TrainingRun, prepare
 from tests.running import SMALL, advance, difference, make_module, make_run, scores, settings
 
 pytestmark = pytest.mark.slow
@@ -55,7 +55,7 @@ SWEEPS: dict[str, tuple[tuple[str, ...], list[tuple[str, ...]]]] = {
 }
 
 
-def built(base: tuple[str, ...], cells: list[tuple[str, ...]], *more: str) -> list[Run]:
+def built(base: tuple[str, ...], cells: list[tuple[str, ...]], *more: str) -> list[TrainingRun]:
     """The runs of a sweep as the planner gives them."""
     each = [settings(*base, *cell, *more) for cell in cells]
     runs = together(each[0], each, QUIET)
@@ -65,7 +65,7 @@ def built(base: tuple[str, ...], cells: list[tuple[str, ...]], *more: str) -> li
 
 def points(module: SeedsModule) -> list[list[dict[str, float]]]:
     """A point of every run's history."""
-    return module.record([[0.5] * len(share.stack.seeds) for share in module.shares])
+    return module.record([[0.5] * len(member.stack.seeds) for member in module.members])
 
 
 @pytest.mark.parametrize("name", SWEEPS)
@@ -86,7 +86,7 @@ def test_a_run_trained_with_others_is_the_run_alone(name: str, tmp_path: Path) -
     assert all(difference(shared[0], other) > 1e-3 for other in shared[1:])
     if name.startswith("plateau"):
         rates = module.state["rates"]["rate"]
-        starts = torch.cat([torch.full((len(share.stack.seeds),), share.rate) for share in module.shares])
+        starts = torch.cat([torch.full((len(member.stack.seeds),), member.rate) for member in module.members])
         assert (rates < 0.5 * starts).any()
 
 
@@ -110,22 +110,22 @@ def test_a_run_goes_on_alone_from_where_it_stood_beside_others(tmp_path: Path) -
     whole = advance(make_module(*built(base, cells[:2], f"outputs={tmp_path}")))
     for stop in (20, 30, 50):  # in and between the phases
         begun = advance(make_module(*built(base, cells[:2], f"outputs={tmp_path}")), stop)
-        snapshot = copy.deepcopy(begun.snapshot(begun.shares[1]))
+        snapshot = copy.deepcopy(begun.snapshot(begun.members[1]))
         alone = make_module(make_run(*base, *cells[1]))
-        alone.restore(alone.shares[0], snapshot)
+        alone.restore(alone.members[0], snapshot)
         assert alone.step == max(stop, begun.step)
         advance(alone)
-        assert difference(alone.stack.parameters, whole.shares[1].stack.parameters) <= 1e-5
+        assert difference(alone.stack.parameters, whole.members[1].stack.parameters) <= 1e-5
 
 
 def test_a_run_that_diverges_leaves_the_others_alone(tmp_path: Path) -> None:
     base, cells = SWEEPS["vade from data"]
     fine = advance(make_module(*built(base, cells[:2], f"outputs={tmp_path}")))
     module = advance(make_module(*built(base, cells[:2], f"outputs={tmp_path}")), 20)
-    for value in module.shares[0].stack.parameters.values():
+    for value in module.members[0].stack.parameters.values():
         value[1] = torch.nan
     advance(module)
-    first, second = module.shares
+    first, second = module.members
     assert (first.diverged, second.diverged) == ({1: 30}, {})
     for name, value in module.stack.parameters.items():
         assert torch.equal(value[[0, 2, 3]], fine.stack.parameters[name][[0, 2, 3]]), name
@@ -185,7 +185,7 @@ class TestCompanions:
         own = (*IVAE, f"outputs={tmp_path}", "trainer.steps=2", "compute.threads=1")
         quick = [settings(*own, f"data.seed={seed}") for seed in (1, 2, 3)]
         prepare(quick[1].compute)
-        execute([Run(quick[1], QUIET)], QUIET)
+        execute([TrainingRun(quick[1], QUIET)], QUIET)
         assert self.data_seeds(quick) == [1, 3]
         forced = [settings(*own, f"data.seed={seed}", "force=true") for seed in (1, 2, 3)]
         assert self.data_seeds(forced) == [1, 2, 3]

@@ -1,4 +1,4 @@
-"""What belongs to one run in a training that it may share with others."""
+"""One run as a member of a training, alone or together with other runs."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ HISTORY = ["step", "epoch", "seed", *TERMS, "lr", "mcc", "l_rank", "l_condition"
 
 
 @dataclass
-class Share:
-    """What belongs to one run in a training that it may share with others.
+class RunMember:
+    """One run as a member of a training: its models, its data, and the record of its training.
 
     Attributes
     ----------
     stack, splits, rate
         Its models, its data, and the learning rate at the start.
     first
-        Where its first model stands in the stack of all.
+        Position of its first model in the stack of all members.
     diverged
-        seed -> the step by which its loss or a parameter was no longer finite. Such a seed goes on as NaN; the
-        others do not notice.
+        seed -> the step by which its loss or a parameter was no longer finite. Such a seed goes on as NaN, without
+        effect on the others.
     noised
         seed -> the steps after which its prior's matrix L lacked rank and got noise (models/identifiability.py).
     history
@@ -40,5 +40,5 @@ class Share:
 
     @property
     def positions(self) -> slice:
-        """Where its models stand in the stack of all."""
+        """Positions of its models in the stack of all members."""
         return slice(self.first, self.first + len(self.stack.seeds))
