@@ -1,4 +1,4 @@
-"""Sources of two-parameter exponential families, whose parameters are u's, mixed to observations."""
+"""Sources of two-parameter exponential families, whose parameters depend on u, mixed to observations."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from ivae_lab.data.splitting import check_split, split_rows
 from ivae_lab.tabular.preprocessing import Preprocess, fit_preprocess
 
 Family = Literal["normal", "gamma", "inverse_gamma", "inverse_gaussian", "beta"]
-# Both parameters are drawn log-uniformly from these, but for a normal's mean m, which is the log of such a number. They
-# are wide: where all segments have shapes of a kind, a source can hardly be told from a bent and rescaled one.
+# Both parameters are drawn log-uniformly from these ranges, except that a normal's mean m is the log of such a number.
+# The ranges are wide: with similar shapes in all segments, a source can hardly be distinguished from a transformed one.
 RANGES: dict[Family, tuple[tuple[float, float], tuple[float, float]]] = {
     "normal": ((np.exp(-3), np.exp(3)), (0.2, 2)),  # exp(m), s
     "gamma": ((0.3, 50), (0.1, 10)),  # shape, rate
@@ -33,20 +33,21 @@ RANGES: dict[Family, tuple[tuple[float, float], tuple[float, float]]] = {
 class Families:
     """M segments of L samples: sources z of a family, each with its own two parameters in a segment, mixed by one MLP.
 
-    Sorrenson et al. 2020, Table 1. What is mixed, and what the true sources are given as, is a source on the real line:
-    y = z of normals, logit z of beta distributions, log z of the others (lognormal sources are then normal ones). Each
-    y is brought to mean 0 and variance 1 before it is mixed: its family would otherwise decide how bent the mixing is.
+    Sorrenson et al. 2020, Table 1. The mixing takes, and the true sources are given as, sources on the real line:
+    y = z for normals, logit z for beta distributions, log z for the others (lognormal sources are then normal ones).
+    Each y is scaled to mean 0 and variance 1 before it is mixed, since its family would otherwise decide how nonlinear
+    the mixing is.
 
     Parameters
     ----------
     family
-        Of z; `RANGES` has what its parameters are drawn from.
+        The family of z; `RANGES` has the ranges of its parameters.
     segments, samples_per_segment, source_dim
         M, L and n, which is d too.
     mixing_layers, slope, condition_quantile, condition_draws
         The mixing, with tanh(x) + slope x between matrices of its own for each layer: `mixing.mix`, `mixing.MatrixLaw`.
     preprocess, split
-        As of `tcl.SegmentedSources`.
+        As in `tcl.SegmentedSources`.
     """
 
     family: Family

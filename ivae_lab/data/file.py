@@ -1,4 +1,4 @@
-"""One's own data: x and u from a file, and what was found in it said before the training."""
+"""The user's own data: x and u from a file, with a summary of the rows that is printed before the training."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from ivae_lab.terminal.messages import did_you_mean, listed
 
 Names = str | list[str] | None
 Chosen = dict[str, Column]  # columns by name, (N,) each
-OWN = ("u", "sources", "group", "index")  # arrays that are taken for what their names say
+NAMED = ("u", "sources", "group", "index")  # names of arrays that are used without configuration
 _BLOCK = 65536  # rows read at a time
 
 
 @dataclass(frozen=True)
 class Raw:
-    """Columns of a file by what they are for, N rows each, in the order of the file."""
+    """Columns of a file by their role, N rows each, in the order of the file."""
 
     x: Chosen
     u: Chosen
     sources: Chosen
     group: Column
     index: Rows  # ids
-    place: Rows  # in the file
+    place: Rows  # positions in the file
 
     @property
     def rows(self) -> int:
@@ -53,35 +53,35 @@ class Raw:
 class File:
     """Rows of an .npz, a .csv or a .parquet.
 
-    Rows are in the order of time, if they have one. What is fitted (labels of u, constant columns, means for missing
-    values, preprocessing) is fitted on the training part.
+    Rows are in the order of time, if they have one. Labels of u, constant columns, means for missing values and
+    preprocessing are determined on the training part.
 
     Parameters
     ----------
     path
-        An .npz with arrays `x` (N, d) and, as there are, `u` (N,) or (N, k), `sources` (N, n), `group` and `index`
+        An .npz with arrays `x` (N, d) and, optionally, `u` (N,) or (N, k), `sources` (N, n), `group` and `index`
         (N,); or a table with named columns.
     x, u, sources, group, index
-        Other names for these, or lists of columns. Of a table with named columns x is all that is named nowhere.
-        `group` is what stays together, such as a session; `index` are ids of rows.
+        Other names for these, or lists of columns. In a table with named columns x are all columns without another
+        role. Rows of one `group`, such as a session, stay together; `index` are ids of rows.
     u_kind
-        `labels`: a prior of its own for each value; `columns`: numbers that go into networks, as they are if numbers,
-        else a 0 or 1 for each value; `auto`: labels for one column of whole numbers or words.
+        `labels`: each value has its own prior; `columns`: inputs of networks, numbers as they are, other values as a 0
+        or 1 for each value; `auto`: labels for one column of whole numbers or words.
     segments
-        u is the number of the segment of as many equal ones that the rows, in their order, are cut into.
+        Cut the rows, in their order, into this many equal segments; u is the number of the segment.
     observation
-        What x are: `real`, `binary` (0 and 1), `counts` (0, 1, 2, ...) or `codes` (words or whole numbers).
+        The kind of x: `real`, `binary` (0 and 1), `counts` (0, 1, 2, ...) or `codes` (words or whole numbers).
     window
-        x of a row are those of this many rows before it to as many after it, of the same group.
+        x of a row also holds the x of this many rows before it and after it, in the same group.
     missing
-        Rows with missing values: `refuse` them, `drop` them, or put the training part's `mean` (of real x only).
+        Rows with missing values: `refuse` them, `drop` them, or fill in the training part's `mean` (real x only).
     least_per_u, rare
         Labels with fewer rows: `refuse` them, `drop` their rows, or `merge` them into one.
     split, split_by, block_rows, gap
-        Fractions of training, validation and test part, and how rows are shared out; see `parts.parts_of`.
+        Fractions of training, validation and test part, and how rows are split; see `splitting.parts_of`.
     preprocess, leading
-        `none`, `standardise` or `whiten`, of real x; whitening leaves axes after the first `leading` at the scale of
-        the last of these (null: of all axes).
+        `none`, `standardise` or `whiten`, for real x; whitening scales axes after the first `leading` like the last of
+        these (null: all axes to unit variance).
     content
         The file's SHA-256, so that a run knows its data wherever the file lies.
     """
@@ -126,32 +126,32 @@ class File:
             raise ValueError(f"expected gap of at least {2 * self.window} with window={self.window}, got {self.gap}")
 
     def __call__(self, seed: int) -> Splits:
-        """Read the file and share its rows out."""
+        """Read the file and split its rows."""
         table = open_table(Path(str(self.path)))
         raw = self._raw(table)
-        said = [f"{table.path}: {table.rows:,} rows"]
-        raw = self._complete(raw, said)
-        raw = self._frequent(raw, said)
+        summary = [f"{table.path}: {table.rows:,} rows"]
+        raw = self._complete(raw, summary)
+        raw = self._frequent(raw, summary)
         runs = _runs(raw)
         rows = middles(runs, self.window)
         check_split(self.split, len(rows))
         together = (raw.group if self.split_by == "groups" else runs)[rows]
         parts = parts_of(together, self.split, self.split_by, self.block_rows, self.gap, seed)
-        recipe, kept = self._columns(raw, rows[parts[0]], said)
+        recipe, varying = self._columns(raw, rows[parts[0]], summary)
         with _of_training():
-            x = recipe.windows(recipe.numbers([*kept.values()]), rows)
+            x = recipe.windows(recipe.numbers([*varying.values()]), rows)
         recipe = self._preprocessed(recipe, x[parts[0]])
         whole = _batch(raw, recipe.apply(x), rows, recipe)
         train, valid, test = (whole[torch.from_numpy(part)] for part in parts)
         spec = self._spec(whole, recipe, len(train))
-        said += [*self._schema(spec, whole), *self._shared_out(whole, [len(part) for part in parts])]
-        return Splits(train, valid, test, spec, summary=tuple(said), recipe=recipe)
+        summary += [*self._schema(spec, whole), *self._shared_out(whole, [len(part) for part in parts])]
+        return Splits(train, valid, test, spec, summary=tuple(summary), recipe=recipe)
 
     def _raw(self, table: Table) -> Raw:
-        """The columns, each for what it is."""
+        """Read the columns, sorted by their role."""
         import pandas as pd
 
-        named = {name: self._names(table, name) for name in OWN}
+        named = {name: self._names(table, name) for name in NAMED}
         used = {column for names in named.values() for column in names}
         named["x"] = self._names(table, "x") or [column for column in table.names if column not in used]
         if not named["x"]:
@@ -174,16 +174,16 @@ class File:
         return Raw(columns["x"], columns["u"], columns["sources"], group, _ids(index), np.arange(table.rows))
 
     def _names(self, table: Table, name: str) -> list[str]:
-        """Columns for x, u and so on: those named, or of arrays the one of that name."""
+        """Columns for x, u and so on: those that are configured, or in a file of arrays the array of that name."""
         given: Names = getattr(self, name)
         if given is not None:
             names = [given] if isinstance(given, str) else given
-            return [column for each in names for column in _columns_named(table, f"data.{name}", each)]
+            return [column for given_name in names for column in _columns_named(table, f"data.{name}", given_name)]
         arrays = table.path.suffix in (".npz", ".npy") and not (name == "u" and self.segments is not None)
         return _of_array(table, name) if arrays else []
 
     def _check_x(self, columns: Chosen) -> None:
-        """That x are what `observation` says."""
+        """Refuse x that do not fit `observation`."""
         if self.observation == "codes":
             if wrong := [name for name, column in columns.items() if not is_label(column)]:
                 raise ValueError(
@@ -201,8 +201,8 @@ class File:
             if self.observation == "counts" and (wrong := (values < 0) | (values != np.round(values))).any():
                 raise ValueError(f"expected counts 0, 1, 2, ... in column {name}, got {values[wrong][0]}")
 
-    def _complete(self, raw: Raw, said: list[str]) -> Raw:
-        """Without rows that lack something, where they are not refused."""
+    def _complete(self, raw: Raw, summary: list[str]) -> Raw:
+        """Drop rows with missing values, unless they are refused or filled."""
         holes = {name: _missing(column) for name, column in {**raw.x, **raw.u, **raw.sources}.items()}
         filled = set(raw.x) if self.missing == "mean" else set()
         lacking = [hole for name, hole in holes.items() if name not in filled and hole.any()]
@@ -216,11 +216,11 @@ class File:
                 f"expected no missing or infinite values, got some in {rows.sum():,} of {raw.rows:,} rows, the first "
                 f"in row {first}, column {name} (missing=drop leaves such rows out; missing=mean puts means into x)"
             )
-        said.append(f"{rows.sum():,} rows with missing values left out")
+        summary.append(f"{rows.sum():,} rows with missing values left out")
         return raw[np.flatnonzero(~rows)]
 
-    def _frequent(self, raw: Raw, said: list[str]) -> Raw:
-        """Without rows of rare labels, where they are not refused."""
+    def _frequent(self, raw: Raw, summary: list[str]) -> Raw:
+        """Drop rows of rare labels, unless they are refused or merged."""
         if not raw.u or not self._labels(raw):
             return raw
         column = next(iter(raw.u.values()))
@@ -233,11 +233,11 @@ class File:
                 f"{few[0]} (least_per_u=1 takes them, rare=drop leaves them out, rare=merge makes them one)"
             )
         rows = np.isin(column, few)
-        said.append(f"{rows.sum():,} rows of {len(few)} rare values of u left out")
+        summary.append(f"{rows.sum():,} rows of {len(few)} rare values of u left out")
         return raw[np.flatnonzero(~rows)]
 
     def _labels(self, raw: Raw) -> bool:
-        """Whether u is labels."""
+        """Return True if u is labels."""
         columns = [*raw.u.values()]
         labels = len(columns) == 1 and is_label(columns[0])
         if self.u_kind == "labels" and not labels:
@@ -245,29 +245,29 @@ class File:
             raise ValueError(f"expected one column of whole numbers or words for u_kind=labels, got {got}")
         return labels and self.u_kind != "columns"
 
-    def _columns(self, raw: Raw, train: Rows, said: list[str]) -> tuple[Recipe, Chosen]:
-        """What of columns is fitted on the training rows, and the columns of x that vary there."""
-        kept = {name: column for name, column in raw.x.items() if _varies(column[train])}
-        if not kept:
+    def _columns(self, raw: Raw, train: Rows, summary: list[str]) -> tuple[Recipe, Chosen]:
+        """Fit the recipe's columns on the training rows; return it and the columns of x that vary there."""
+        varying = {name: column for name, column in raw.x.items() if _varies(column[train])}
+        if not varying:
             raise ValueError(f"expected columns of x that vary, got {len(raw.x)} constant ones")
-        if constant := [name for name in raw.x if name not in kept]:
-            said.append(
+        if constant := [name for name in raw.x if name not in varying]:
+            summary.append(
                 f"{len(constant)} constant columns left out: {', '.join(constant[:8])}{', ...' * (len(constant) > 8)}"
             )
-        recipe = Recipe(x_columns=[*kept], window=self.window, u_columns=[*raw.u])
+        recipe = Recipe(x_columns=[*varying], window=self.window, u_columns=[*raw.u])
         if self.missing == "mean":
-            recipe = replace(recipe, fill=[float(np.nanmean(column[train])) for column in kept.values()])
+            recipe = replace(recipe, fill=[float(np.nanmean(column[train])) for column in varying.values()])
         if self.observation == "codes":
-            recipe = replace(recipe, codes=[labels_of(column[train], 1, merge=False) for column in kept.values()])
+            recipe = replace(recipe, codes=[labels_of(column[train], 1, merge=False) for column in varying.values()])
         if raw.u:
             columns = [column[train] for column in raw.u.values()]
             merge = self.rare == "merge"
             u = labels_of(columns[0], self.least_per_u, merge) if self._labels(raw) else columns_of(columns)
             recipe = replace(recipe, u=u)
-        return recipe, kept
+        return recipe, varying
 
     def _preprocessed(self, recipe: Recipe, x: NDArray[Any]) -> Recipe:
-        """With what is fitted to the training part's x, (N, d)."""
+        """Add shift and scale, fitted to the training part's x, (N, d), to the recipe."""
         columns = x.shape[1]
         fitted = fit_preprocess(x, self.preprocess, min(self.leading or columns, columns))
         return replace(recipe, shift=fitted.shift, scale=fitted.scale)
@@ -283,37 +283,37 @@ class File:
             binary=self.observation == "binary",
             u_kind="labels" if labels or whole.u is None else "columns",
             counts=self.observation == "counts",
-            codes=tuple(len(each.values) for each in recipe.codes or ()) * (2 * self.window + 1),
+            codes=tuple(len(code.values) for code in recipe.codes or ()) * (2 * self.window + 1),
         )
 
     def _schema(self, spec: DataSpec, whole: Batch) -> list[str]:
-        """What x, u and the sources are, in words."""
+        """Describe x, u and the sources in words."""
         columns = {"real": "real numbers", "codes": f"one-hot columns of {len(spec.codes)} codes"}
         kind = columns.get(self.observation, self.observation)
         done = {"none": "", "standardise": ", standardised", "whiten": ", whitened"}[self.preprocess]
         return [
             f"x: {spec.x_dim} {kind} from {whole.x.min():.3g} to {whole.x.max():.3g}{done}",
-            f"u: {_u_said(whole.u, spec)}",
+            f"u: {_u_in_words(whole.u, spec)}",
             f"true sources: {spec.source_dim or 'unknown'}",
         ]
 
     def _shared_out(self, whole: Batch, parts: list[int]) -> list[str]:
-        """How many rows are where, in words."""
+        """Describe in words how many rows each part has."""
         import pandas as pd
 
         named = zip(("training", "validation", "test"), parts, strict=True)
         by = "single rows" if self.split_by == "rows" else self.split_by
-        said = [f"rows by {by}: " + ", ".join(f"{count:,} {name}" for name, count in named)]
+        summary = [f"rows by {by}: " + ", ".join(f"{count:,} {name}" for name, count in named)]
         if left := len(whole) - sum(parts):
-            said.append(f"{left:,} rows near another part left out")
+            summary.append(f"{left:,} rows near another part left out")
         if doubled := int(pd.DataFrame(whole.x.numpy()).duplicated().sum()):
-            said.append(f"{doubled:,} rows have the x of an earlier row")
-        return said
+            summary.append(f"{doubled:,} rows have the x of an earlier row")
+        return summary
 
 
 @contextmanager
 def _of_training() -> Iterator[None]:
-    """Say of a value that is none of those known which these are."""
+    """Explain the error of a value that the training part does not have."""
     try:
         yield
     except ValueError as error:
@@ -329,7 +329,7 @@ def _batch(raw: Raw, x: NDArray[np.float32], rows: Rows, recipe: Recipe) -> Batc
 
 
 def _columns_named(table: Table, key: str, name: str) -> list[str]:
-    """The column of that name, or those of the array of that name."""
+    """The column of that name, or the columns of the array of that name."""
     if columns := _of_array(table, name):
         return columns
     hint = did_you_mean(name, table.names)
@@ -352,7 +352,7 @@ def _runs(raw: Raw) -> NDArray[np.int64]:
 
 
 def _missing(column: Column) -> NDArray[np.bool_]:
-    """Where a column has no value: (N,)."""
+    """True where a column has no value: (N,)."""
     if column.dtype.kind == "O":
         return np.array([value is None or value != value for value in column.tolist()])
     return ~np.isfinite(column) if column.dtype.kind == "f" else np.zeros(len(column), bool)
@@ -372,11 +372,11 @@ def _ids(index: Column) -> NDArray[np.int64]:
 
 
 def _example(column: Column) -> Any:
-    """A value that is no number, or the first."""
+    """The first value that is no number, or else the first value."""
     return next((value for value in column.tolist() if not isinstance(value, int | float)), column.tolist()[0])
 
 
-def _u_said(u: torch.Tensor | None, spec: DataSpec) -> str:
+def _u_in_words(u: torch.Tensor | None, spec: DataSpec) -> str:
     if u is None:
         return "none"
     if spec.u_kind == "columns":

@@ -39,9 +39,9 @@ class GIN10D:
     noise_std
         s.
     mixing, blocks, hidden, layers, clamp
-        Of the mixing: the kind of its couplings, blocks of two of them, width and number of linear maps of their
-        networks, and the bound of the log-scales; see `invertible.Coupling`. The paper's kind is `affine`, which
-        changes volumes, so that no GIN is its inverse; of `gin` and `gin_mean` one is.
+        The mixing: the kind of its couplings, the number of blocks of two couplings, width and number of linear maps of
+        their networks, and the bound of the log-scales; see `invertible.Coupling`. The paper's kind is `affine`, which
+        changes volumes, so that no GIN is its inverse; for `gin` and `gin_mean` a GIN is.
     split
         Fractions of the rows for training, validation and test; the rows of each are chosen at random.
     """
@@ -92,7 +92,7 @@ class GIN10D:
         return Splits(train, valid, test, DataSpec(self.x_dim, self.clusters, self.source_dim, len(train), False))
 
     def _mixed(self, latents: NDArray[np.float64], seed: int) -> torch.Tensor:
-        """(N, n) to x, (N, n): of one seed the same map, however many points there are and however they lie."""
+        """(N, n) to x, (N, n): the map depends on the seed alone, not on number and values of the points."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(np.random.default_rng([seed, 2]).integers(2**63)))
             shape = (self.mixing, self.hidden, self.layers, self.clamp)

@@ -23,7 +23,7 @@ CHUNK = 1000
 
 @dataclass(frozen=True)
 class MatrixLaw:
-    """How the matrices of a mixing are drawn.
+    """The distribution that the matrices of a mixing are drawn from.
 
     `fresh` and `shared` matrices have entries uniform on [-1, 1] and columns of unit length, and are redrawn until
     their condition number is at or below a threshold: the `condition_quantile` of the condition numbers of

@@ -1,4 +1,4 @@
-"""The pinwheel of Johnson et al. 2016: bent arms around a centre, of which only the label is known."""
+"""The pinwheel of Johnson et al. 2016: bent arms around a centre, with the arm as the label u and no true sources."""
 
 from __future__ import annotations
 

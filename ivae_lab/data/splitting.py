@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 SplitBy = Literal["rows", "blocks", "groups"]
 Rows = NDArray[np.int64]
-_BLOCKS = 100  # where the length of a block is not said
+_BLOCKS = 100  # number of blocks if their length is not given
 
 
 def parts_of(

@@ -23,10 +23,10 @@ from ivae_lab.tabular.preprocessing import Preprocess, fit_preprocess
 
 @dataclass(frozen=True)
 class Truth:
-    """What the observations of one data seed are made from."""
+    """The sources of one data seed, their parameters, and the mixing matrices."""
 
-    mean: NDArray[np.float64]  # of a source in a segment, (M, n)
-    std: NDArray[np.float64]  # (M, n)
+    mean: NDArray[np.float64]  # mean of a source in a segment, (M, n)
+    std: NDArray[np.float64]  # its standard deviation, (M, n)
     z: Floats  # sources, (N, n)
     matrices: list[Floats]  # of the mixing, first (n, d), then (d, d)
 
@@ -38,11 +38,12 @@ class SegmentedSources:
     .. math:: z_t = \mu_u + \sigma_u \epsilon_t, \quad x_t = f(z_t) + \text{noise}, \quad u = \lfloor t / L \rfloor
 
     with epsilon of zero mean and unit variance, and sigma_u (or its square) and mu_u drawn uniformly per segment
-    and source. Here u IS the segment label. Rows are ordered by time. Sources: Khemakhem et al. 2020, section 5 and
+    and source. Here u is the segment label. Rows are ordered by time. References: Khemakhem et al. 2020, section 5 and
     Supplement E (binary observations); Willetts & Paige 2021, section 4.1.
 
-    All is drawn from NumPy's legacy generator, in the order of the code released with Khemakhem et al. 2020:
-    modulation, means, sources, mixing, observation. So two configurations share what their common keys determine.
+    All numbers come from NumPy's legacy generator, in the order of the code released with Khemakhem et al. 2020:
+    modulation, means, sources, mixing, observation. So two configurations that agree on the first keys draw the same
+    numbers from these.
 
     Parameters
     ----------
@@ -126,11 +127,11 @@ class SegmentedSources:
         return Splits(train, valid, test, spec, recipe=recipe, prior=self.prior(truth))
 
     def truth(self, seed: int) -> Truth:
-        """Draw what the observations of this seed are made from."""
+        """Draw the sources and the mixing of this seed."""
         return self._truth(RandomState(seed))
 
     def prior(self, truth: Truth) -> ExponentialFamily | None:
-        """p(z given u) of the sources; None of Laplace sources with means, which are no exponential family."""
+        """p(z given u) of the sources; None for Laplace sources with means, which are no exponential family."""
         mean, log_std = torch.from_numpy(truth.mean), torch.from_numpy(truth.std).log()
         scale = 2 * log_std if self.source_family == "gaussian" else log_std - math.log(2) / 2
         means = {} if self.mean_range is None else {"mean": mean}

@@ -1,8 +1,8 @@
-"""Where the files of image data sets lie, what they must contain, and who publishes them.
+"""Paths, checksums and publishers of the files of image data sets.
 
-Checksums are `algorithm:hex`; of a file they are of its content, so it may lie there plain or as `.gz`. `None` is an
-unknown checksum: none was published by the authors or by torchvision or TensorFlow Datasets, which load these files.
-That of the full dSprites is from public repositories that use it, which agree.
+Checksums are `algorithm:hex`; a file's checksum is that of its content, so the file may be plain or `.gz`. `None` is an
+unknown checksum: neither the authors nor torchvision or TensorFlow Datasets, which load these files, publish one.
+The checksum of the full dSprites comes from public repositories that use it and agree.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ VARIABLE = "IVAE_LAB_DATA"
 
 
 class MissingDataError(ValueError):
-    """Files that are not below the data root; one line says which, where to put them, and what fetches them."""
+    """Files are not below the data root; one line names them, where to put them, and the command that fetches them."""
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,12 @@ class CatalogueFile:
 
 @dataclass(frozen=True)
 class Download:
-    """What one address gives: a file of the data set, or an archive with some of them."""
+    """One download: a file of the data set, or an archive with some of its files."""
 
     path: str  # below the data root
     urls: tuple[str, ...]  # tried in this order
-    checksum: str | None  # of an archive as it is published, of a file's content
-    members: tuple[tuple[str, str], ...] = ()  # of an archive: what to take out, and where to put it below the root
+    checksum: str | None  # of an archive itself; for a file, of its content
+    members: tuple[tuple[str, str], ...] = ()  # of an archive: (member, its path below the root)
 
     @property
     def gives(self) -> tuple[str, ...]:
@@ -122,7 +122,7 @@ def _cifar10() -> Entry:
     }
 
     def batch(name: str, checksum: str) -> CatalogueFile:
-        """A pickle; or the file of the binary version, of which no checksum is known."""
+        """A pickle, or the file of the binary version, which has no known checksum."""
         return CatalogueFile(f"cifar-10-batches-py/{name}", checksum, CatalogueFile(f"cifar-10-batches-bin/{name}.bin"))
 
     batches = tuple(batch(name, checksum) for name, checksum in train.items())
@@ -214,7 +214,7 @@ def candidates(file: CatalogueFile, root: Path) -> list[Path]:
 
 
 def is_valid(path: Path, checksum: str | None, unpack: bool = True) -> bool:
-    """Whether the content (or, of an archive, the file itself) is the published one, as far as that is known."""
+    """Return True if the content (for an archive, the file itself) has the checksum, or no checksum is known."""
     try:
         return checksum is None or digest(path, checksum.partition(":")[0], unpack) == checksum
     except ValueError:  # damaged gzip
@@ -222,7 +222,7 @@ def is_valid(path: Path, checksum: str | None, unpack: bool = True) -> bool:
 
 
 def digest(path: Path, algorithm: str, unpack: bool = True) -> str:
-    """Checksum of a file, by default of what is in it; computed again only if its size or time has changed."""
+    """Checksum of a file, by default of its content; computed again only if its size or time has changed."""
     status = path.stat()
     return _digest(path.absolute(), algorithm, unpack, (status.st_size, status.st_mtime_ns, status.st_ino))
 
@@ -234,13 +234,13 @@ def _digest(path: Path, algorithm: str, unpack: bool, _: tuple[int, ...]) -> str
 
 
 def _verified(name: str, file: CatalogueFile, root: Path) -> Path:
-    found = candidates(file, root)
-    for path in found:
+    copies = candidates(file, root)
+    for path in copies:
         if is_valid(path, file.checksum):
             return path
     algorithm = (file.checksum or "").partition(":")[0]
     raise ValueError(
-        f"{found[0]}: expected content with {file.checksum}, got {digest(found[0], algorithm)}; "
+        f"{copies[0]}: expected content with {file.checksum}, got {digest(copies[0], algorithm)}; "
         + _remedy(name, [file], root)
     )
 

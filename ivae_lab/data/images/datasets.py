@@ -1,4 +1,4 @@
-"""Published images as data sets: their rows drawn, cut into parts, and binarised, all by the data seed."""
+"""Published images as data sets: the data seed draws their rows, splits and binarises them."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ _BATCH = 10_000  # rows of a file of CIFAR-10
 
 @dataclass(frozen=True, kw_only=True)
 class Images:
-    """Rows of published images; a row keeps its id, its place in what is published, whatever is drawn beside it.
+    """Rows of published images; the id of a row is its position in the published files, whatever rows are drawn.
 
-    Which rows stay is drawn with the data seed: validation rows are taken out of the published training part, and so
-    are test rows where no test part is published. A part's rows do not depend on how many the parts after it have, in
-    the order test, validation, training. Only validation and test rows are scored.
+    The data seed draws the rows: validation rows are taken out of the published training part, and so are test rows if
+    no test part is published. The rows of a part do not depend on the sizes of the parts after it, in the order test,
+    validation, training. Only validation and test rows are scored.
 
     Parameters
     ----------
     train_rows, valid_rows, test_rows
-        How many; null: all that are left.
+        Number of rows; null: all remaining ones.
     u
-        What u is: the label of a row, or `none`.
+        The label of a row, or `none`.
     """
 
     train_rows: PositiveInt | None
@@ -51,7 +51,7 @@ class Images:
 
     @property
     def classes(self) -> int:
-        """How many labels there are."""
+        """The number of labels."""
         return 10
 
     def __call__(self, seed: int) -> Splits:
@@ -62,7 +62,7 @@ class Images:
         MissingDataError
             If the files are not there.
         ValueError
-            If they are not what was published, or have fewer rows than are asked for.
+            If they are not as published, or have fewer rows than requested.
         """
         rng = default_rng([seed, 1])
         whole, published_test = self.published()
@@ -91,9 +91,10 @@ class GreyImages(Images):
     Parameters
     ----------
     binarisation
-        Of the training part: `fresh`, drawn anew at every step; `fixed`, drawn once with the data seed; `none`.
+        Binarisation of the training part: `fresh`, drawn anew at every step; `fixed`, drawn once with the data seed;
+        `none`.
     test_binarisation
-        Of the validation and test parts.
+        Binarisation of the validation and test parts.
     """
 
     u: Literal["class", "none"]
@@ -104,7 +105,7 @@ class GreyImages(Images):
 
     def __post_init__(self) -> None:
         fresh = self.binarisation == "fresh"
-        if self.test_binarisation == ("none" if fresh else "fresh"):  # `redrawn` is said of all parts at once
+        if self.test_binarisation == ("none" if fresh else "fresh"):  # `redrawn` applies to all parts at once
             expected = "fixed or fresh" if fresh else "fixed or none"
             raise ValueError(
                 f"expected test_binarisation {expected} with binarisation={self.binarisation}, "
@@ -130,12 +131,12 @@ class Digits(GreyImages):
     image = Image(1, 8, 8)
 
     def published(self) -> tuple[Batch, None]:
-        """Its rows: there is no test part."""
+        """All rows: there is no test part."""
         from sklearn.datasets import load_digits
 
-        found = load_digits()
-        levels = np.rint(found.images * (_WHITE / 16)).astype(np.uint8)
-        return _rows(levels, found.target.astype(np.int64)), None
+        digits = load_digits()
+        levels = np.rint(digits.images * (_WHITE / 16)).astype(np.uint8)
+        return _rows(levels, digits.target.astype(np.int64)), None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,7 +172,7 @@ class EMNIST(GreyImages):
 
     @property
     def classes(self) -> int:
-        """How many labels there are."""
+        """The number of labels."""
         return 26 if self.part == "letters" else 10
 
     def published(self) -> tuple[Batch, Batch]:
@@ -211,7 +212,7 @@ class CIFAR10(ColourImages):
             raise ValueError(f"expected different batches, got {list(self.batches)}")
 
     def published(self) -> tuple[Batch, Batch]:
-        """The chosen batches, whose rows have the ids that they have among all five, and 10,000 rows."""
+        """The chosen batches, whose rows keep their ids among all five, and the 10,000 rows of the test part."""
         batches = [self._file(f"train_{number}", _BATCH * (number - 1)) for number in sorted(self.batches)]
         return _joined(batches), self._file("test", 5 * _BATCH)
 
@@ -255,11 +256,11 @@ class DSprites(Images):
 
     @property
     def classes(self) -> int:
-        """How many shapes there are."""
+        """The number of shapes."""
         return 3
 
     def published(self) -> tuple[Batch, None]:
-        """Its rows: there is no test part."""
+        """All rows: there is no test part."""
         (path,) = locate("dsprites", self.part, data_root(self.root))
         images, classes, values = formats.read_dsprites(path)
         images *= _WHITE
@@ -269,14 +270,14 @@ class DSprites(Images):
 
 
 def binarise(rows: Batch, seed: int) -> Batch:
-    """Grey bytes b to 255 with probability b / 255, else 0; what a row becomes depends on its id and the seed only."""
+    """Set grey bytes b to 255 with probability b / 255, else 0; the result depends on a row's id and the seed only."""
     shape = int(rows.index.max()) + 1 if len(rows) else 0, rows.x.shape[1]
     drawn = default_rng([seed, 2]).integers(_WHITE, size=shape, dtype=np.uint8)  # of the ids 0, 1, ...
     return replace(rows, x=(torch.from_numpy(drawn)[rows.index] < rows.x).byte() * _WHITE)
 
 
 def _idx(name: str, part: str, root: str | None, expected: range) -> tuple[formats.Images, formats.Labels]:
-    """Images and labels of one part, of the data sets that come as IDX files."""
+    """Read images and labels of one part of a data set in IDX files."""
     images, labels = locate(name, part, data_root(root))
     return formats.read_idx_pair(images, labels, expected)
 
@@ -291,7 +292,7 @@ def _rows(images: formats.Images, labels: formats.Labels, start: int = 0) -> Bat
 def _deviations(x: Tensor) -> Tensor:
     """Standard deviation over the rows of each pixel's b / 255: (N, d) bytes to (d,)."""
     total, squares = torch.zeros(2, x.shape[1], dtype=torch.float64)
-    for piece in torch.split(x, 256):  # whose sums of squares are exact in float32: 256 x 255^2 < 2^24
+    for piece in torch.split(x, 256):  # 256 rows have exact sums of squares in float32: 256 x 255^2 < 2^24
         values = piece.float()
         total += values.sum(0)
         squares += values.square().sum(0)
@@ -306,7 +307,7 @@ def _joined(parts: list[Batch]) -> Batch:
 
 
 def _drawn(rows: Batch, wanted: dict[str, int | None], rng: Generator) -> dict[str, Batch]:
-    """Disjoint random parts, each in the order of its ids; None: all that are left."""
+    """Draw disjoint random parts, each in the order of its ids; None: all remaining rows."""
     order = torch.from_numpy(rng.permutation(len(rows)))
     parts = {}
     for name, count in wanted.items():

@@ -1,4 +1,4 @@
-"""Bring files of the catalogue to the data root: downloaded, continued, unpacked, and held against their checksums."""
+"""Download the files of the catalogue to the data root: continue, unpack, and check them against their checksums."""
 
 from __future__ import annotations
 
@@ -36,21 +36,21 @@ _UNREACHABLE = (OSError, http.client.HTTPException)  # URLError and timeouts are
 
 
 class FetchError(FailedError):
-    """A file that no mirror gave."""
+    """No mirror gave a file."""
 
 
 def fetch(name: str, root: Path) -> None:
-    """Bring all published files of a data set below the root."""
+    """Download all published files of a data set below the root."""
     entry = CATALOGUE[name]
     with _progress() as progress:
         for download in entry.downloads:
             if _missing(entry, download, root):
                 _bring(entry, download, root, progress)
-    print(f"{name}: {sum(len(each.gives) for each in entry.downloads)} files in {root}, all as published")
+    print(f"{name}: {sum(len(download.gives) for download in entry.downloads)} files in {root}, all as published")
 
 
 def _missing(entry: Entry, download: Download, root: Path) -> list[CatalogueFile]:
-    """Files of a download of which no valid copy is there."""
+    """Files of a download that have no valid copy."""
     files = [entry.files[path] for path in download.gives]
     return [f for f in files if not any(is_valid(path, f.checksum) for path in candidates(f, root))]
 
@@ -64,7 +64,7 @@ def _bring(entry: Entry, download: Download, root: Path, progress: Progress) -> 
         if download.members:
             _unpack(entry, download, root)
     except FetchError as error:
-        files = ", ".join(str(file) for each in entry.downloads for file in _missing(entry, each, root))
+        files = ", ".join(str(file) for source in entry.downloads for file in _missing(entry, source, root))
         archive = f", or the archive {CatalogueFile(download.path, download.checksum)}" if download.members else ""
         raise FetchError(f"{error}; put into {root} by hand: {files}{archive}") from None
     if download.members and not by_hand:
@@ -72,7 +72,7 @@ def _bring(entry: Entry, download: Download, root: Path, progress: Progress) -> 
 
 
 def _download(download: Download, path: Path, progress: Progress) -> None:
-    """Write `path` from the first mirror that gives what was published; what is there so far is in `path`.part."""
+    """Write `path` from the first mirror that gives the published content; a part of it so far is in `path`.part."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")
     problems = []
@@ -92,7 +92,7 @@ def _download(download: Download, path: Path, progress: Progress) -> None:
 
 
 def _from_mirror(url: str, download: Download, part: Path, handle: BinaryIO, progress: Progress) -> None:
-    """Complete the part and check it. Goes on where a connection broke, while that brings anything."""
+    """Complete the part and check it; resume after a broken connection as long as bytes arrive."""
     while True:
         before = handle.seek(0, 2)
         try:
@@ -109,7 +109,7 @@ def _from_mirror(url: str, download: Download, part: Path, handle: BinaryIO, pro
 
 
 def _transfer(url: str, handle: BinaryIO, progress: Progress) -> bool:
-    """Append what is missing; return whether anything was there before."""
+    """Append the missing bytes; return whether the file had bytes before."""
     start = handle.seek(0, 2)
     request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
     try:
@@ -117,7 +117,7 @@ def _transfer(url: str, handle: BinaryIO, progress: Progress) -> bool:
     except urllib.error.HTTPError as error:
         error.close()
         if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and start:
-            return True  # nothing is missing, or it is not the same file: the checksum tells
+            return True  # nothing is missing, or the file is another one: the checksum decides
         raise
     with response:
         if start and not _continues(response, start):
@@ -134,8 +134,8 @@ def _empty(handle: BinaryIO) -> int:
 
 
 def _continues(response: http.client.HTTPResponse, start: int) -> bool:
-    told = response.headers.get("Content-Range", "")
-    return response.status == http.HTTPStatus.PARTIAL_CONTENT and told.startswith(f"bytes {start}-")
+    content_range = response.headers.get("Content-Range", "")
+    return response.status == http.HTTPStatus.PARTIAL_CONTENT and content_range.startswith(f"bytes {start}-")
 
 
 def _copy(response: IO[bytes], handle: BinaryIO, total: int | None, progress: Progress) -> None:
@@ -157,7 +157,7 @@ def _is_published(download: Download, path: Path) -> bool:
 
 @contextmanager
 def _alone(part: Path) -> Iterator[BinaryIO]:
-    """Open for appending; two commands must not write the same part."""
+    """Open a part for appending, and lock it: two commands must not write the same part."""
     with part.open("ab") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -167,7 +167,7 @@ def _alone(part: Path) -> Iterator[BinaryIO]:
 
 
 def _unpack(entry: Entry, download: Download, root: Path) -> None:
-    """Take the members that are missing out of an archive, each checked before it gets its name."""
+    """Extract the missing members of an archive, and check each before it gets its name."""
     missing = _missing(entry, download, root)
     for member, target in download.members:
         path, file = root / target, entry.files[target.removesuffix(".gz")]

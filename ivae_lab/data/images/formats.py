@@ -1,6 +1,6 @@
-"""Readers of the files that image data sets are published in: arrays, or one line that says what is wrong.
+"""Readers of the files that image data sets are published in: they return arrays, or raise an error of one line.
 
-Files come from the internet, so nothing of them is executed: pickles pass through an unpickler that knows uint8 arrays
+Files come from the internet, so no code in them is executed: pickles pass through an unpickler that knows uint8 arrays
 and plain containers only, and `.npz` members that are pickled objects are not opened.
 """
 
@@ -75,7 +75,7 @@ def read_idx(path: Path) -> Images:
     Raises
     ------
     ValueError
-        If it is not one, or is longer or shorter than its header says.
+        If it is no such file, or is longer or shorter than its header states.
     """
     content = _content(path)
     shape, start = _idx_header(path, content)
@@ -141,8 +141,8 @@ def _pickled_batch(path: Path, content: bytes) -> tuple[Images, NDArray[Any]]:
     batch = _unpickle(path, content)
     if not isinstance(batch, dict):
         raise ValueError(f"{path}: expected a dictionary with data and labels, got {type(batch).__name__}")
-    found = {key.decode("latin-1") if isinstance(key, bytes) else key: value for key, value in batch.items()}
-    data, labels = found.get("data"), found.get("labels")
+    entries = {key.decode("latin-1") if isinstance(key, bytes) else key: value for key, value in batch.items()}
+    data, labels = entries.get("data"), entries.get("labels")
     images = data.value if isinstance(data, _Array) else None
     if images is None or images.ndim != 2 or images.shape[1] != _PIXELS:
         got = type(data).__name__ if images is None else f"the shape {images.shape}"
@@ -162,7 +162,7 @@ class _Dtype:
             raise pickle.UnpicklingError(f"an array of the type {code!r}")
 
     def __setstate__(self, state: object) -> None:
-        """Byte order and flags: nothing that one byte needs."""
+        """Ignore byte order and flags, which single bytes do not need."""
 
 
 class _Array:
@@ -174,7 +174,7 @@ class _Array:
         pass
 
     def __setstate__(self, state: tuple[int, tuple[int, ...], _Dtype, bool, bytes]) -> None:
-        """Take what `ndarray.__reduce__` wrote."""
+        """Restore the state that `ndarray.__reduce__` wrote."""
         _, shape, dtype, fortran, content = state
         if not isinstance(dtype, _Dtype) or not isinstance(content, bytes):
             raise pickle.UnpicklingError("an array without bytes")
@@ -182,7 +182,7 @@ class _Array:
 
 
 class _Unpickler(pickle.Unpickler):
-    """Admits arrays of bytes, containers, text and numbers; whatever else a pickle names is refused, not imported."""
+    """Admits arrays of bytes, containers, text and numbers; anything else that a pickle names is refused."""
 
     _KNOWN = {  # noqa: RUF012 (never changed)
         ("numpy", "dtype"): _Dtype,
@@ -192,7 +192,7 @@ class _Unpickler(pickle.Unpickler):
     }
 
     def find_class(self, module: str, name: str) -> type:
-        """Look up what a pickle names."""
+        """Look up a class that a pickle names."""
         try:
             return self._KNOWN[module, name]
         except KeyError:
@@ -202,12 +202,12 @@ class _Unpickler(pickle.Unpickler):
 def _unpickle(path: Path, content: bytes) -> object:
     stream = io.BytesIO(content)
     try:
-        found: object = _Unpickler(stream, encoding="bytes").load()  # Python 2 wrote the originals
+        content: object = _Unpickler(stream, encoding="bytes").load()  # Python 2 wrote the originals
     except Exception as error:  # a damaged pickle may raise anything
         raise ValueError(f"{path}: expected a pickle of arrays and plain containers, got: {one_line(error)}") from None
     if stream.read(1):
         raise ValueError(f"{path}: expected nothing after the pickle, got {len(content) - stream.tell() + 1} bytes")
-    return found
+    return content
 
 
 def read_svhn(path: Path) -> tuple[Images, Labels]:
