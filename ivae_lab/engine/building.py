@@ -4,24 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from ivae_lab.config.build import ConfigError, build
 from ivae_lab.core.data import DataSpec, Splits
 from ivae_lab.models.base import Model
-from ivae_lab.terminal.lazy import Later
-
-if TYPE_CHECKING:  # a run that is refused needs neither, and Lightning takes seconds
-    import pandas as pd
-else:
-    pd = Later("pandas")
-
-if TYPE_CHECKING:  # a run that is refused needs neither, and Lightning takes seconds
-    import pandas as pd
-else:
-    pd = Later("pandas")
 
 
 def draw_data(config: DictConfig) -> Splits:
@@ -40,7 +29,7 @@ def build_model(config: DictConfig, spec: DataSpec) -> Model:
 
 @contextmanager
 def named(path: str) -> Iterator[None]:
-    """Say which part of the configuration an impossible value belongs to."""
+    """Prefix the error of an impossible value with its part of the configuration."""
     try:
         yield
     except ConfigError:

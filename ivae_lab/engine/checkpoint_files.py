@@ -1,4 +1,4 @@
-"""Checkpoint files: written so that a kill at any moment leaves a good one, and read without trust."""
+"""Checkpoint files: a kill at any moment leaves a good one, and damaged or foreign ones are refused on reading."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # a run that is refused needs neither, and Lightning takes se
 else:
     pd = Later("pandas")
 
-SETTLED = "settled.ckpt"  # the models as they are after `settle`, of those that have it; beside the checkpoint
+SETTLED = "settled.ckpt"  # the models after `settle`, if they have it; beside the checkpoint
 
 
 def save_checkpoint(path: Path, snapshot: dict[str, Any]) -> None:
@@ -33,11 +33,11 @@ def save_checkpoint(path: Path, snapshot: dict[str, Any]) -> None:
 def load_checkpoint(
     path: Path, fingerprint: str, expect: Callable[[str], Exception]
 ) -> tuple[dict[str, Any] | None, list[str]]:
-    """Read the last good checkpoint: `path`, or the one before it; and say which are damaged.
+    """Read the last good checkpoint, `path` or the one before it; return it and a line for each damaged one.
 
     Raises
     ------
-    What `expect` makes, for a good one of another configuration.
+    The error that `expect` makes, for a good checkpoint of another configuration.
     """
     damaged = []
     for candidate in (path, _previous(path)):
@@ -45,13 +45,13 @@ def load_checkpoint(
             continue
         try:
             snapshot = _load(candidate)
-        except Exception as error:  # whatever a damaged file makes of unzipping and unpickling
+        except Exception as error:  # unzipping and unpickling a damaged file may raise anything
             reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
             damaged.append(f"expected a readable checkpoint in {candidate}, got a damaged one ({reason})")
             continue
         if snapshot["fingerprint"] != fingerprint:
-            found = snapshot["fingerprint"]
-            raise expect(f"expected a checkpoint of configuration {fingerprint} in {candidate}, got one of {found}")
+            other = snapshot["fingerprint"]
+            raise expect(f"expected a checkpoint of configuration {fingerprint} in {candidate}, got one of {other}")
         return snapshot, damaged
     return None, [*damaged, "no good checkpoint: training again from the start"] if damaged else []
 
@@ -64,7 +64,7 @@ def forget_checkpoints(path: Path, but_last: bool = False) -> None:
 
 
 def _load(path: Path) -> dict[str, Any]:
-    with zipfile.ZipFile(path) as archive:  # PyTorch itself does not hold the parts against their checksums
+    with zipfile.ZipFile(path) as archive:  # PyTorch itself does not check the checksums of the parts
         if broken := archive.testzip():
             raise zipfile.BadZipFile(f"wrong checksum of {broken}")
     snapshot: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
@@ -74,7 +74,7 @@ def _load(path: Path) -> dict[str, Any]:
 
 
 def _keep(path: Path) -> None:
-    """Give the last checkpoint the name of the one before it too, so that there is one of its own name all along."""
+    """Link the last checkpoint to the name of the previous one, so that a checkpoint of its own name always exists."""
     if path.exists():
         _previous(path).unlink(missing_ok=True)
         try:

@@ -1,4 +1,4 @@
-"""Makes one fast call of a training step: traced once for all models of a stack, rewritten, and compiled.
+"""Turn a training step into one fast call: trace it once for all models of a stack, rewrite it, and compile it.
 
 `torch.compile` on the same function takes some .3 ms a step for guards that look at every parameter, and as much for
 launching kernels from Python. Here the step is traced to one graph of tensor operations (the models, their gradients
@@ -31,13 +31,13 @@ def leaves(arguments: Any) -> list[Tensor]:
 
 
 def traced(function: Callable[..., Tensor], arguments: Sequence[Any]) -> GraphModule:
-    """What a function of nested dictionaries of tensors does, as a graph over their leaves. Nothing is computed."""
-    given, tree = pytree.tree_flatten(tuple(arguments))
+    """Trace a function of nested dictionaries of tensors to a graph over their leaves, without computing anything."""
+    tensors_given, tree = pytree.tree_flatten(tuple(arguments))
 
     def flat(*tensors: Tensor) -> Tensor:
         return function(*pytree.tree_unflatten(list(tensors), tree))
 
-    graph = make_fx(flat, tracing_mode="fake")(*given)
+    graph = make_fx(flat, tracing_mode="fake")(*tensors_given)
     turn_narrow_products(graph)
     return graph
 
@@ -45,12 +45,12 @@ def traced(function: Callable[..., Tensor], arguments: Sequence[Any]) -> GraphMo
 def compiled(function: Callable[..., Tensor], arguments: Sequence[Any]) -> Callable[..., Tensor]:
     """Compile a function for arguments of these shapes: a function of their `leaves`, which it may change in place."""
     given: list[Any] = leaves(tuple(arguments))
-    # As `torch.use_deterministic_algorithms` would tell the compiler, for whose import it waits seconds.
+    # `torch.use_deterministic_algorithms` would set this too, but waits seconds for the import of the compiler.
     options: dict[str, Any] = {"deterministic": torch.are_deterministic_algorithms_enabled()}
     if given[0].device.type == "cpu":
         options |= _CPU
     with warnings.catch_warnings():
-        # A GPU's 10-bit products are left off on purpose: a likelihood of 784 pixels is a sum of large numbers.
+        # A GPU's 10-bit products are off on purpose: a likelihood of 784 pixels is a sum of large numbers.
         warnings.filterwarnings("ignore", message="TensorFloat32 tensor cores")
         warnings.filterwarnings("ignore", message=r"\s*Online softmax is disabled")  # of few rows: nothing to save
         # Its own rule for digamma, the gradient of lgamma.
@@ -62,8 +62,8 @@ def compiled(function: Callable[..., Tensor], arguments: Sequence[Any]) -> Calla
 def turn_narrow_products(graph: GraphModule) -> None:
     """Compute batched products with few columns and many rows as their transposes.
 
-    The gradient of a first layer, (100, B) times (B, 5), takes MKL four times as long as its transpose. What follows
-    finds the result laid out the other way round in memory: where it took a view, it now takes a copy if it must.
+    The gradient of a first layer, (100, B) times (B, 5), takes MKL four times as long as its transpose. Later
+    operations find the result transposed in memory: where they took a view, they now take a copy if they must.
     """
     for node in list(graph.graph.nodes):
         if node.target in (_aten.view.default, _aten._unsafe_view.default):
@@ -89,7 +89,7 @@ def _transpose(graph: GraphModule, node: Node) -> Node:
 
 
 def cuda_graph(step: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
-    """Record the kernels that a call launches: what launches them again, in one go, and where the result lies."""
+    """Record the kernels that a call launches; return a function that launches them again at once, and the result."""
     stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):  # libraries set themselves up at their first calls
@@ -103,18 +103,18 @@ def cuda_graph(step: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
 
 
 class Recorded:
-    """A step whose launches are recorded once: later calls copy what changed, and replay.
+    """A step whose launches are recorded once: later calls copy the changing tensors, and replay.
 
     Parameters
     ----------
     step
         A function of the changing tensors that updates `state` in place and returns a tensor.
     state
-        What it updates; recording leaves it as it was.
+        The tensors that it updates; recording restores them.
     changing
         Tensors of the shapes of its arguments.
     record
-        What records a call.
+        The function that records a call.
     """
 
     def __init__(
@@ -127,12 +127,12 @@ class Recorded:
         self.inputs = [value.clone() for value in changing]
         before = [value.clone() for value in state]
         self.replay, self.result = record(lambda: step(*self.inputs))
-        for value, kept in zip(state, before, strict=True):
-            value.copy_(kept)
+        for value, original in zip(state, before, strict=True):
+            value.copy_(original)
 
     def __call__(self, *changing: Tensor) -> Tensor:
         """Do the step with these arguments; the result is overwritten by the next call."""
-        for own, value in zip(self.inputs, changing, strict=True):
-            own.copy_(value)
+        for fixed, value in zip(self.inputs, changing, strict=True):
+            fixed.copy_(value)
         self.replay()
         return self.result

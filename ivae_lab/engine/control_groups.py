@@ -1,4 +1,4 @@
-"""How much memory the control groups of this process leave it: Slurm and containers limit it so."""
+"""Memory that the control groups of this process leave to it: Slurm and containers limit it by control groups."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 
 class _Names(NamedTuple):
-    """Files of a group's folder, and what of its use is kept of files and given up where memory is needed."""
+    """Files of a group's folder with its limit and use, and the key of the file cache that it gives up when needed."""
 
     limit: str
     used: str
@@ -20,9 +20,9 @@ _FIRST = _Names("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactiv
 
 
 def room(groups: Path = Path("/proc/self/cgroup"), mounted: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """Bytes that may still be taken before a limit is met, of either version of control groups.
+    """Bytes that the process may still take before it reaches a limit, of either version of control groups.
 
-    A limit of a group above, as that of a Slurm job above its steps, holds too.
+    A limit of a parent group, such as a Slurm job above its steps, holds too.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ def room(groups: Path = Path("/proc/self/cgroup"), mounted: Path = Path("/sys/fs
         None where nothing is limited, or there are no control groups.
     """
     rooms = [_room(folder, names) for folder, names in _folders(groups, mounted)]
-    limited = [each for each in rooms if each is not None]
+    limited = [free for free in rooms if free is not None]
     return max(0, min(limited)) if limited else None
 
 
@@ -49,8 +49,8 @@ def _folders(groups: Path, mounted: Path) -> Iterator[tuple[Path, _Names]]:
         if controllers and "memory" not in controllers.split(","):
             continue
         top, names = (mounted / "memory", _FIRST) if controllers else (mounted, _SECOND)
-        own = top / path.lstrip("/")
-        yield from ((folder, names) for folder in (own, *own.parents) if folder.is_relative_to(top))
+        group = top / path.lstrip("/")
+        yield from ((folder, names) for folder in (group, *group.parents) if folder.is_relative_to(top))
 
 
 def _room(folder: Path, names: _Names) -> int | None:
@@ -58,7 +58,7 @@ def _room(folder: Path, names: _Names) -> int | None:
         limit = (folder / names.limit).read_text().strip()
         if limit == "max":
             return None
-        used, kept = int((folder / names.used).read_text()), (folder / "memory.stat").read_text().splitlines()
-    except OSError:  # the top group has no limit, and a container does not see those above its own
+        used, stat = int((folder / names.used).read_text()), (folder / "memory.stat").read_text().splitlines()
+    except OSError:  # the top group has no limit, and a container does not see its parent groups
         return None
-    return int(limit) - used + sum(int(line.removeprefix(names.cache)) for line in kept if line.startswith(names.cache))
+    return int(limit) - used + sum(int(line.removeprefix(names.cache)) for line in stat if line.startswith(names.cache))

@@ -1,4 +1,4 @@
-"""The data of a training, resident on the device: a "batch" of the Lightning loop is a chunk of optimiser steps."""
+"""The data of a training, on the device: a "batch" of the Lightning loop is a chunk of optimiser steps."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Chunks:
 
 
 class DataModule(lightning.LightningDataModule):
-    """Holds the data sets of the runs that are trained together, of one shape, as one table on the device.
+    """The data sets, of one shape, of the runs that are trained together, as one table on the device.
 
     Attributes
     ----------
@@ -38,10 +38,10 @@ class DataModule(lightning.LightningDataModule):
     def __init__(self, splits: list[Splits], plan: Plan, batch_size: int, device: torch.device) -> None:
         super().__init__()
         self.plan, self.batch_size, self.device = plan, batch_size, device
-        distinct = {id(each): each.train for each in splits}
+        distinct = {id(data): data.train for data in splits}
         places = {key: place for place, key in enumerate(distinct)}
         self.rows = len(splits[0].train)
-        self.first_rows = [places[id(each)] * self.rows for each in splits]  # of each run
+        self.first_rows = [places[id(data)] * self.rows for data in splits]  # one for each run
         self.table = _stacked(list(distinct.values())).to(device)
         self.steps_per_epoch = self.rows // batch_size
         self.first_step = 0
@@ -51,7 +51,7 @@ class DataModule(lightning.LightningDataModule):
         return Chunks([chunk for chunk in self.plan.chunks() if chunk.stop > self.first_step])
 
     def transfer_batch_to_device(self, batch: Chunk, device: torch.device, dataloader_idx: int) -> Chunk:
-        """Nothing to move: the data are there already."""
+        """Return the chunk: the data are on the device already."""
         return batch
 
 

@@ -1,4 +1,4 @@
-"""What trained models say of the data: latents of every row, and the ELBO, for every seed."""
+"""Evaluate trained models on the data: latents of every row, and the ELBO, for every seed."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ class Encoded:
         str, np.ndarray[Any, Any]
     ]  # "mean" and "sample", each (S, N, n); of some models "cluster" (S, N, ...)
     terms: dict[str, np.ndarray[Any, Any]]  # in nats, averaged over rows, each (S,)
-    positions: int  # of a grid of latents
-    facets: int  # of the latents
-    generators: list[Generator | None]  # of each seed
-    priors: list[ExponentialFamily | None]  # of each seed
-    truth: PiecewiseMixture | None  # what x is drawn from, where that is known
-    true_prior: ExponentialFamily | None  # of the true sources, where it is one
+    positions: int  # number of positions of a grid of latents
+    facets: int  # number of facets of the latents
+    generators: list[Generator | None]  # one for each seed
+    priors: list[ExponentialFamily | None]  # one for each seed
+    truth: PiecewiseMixture | None  # the distribution of x, if it is known
+    true_prior: ExponentialFamily | None  # the prior of the true sources, if it is an exponential family
 
     @cached_property
     def log_density(self) -> float | None:
@@ -44,7 +44,7 @@ class Encoded:
         return None if self.truth is None else self.truth.log_prob(self.rows.x.double().cpu()).mean().item()
 
     def estimate(self, position: int) -> Estimate:
-        """What one seed found, as the metrics take it."""
+        """Collect the results of one seed for the metrics."""
         return Estimate(
             mean=self.latents["mean"][position],
             sample=self.latents["sample"][position],
@@ -64,7 +64,7 @@ class Encoded:
 
 
 def encode(stack: Stack, splits: Splits, device: torch.device) -> list[Encoded]:
-    """Encode the splits that are to be scored, with one posterior sample per row from each seed's own stream."""
+    """Encode the splits that are scored, with one posterior sample per row from each seed's own stream."""
     scored = [(name, rows.to(device)) for name, rows in splits.items() if name in splits.scored]
     models = [stack.model(position) for position in range(len(stack.seeds))]
     known = {
@@ -77,37 +77,37 @@ def encode(stack: Stack, splits: Splits, device: torch.device) -> list[Encoded]:
 
 
 def examples(stack: Stack, rows: Batch, image: Image | None, device: torch.device) -> dict[str, np.ndarray[Any, Any]]:
-    """At most `EXAMPLES` evenly spaced rows as every seed reconstructs them, and the priors: arrays of examples.npz.
+    """Reconstruct at most `EXAMPLES` evenly spaced rows with every seed: arrays of examples.npz, with the priors.
 
-    Of images with as many latents as pixels also "principal_std", of the principal components of all rows, falling.
+    For images with as many latents as pixels also "principal_std", of the principal components of all rows, falling.
     """
     most = IMAGES if rows.x.dtype == torch.uint8 else EXAMPLES
     chosen = torch.linspace(0, len(rows) - 1, min(most, len(rows))).long()
     batch = rows[chosen].to(device)
     width = stack.template.positions * stack.template.latent_dim
     noise = normals(stack.seeds, "examples", 0, (DRAWS, width)).to(device)
-    said = {name: value.cpu().numpy() for name, value in stack.map("examples", batch, noise).items()}  # (S, ...)
+    outputs = {name: value.cpu().numpy() for name, value in stack.map("examples", batch, noise).items()}  # (S, ...)
     arrays = {"index": batch.index, "x": batch.x, "u": batch.u, "sources": batch.z}
     shape = {} if image is None else {"image": np.array(image.shape)}
     if image is not None and stack.template.latent_dim == rows.x.shape[1]:
         shape["principal_std"] = principal_std(rows.x)
-    return said | shape | {name: part.cpu().numpy() for name, part in arrays.items() if part is not None}
+    return outputs | shape | {name: part.cpu().numpy() for name, part in arrays.items() if part is not None}
 
 
 def principal_std(x: torch.Tensor) -> np.ndarray[Any, Any]:
-    """What a linear method makes of images: standard deviations of their principal components, of pixels in [0, 1]."""
+    """Standard deviations of the principal components of images, for pixels in [0, 1], in falling order."""
     variances = torch.linalg.eigvalsh(torch.cov(x.T.double() / _LARGEST_BYTE)).flip(0)
     return np.asarray(np.sqrt(variances.clamp(min=0).cpu().numpy()))
 
 
 def posterior_means(stack: Stack, data: Batch, rows: torch.Tensor) -> torch.Tensor:
-    """The posterior's mean of some rows, for every seed: (S, N, n)."""
+    """Compute the posterior's mean of some rows, for every seed: (S, N, n)."""
     blocks = torch.split(rows, _encode_rows(data))
     return torch.cat([stack.map("posterior_mean", data[block].to(stack.device)) for block in blocks], 1)
 
 
 def settle(stack: Stack, train: Batch) -> None:
-    """Let the models of every seed take from the training data what they need of it after the training."""
+    """Call `settle` of every seed's model with the training data, if the models need it."""
     if not stack.template.settles:
         return
     rows = _encode_rows(train)
@@ -124,11 +124,11 @@ def _encode(stack: Stack, split: str, rows: Batch, known: dict[str, Any]) -> Enc
     noise = normals(stack.seeds, f"posterior sample, {split}", 0, (len(rows), model.noise_dim))
     blocks = []
     for start in range(0, len(rows), step):
-        own = noise[:, start : start + step]  # (S, step, noise_dim)
-        live = normals(stack.seeds, f"live evaluation, {split}", start, (own.shape[1], model.live_dim))
+        sample_noise = noise[:, start : start + step]  # (S, step, noise_dim)
+        live = normals(stack.seeds, f"live evaluation, {split}", start, (sample_noise.shape[1], model.live_dim))
         block = rows[start : start + step]
-        said = stack.map("bound", block, torch.cat([own, live], -1).to(rows.x.device))
-        blocks.append({name: values.cpu() for name, values in said.items()})
+        outputs = stack.map("bound", block, torch.cat([sample_noise, live], -1).to(rows.x.device))
+        blocks.append({name: values.cpu() for name, values in outputs.items()})
     whole = {name: torch.cat([block[name] for block in blocks], 1) for name in blocks[0]}  # (S, N, ...)
     return Encoded(
         split=split,
@@ -142,7 +142,7 @@ def _encode(stack: Stack, split: str, rows: Batch, known: dict[str, Any]) -> Enc
 
 
 def _encode_rows(rows: Batch) -> int:
-    """How many rows at a time: networks for images need more memory a row."""
+    """Rows to encode at a time: networks for images need more memory per row."""
     return ENCODE_IMAGES if rows.x.dtype == torch.uint8 else ENCODE_ROWS
 
 

@@ -1,4 +1,4 @@
-"""Adam, clipping and learning-rate schedules for a stack: every seed exactly as if it were alone."""
+"""Adam, clipping and learning-rate schedules for a stack, with exactly the numbers that each seed has alone."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ _PLATEAU_SMALLEST_CHANGE = 1e-8  # its `eps`: smaller changes of the rate are no
 def adam_(parameters: Parameters, gradients: Parameters, first: Parameters, second: Parameters, pace: Tensor) -> None:
     """One step of Adam, in place (Kingma and Ba 2015, Algorithm 1, in the form with which its Section 2 ends).
 
-    `pace` is (6, S), see `paces`: the betas and their complements, the step's size, and epsilon. A number for each
-    seed, although most are equal: so all parts of the update run over the same indices, and a compiler makes one loop
-    of them.
+    `pace` is (6, S), see `paces`: the betas and their complements, the step's size, and epsilon. Each seed has its
+    numbers, although most are equal, so that all parts of the update run over the same indices and a compiler makes one
+    loop of them.
     """
     for name, parameter in parameters.items():
         gradient = gradients[name]
         keep, take, keep_square, take_square, size, eps = pace.reshape(6, -1, *[1] * (parameter.dim() - 1))
-        # Products and sums apart: PyTorch's fused ones (lerp, addcmul) round differently in the last, partial vector
-        # of a tensor, so that a seed's numbers would depend on how many seeds stand before it.
+        # Products and sums are separate: PyTorch's fused ones (lerp, addcmul) round differently in the last, partial
+        # vector of a tensor, so that a seed's numbers would depend on the number of seeds before it.
         first[name].mul_(keep).add_(gradient * take)
         second[name].mul_(keep_square).add_(gradient.square() * take_square)
         parameter.sub_(size * (first[name] / (second[name].sqrt() + eps)))
 
 
 def paces(counts: range, factors: Sequence[float], betas: Sequence[float], eps: float, device: torch.device) -> Tensor:
-    """What Adam's steps of these numbers (from 1) need, for a rate of 1 times the schedule's factors: (T, 6).
+    """Coefficients of Adam's steps with these counts (from 1), for a rate of 1 times the schedule's factors: (T, 6).
 
     With c_i = 1 - beta_i^count: beta_1, 1 - beta_1, beta_2, 1 - beta_2, factor sqrt(c_2) / c_1 and eps sqrt(c_2).
     """
@@ -47,10 +47,10 @@ def paces(counts: range, factors: Sequence[float], betas: Sequence[float], eps: 
 
 
 def paces_at(pace: Tensor, rate: Tensor) -> tuple[Tensor, ...]:
-    """The rows of `paces` at the seeds' rates, (S,): T times (6, S)."""
-    each = pace.unsqueeze(-1).repeat(1, 1, len(rate))  # (T, 6, S)
-    each[:, 4] *= rate
-    return each.unbind()
+    """Scale the rows of `paces` to the seeds' rates, (S,): T times (6, S)."""
+    scaled = pace.unsqueeze(-1).repeat(1, 1, len(rate))  # (T, 6, S)
+    scaled[:, 4] *= rate
+    return scaled.unbind()
 
 
 def clip(gradients: Parameters, norm: float) -> Parameters:
@@ -64,12 +64,12 @@ def clip(gradients: Parameters, norm: float) -> Parameters:
 
 @dataclass
 class Rates:
-    """The learning rates of S seeds, and what a plateau schedule remembers of each; changed in place."""
+    """The learning rates of S seeds, and the state of a plateau schedule for each; changed in place."""
 
     training: Training
     rate: Tensor  # (S,)
     best: Tensor  # (S,) lowest mean loss of an epoch so far
-    bad_epochs: Tensor  # (S,) epochs since
+    bad_epochs: Tensor  # (S,) epochs since the best one
 
     @staticmethod
     def state_at_start(rate: Tensor) -> dict[str, Tensor]:
@@ -81,7 +81,7 @@ class Rates:
         return self.rate * self.factor(progress)
 
     def factor(self, progress: float) -> float:
-        """What the schedule multiplies every rate by at a point of the training."""
+        """The schedule's factor on every rate at a point of the training."""
         training = self.training
         if training.schedule == "cosine":
             return 0.5 * (1 + math.cos(math.pi * progress))

@@ -1,4 +1,4 @@
-"""How long and how to optimise (`trainer` group), and on what machine (`compute`)."""
+"""Settings of optimiser and training length (group `trainer`), and of the machine (`compute`)."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from annotated_types import Ge, Len, Lt
 
 from ivae_lab.config.numbers import Count, Decay, Fraction, NonNegativeFloat, PositiveFloat, PositiveInt
 
-# Compiling costs some 20 to 30 s once. Below so many steps, and so many updates of a weight, plain PyTorch is done
-# before it would pay; a step of wide layers is bound by memory, and half as long when it is compiled.
+# Compiling costs some 20 to 30 s once. With fewer steps, and fewer updates of weights, than these, plain PyTorch is
+# faster; a step of wide layers is bound by memory, and takes half as long when it is compiled.
 _COMPILE_PAYS_FROM = 5000
 _UPDATES_PAY_FROM = 5e9
 
@@ -29,18 +29,18 @@ class Training:
     batch_size
         Rows per step; the partial batch at the end of an epoch is left out.
     lr, betas, eps
-        Adam's (Kingma and Ba 2015).
+        Parameters of Adam (Kingma and Ba 2015).
     schedule
         `constant`; `cosine`, to 0 over the training; `drop`: times `drop_factor` once the share `drop_at` of the
         training is done; `plateau`: times `plateau_factor` when the mean training
         loss of an epoch has not improved for more than `plateau_patience` epochs (PyTorch's ReduceLROnPlateau).
         Each seed has its own.
     clip_norm
-        The norm to which each seed's gradient is clipped; None: not at all.
+        The norm to which each seed's gradient is clipped; None: no clipping.
     history_points
         Rows per seed in history.csv.
     chunk
-        Optimiser steps between two looks at the clock, at signals and at divergence; noise is drawn per chunk.
+        Optimiser steps between two checks of the clock, of signals and of divergence; noise is drawn per chunk.
     """
 
     steps: PositiveInt | None
@@ -111,7 +111,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Compute:
-    """Where to compute; nothing here changes what is computed, beyond rounding.
+    """Settings of the machine; they change the numbers by rounding at most.
 
     Parameters
     ----------
@@ -120,12 +120,12 @@ class Compute:
     threads
         CPU threads; None leaves PyTorch's choice.
     compile
-        Whether `torch.compile` translates the training step; `auto`: for long runs, where a compiler is at hand.
+        Whether `torch.compile` compiles the training step; `auto`: for long runs, if a C++ compiler is installed.
     checkpoint_seconds
         Seconds between checkpoints; 0: after every chunk.
     at_once
-        How many models, one for each seed, one call trains; the parts of a larger stack take turns. `auto`: as many
-        as fit in half of the free memory, and on a CPU in its cache.
+        Models, one for each seed, that one call trains; the parts of a larger stack take turns. `auto`: as many as fit
+        in half of the free memory, and on a CPU in its cache.
     """
 
     device: Literal["auto", "cpu", "cuda"]
@@ -147,7 +147,7 @@ class Compute:
         return torch.device(self.device)
 
     def compiles(self, steps: int, weights: int) -> bool:
-        """Whether to compile the step of a training of so many steps, of models with so many weights in all."""
+        """Return True if the step is to be compiled, for a training of so many steps and so many weights in all."""
         if self.compile == "auto":
             pays = steps >= _COMPILE_PAYS_FROM or steps * weights >= _UPDATES_PAY_FROM
             return pays and self._compiler()

@@ -1,4 +1,4 @@
-"""Tracks the matrix L (models/identifiability.py) of each seed's prior, and restores its rank where asked to."""
+"""Track the matrix L (models/identifiability.py) of each seed's prior, and restore its rank if configured."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ivae_lab.models.identifiability import Noise, Penalty, applies, rank, rank_
 
 
 def check_device(model: Model, device: torch.device) -> None:
-    """Refuse what cannot be computed there.
+    """Refuse a model that cannot be trained on the device.
 
     Raises
     ------
@@ -24,7 +24,7 @@ def check_device(model: Model, device: torch.device) -> None:
 
 
 def shortfall(model: Model) -> str | None:
-    """One line where the theory does not apply to a prior that has a matrix L."""
+    """Return one line of explanation if the theory does not apply to a prior with a matrix L, else None."""
     differences = model.natural_differences()
     if differences is None or applies(differences):
         return None
@@ -41,16 +41,16 @@ def measured(stack: Stack) -> list[dict[str, float]]:
     if differences is None:
         return [{"l_rank": float("nan"), "l_condition": float("nan")} for _ in stack.seeds]
     ranks, conditions = (measure.tolist() for measure in rank_and_condition(differences))
-    return [{"l_rank": own, "l_condition": condition} for own, condition in zip(ranks, conditions, strict=True)]
+    return [{"l_rank": full, "l_condition": condition} for full, condition in zip(ranks, conditions, strict=True)]
 
 
 def restore_ranks(stack: Stack, step: int) -> list[int]:
-    """Where L lacks rank, add noise from the stream of that seed and step; the seeds to which this happened."""
+    """Add noise, from the stream of seed and step, where L lacks rank; return the seeds that got noise."""
     measure = stack.template.identifiability
     if not isinstance(measure, Noise):
         return []
     differences = _differences(stack)
-    assert differences is not None  # the model has seen to it
+    assert differences is not None  # the model has checked it
     rows, columns = differences.shape[1:]
     lacking = (rank(differences) < min(rows, columns)).nonzero().flatten().tolist()
     for position in lacking:

@@ -1,4 +1,4 @@
-"""Random numbers of a seed: every stream is named, and starts from that seed and its name alone.
+"""Random numbers of a seed: every stream has a name, and depends on the seed and this name alone.
 
 So a seed's numbers do not depend on which seeds run beside it, and a run continued at step t draws what an
 uninterrupted one draws there: no generator state needs saving.
@@ -15,18 +15,18 @@ from torch import Tensor
 
 
 def generator(seed: int, stream: str, counter: int = 0) -> torch.Generator:
-    """A CPU generator for the `counter`-th draw from the named stream of a seed."""
+    """Make a CPU generator for the `counter`-th draw from the named stream of a seed."""
     words = np.random.SeedSequence([seed, zlib.crc32(stream.encode()), counter]).generate_state(2, np.uint32)
     return torch.Generator().manual_seed(int(words[0]) << 32 | int(words[1]))
 
 
 def normals(seeds: list[int], stream: str, counter: int, shape: tuple[int, ...]) -> Tensor:
-    """Standard normal numbers for each seed: (S, *shape), drawn on the CPU so that every device sees the same."""
+    """Draw standard normal numbers for each seed: (S, *shape), on the CPU so that every device sees the same."""
     return _each(seeds, lambda seed: torch.randn(shape, generator=generator(seed, stream, counter)))
 
 
 def permutations(seeds: list[int], stream: str, counter: int, rows: int) -> Tensor:
-    """A random order of the rows for each seed: (S, rows)."""
+    """Draw a random order of the rows for each seed: (S, rows)."""
     return _each(seeds, lambda seed: torch.randperm(rows, generator=generator(seed, stream, counter)))
 
 

@@ -1,4 +1,4 @@
-"""Which rows each seed sees at each step."""
+"""The order in which each seed sees the training rows."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from ivae_lab.engine.random_streams import permutations
 
 
 class Shuffled:
-    """Which rows each seed sees at each step.
+    """The rows that each seed sees at each step.
 
-    Each seed goes through its training data in an order of its own, a new one every epoch; the partial batch at the
-    end of an epoch is left out.
+    Each seed goes through its training data in its own order, a new one every epoch; the partial batch at the end of an
+    epoch is left out.
 
     Parameters
     ----------
     seeds
         The S seeds.
     first_rows
-        (S,) where the training data of each seed begin in the table of all data sets.
+        (S,) first row of each seed's training data in the table of all data sets.
     rows, batch_size
         N and B.
     """

@@ -1,4 +1,4 @@
-"""`DataSpec` as plain values and back: with it a trained model is built again without its data."""
+"""Convert a `DataSpec` to plain values and back, so that a trained model can be built without its data."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _KINDS = {kind.__name__: kind for kind in (DataSpec, Image, PiecewiseMixture, No
 
 
 def to_plain(value: Any) -> Any:
-    """Numbers, text, lists and mappings that stand for a `DataSpec` or a part of one, for JSON.
+    """Convert a `DataSpec`, or a part of one, to numbers, text, lists and mappings, for JSON.
 
     Raises
     ------
@@ -26,14 +26,14 @@ def to_plain(value: Any) -> Any:
         kind = type(value).__name__
         if _KINDS.get(kind) is not type(value):
             raise TypeError(f"expected one of {', '.join(_KINDS)}, got {kind}")
-        return {"kind": kind} | {each.name: to_plain(getattr(value, each.name)) for each in fields(value)}
+        return {"kind": kind} | {field.name: to_plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, torch.Tensor):
         return {"kind": "Tensor", "dtype": str(value.dtype).removeprefix("torch."), "values": value.tolist()}
     return [*value] if isinstance(value, tuple) else value
 
 
 def from_plain(plain: Any) -> Any:
-    """What `to_plain` was given.
+    """Invert `to_plain`.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""S models of one kind as one: parameters stacked along a first dimension, methods mapped over it."""
+"""S models of one kind as one: parameters are stacked along a first dimension, methods are mapped over it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Stack:
     seeds
         The S model seeds.
     device
-        Where parameters live.
+        The device of parameters and buffers.
     """
 
     def __init__(self, build_model: Callable[[], Model], seeds: list[int], device: torch.device) -> None:
@@ -43,7 +43,7 @@ class Stack:
 
     @classmethod
     def joined(cls, stacks: list[Stack]) -> Stack:
-        """One stack of the models of several, whose numbers become views of it: training it trains them."""
+        """Join several stacks into one; their numbers become views of it, so that training it trains them."""
         if len(stacks) == 1:
             return stacks[0]
         whole = copy(stacks[0])
@@ -59,7 +59,7 @@ class Stack:
         return whole
 
     def part(self, positions: slice) -> Stack:
-        """Some of the models; their numbers are views of these."""
+        """The stack of some of the models; its numbers are views of this stack's."""
         part = copy(self)
         part.seeds = self.seeds[positions]
         part.parameters = {name: value[positions] for name, value in self.parameters.items()}
@@ -68,11 +68,11 @@ class Stack:
 
     @property
     def weights(self) -> int:
-        """How many numbers all models learn together."""
+        """Number of parameters of all models together."""
         return sum(value.numel() for value in self.parameters.values())
 
     def shapes(self) -> list[dict[str, str | int]]:
-        """What one model learns, a row per parameter: name, shape, and how many numbers."""
+        """A row for each parameter tensor of one model: name, shape, and its number of numbers."""
         return [
             {"name": name, "shape": " x ".join(map(str, value.shape[1:])), "numbers": value[0].numel()}
             for name, value in self.parameters.items()
@@ -81,7 +81,7 @@ class Stack:
     def map(self, method: str, batch: Batch | None, *arguments: Tensor) -> Any:
         """Call a method on rows that all seeds share; `arguments` carry a first dimension of seeds, (S, ...).
 
-        Without a batch, a method that takes none. Nothing of the models changes.
+        Without a batch, call a method that takes none. The models do not change.
         """
         shared = () if batch is None else (batch,)
 
@@ -93,7 +93,7 @@ class Stack:
             return vmap(one)(self.parameters, buffers, *arguments)
 
     def model(self, position: int) -> Model:
-        """The model of one seed; what is changed in it must be put back with `replace`."""
+        """The model of one seed; changes of it must be put back with `replace`."""
         state = {**self.parameters, **self.buffers}
         self._one.load_state_dict({name: value[position] for name, value in state.items()})
         return self._one

@@ -1,4 +1,4 @@
-"""The optimiser steps: some models of a stack, trained together by one call a step."""
+"""The optimiser steps: some models of a stack, trained together with one call per step."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def new_state(stack: Stack, rate: Tensor) -> State:
 
 def sliced(state: State, positions: slice) -> State:
     """The state of some of the models, as views."""
-    return {kind: {name: value[positions] for name, value in each.items()} for kind, each in state.items()}
+    return {kind: {name: value[positions] for name, value in values.items()} for kind, values in state.items()}
 
 
 class StackPart:
@@ -52,11 +52,11 @@ class StackPart:
     Parameters
     ----------
     stack, state
-        These models, and their part of the state.
+        The models, and their part of the state.
     shuffled
-        The rows they see.
+        The rows that they see at each step.
     data, training
-        The training data, and how to optimise.
+        The training data, and the settings of the optimiser.
     programs
         Compiled steps, shared by parts of one size; None: plain PyTorch.
     """
@@ -83,10 +83,10 @@ class StackPart:
         model = self.stack.template
         shape = (len(counts), self.data.batch_size, model.noise_dim + model.live_dim)
         noise = normals(self.stack.seeds, "training noise", chunk.start, shape)  # (S, T, B, noise_dim + live_dim)
-        # Cut into steps in one go: launching an operation costs as much as some of a step's kernels take.
+        # Cut into steps at once: launching an operation costs as much time as some of a step's kernels.
         noises = noise.transpose(0, 1).contiguous().to(device).unbind()
         progress = torch.tensor(done).to(device).unbind()
-        pace = paces(counts, [self.rates.factor(each) for each in done], config.betas, config.eps, device)
+        pace = paces(counts, [self.rates.factor(point) for point in done], config.betas, config.eps, device)
         at_rates = paces_at(pace, self.rates.rate)
         method = "pretraining_loss" if chunk.pretraining else "loss"
         for offset, step in enumerate(range(chunk.start, chunk.stop)):
@@ -98,7 +98,7 @@ class StackPart:
     def _end_epoch(self, step: int) -> None:
         loss, plan, per_epoch = self.state["sums"]["epoch_loss"], self.data.plan, self.data.steps_per_epoch
         if step >= plan.pretrain_steps:
-            # The first epoch of the main objective may begin in the middle of one of the pretraining.
+            # The first epoch of the main objective may begin in the middle of an epoch of the pretraining.
             self.rates.end_epoch(loss / min(per_epoch, step + 1 - plan.pretrain_steps))
         loss.zero_()
 
@@ -108,7 +108,7 @@ class StackPart:
         self._steps[method](*changing)
 
     def _prepared(self, method: str, changing: tuple[Tensor, ...]) -> Step:
-        """One step as a function of what changes from step to step: compiled and recorded where that is asked for."""
+        """One step as a function of the tensors that change from step to step, compiled and recorded if configured."""
         fixed, update = self.fixed(), update_of(self.stack, method, self.config.clip_norm)
         step: Step = partial(update, *fixed)
         if self.programs is not None:
@@ -121,7 +121,7 @@ class StackPart:
         return step
 
     def fixed(self) -> tuple[Any, ...]:
-        """What a step takes that stays in its place: the state that it changes, and the data."""
+        """Arguments of a step that stay in their place in memory: the state that it changes, and the data."""
         table, state = self.data.table, self.state
         seen = {"x": table.x, "u": table.u, "index": table.index}
         return (

@@ -1,7 +1,7 @@
-"""Trained models, ready for new rows: from a finished run folder, or from a training that has just ended.
+"""Trained models for new rows: from a finished run folder, or from a training that has just ended.
 
-Everything here is in the units of the rows as they come, the table's columns: `Recipe` is applied on the way in, and
-undone on the way out.
+All inputs and outputs are in the units of the table's columns: `Recipe` is applied on the way in, and inverted on the
+way out.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ class Trained:
     Attributes
     ----------
     model, spec, recipe
-        The model, what it was told of its data, and what makes its x and u of a table's columns.
+        The model, the description of its data, and the map from a table's columns to its x and u.
     seed
-        Its seed, which the streams of random numbers start from.
+        Its seed, from which the streams of random numbers start.
     """
 
     model: Model
@@ -58,23 +58,23 @@ class Trained:
 
     @property
     def labels(self) -> list[Any]:
-        """The M labels of u, in the order in which the model counts them; none where it has no u."""
+        """The M labels of u, in the model's order; empty without u."""
         return self._labels.values
 
     @property
     def _labels(self) -> Labels:
-        """Those of the training data; places are labels where u is made of x, or was given by its places."""
+        """Labels of the training data; positions are labels if u is computed from x, or was given by position."""
         known, made = self.recipe.u, getattr(self.model, "auxiliary", None) is not None
         return known if isinstance(known, Labels) and not made else Labels([*range(self.u_dim)])
 
     @property
     def u_dim(self) -> int:
-        """M, of the data's u or of one that the model makes of x."""
+        """M, for the data's u or one that the model computes from x."""
         return int(getattr(self.model, "u_dim", self.spec.u_dim))
 
     @property
     def prior_needs_u(self) -> bool:
-        """Whether the prior is one given u."""
+        """True if the prior is conditional on u."""
         try:
             self.model.prior(None)
         except ValueError:
@@ -82,12 +82,12 @@ class Trained:
         return False
 
     def codes(self, u: Sequence[Any] | Array) -> Tensor:
-        """Labels to their places, int64 (N,).
+        """Convert labels to their positions, int64 (N,).
 
         Raises
         ------
         ValueError
-            For one that is none of the training's.
+            For a label that the training did not have.
         """
         codes = self._labels.places(np.asarray(u))
         if (codes < 0).any():
@@ -96,7 +96,7 @@ class Trained:
         return torch.from_numpy(codes)
 
     def batch(self, x: Array, u: Sequence[Any] | Array | None = None) -> Batch:
-        """Rows (N, d), of codes their one-hot columns, and u, (N,) or (N, k), as the model takes them.
+        """Convert rows (N, d) (one-hot columns for codes), and u, (N,) or (N, k), to the model's input.
 
         Raises
         ------
@@ -109,12 +109,12 @@ class Trained:
         return Batch(seen, None if u is None else self.u(u), None, torch.arange(len(x)))
 
     def u(self, u: Sequence[Any] | Array) -> Tensor:
-        """Labels (N,) to their places, or columns (N,) or (N, k) of a table to numbers (N, k').
+        """Convert labels (N,) to their positions, or columns (N,) or (N, k) of a table to numbers (N, k').
 
         Raises
         ------
         ValueError
-            For a value that is none of the training's.
+            For a value that the training did not have.
         """
         if self.spec.u_kind == "labels":
             return self.codes(u)
@@ -122,16 +122,16 @@ class Trained:
         if columns.shape[1] != len(self.recipe.u_columns or [*range(self.spec.u_dim)]):
             expected = listed(self.recipe.u_columns or [f"{self.spec.u_dim} columns"])
             raise ValueError(f"expected u of the columns {expected}, got {columns.shape[1]}")
-        found = columns if self.recipe.u is None else self.recipe.apply_u([*columns.T])
-        return torch.from_numpy(np.asarray(found, np.float32)).to(self.dtype)
+        numbers = columns if self.recipe.u is None else self.recipe.apply_u([*columns.T])
+        return torch.from_numpy(np.asarray(numbers, np.float32)).to(self.dtype)
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the model's numbers."""
-        return next(chain(self.model.parameters(), self.model.buffers())).dtype  # what is fitted has buffers only
+        """The dtype of the model's parameters."""
+        return next(chain(self.model.parameters(), self.model.buffers())).dtype  # a fitted model has buffers only
 
     def encode(self, rows: Batch, number: int = 0) -> dict[str, Array]:
-        """The posterior of each row: `mean` and `sd` (N, n), a `sample`, and `probabilities` (N, ...) of components.
+        """Compute the posterior of each row: `mean`, `sd` (N, n), a `sample`, `probabilities` (N, ...) of components.
 
         See `Model.latents`. The sample comes from the stream of the seed and the `number` of these rows' block.
         """
@@ -140,7 +140,7 @@ class Trained:
         return self._mapped("latents", rows, noise)
 
     def bound(self, rows: Batch) -> dict[str, Array]:
-        """What `Model.bound` says of each row, of the model's x."""
+        """Evaluate `Model.bound` on each row; densities are those of the model's preprocessed x."""
         width = self.model.noise_dim + self.model.live_dim
         noise = normals([self.seed], "bound, new rows", 0, (len(rows), width))[0].to(self.dtype)
         return self._mapped("bound", rows, noise)
@@ -154,14 +154,14 @@ class Trained:
 
     @torch.no_grad()
     def decode(self, z: Array) -> Array:
-        """The x expected given z, (N, n) to (N, d); of images in [0, 1]."""
+        """Return the expected x given z, (N, n) to (N, d); for images in [0, 1]."""
         return self.recipe.invert(self.model.expected(torch.from_numpy(z).to(self.dtype)).numpy())
 
     @torch.no_grad()
     def sample(self, rows: int, codes: Array | None, draw: tuple[int, int] = (0, 0)) -> Array:
-        """New x (N, d), of z from the prior: given u at the places `codes` (N,) of its labels; of images in [0, 1].
+        """Draw new x (N, d) from z of the prior, given u at the positions `codes` (N,) of its labels.
 
-        What is drawn depends on the model's seed and on `draw`, two numbers.
+        Images are in [0, 1]. The draw depends on the model's seed and on `draw`, two numbers.
 
         Raises
         ------
@@ -175,24 +175,24 @@ class Trained:
 
     @torch.no_grad()
     def prior_at(self, codes: Array | None) -> tuple[Array, Array]:
-        """The prior's mean and standard deviation, (n,) each: of one u, or of the heaviest component of a mixture."""
+        """Mean and standard deviation of the prior, (n,) each, at one u, or of the heaviest component of a mixture."""
         prior = self.model.prior_of_z(None if codes is None else torch.from_numpy(codes))
-        said = self.model.prior_parameters(prior)
+        parameters = self.model.prior_parameters(prior)
         mixture = prior.each[0] if isinstance(prior, Facets) else prior  # of the others the heaviest is there anyway
         place = int(mixture.log_weights.argmax()) if isinstance(mixture, NormalMixture) else 0
-        mean, std = (said[name][place].tile(self.model.positions).numpy() for name in ("prior_mean", "prior_std"))
+        mean, std = (parameters[name][place].tile(self.model.positions).numpy() for name in ("prior_mean", "prior_std"))
         return mean, std
 
 
 def load(folder: Path, seed: int | None = None) -> Trained:
-    """The model of one seed of a finished run.
+    """Load the model of one seed of a finished run.
 
     Parameters
     ----------
     folder
         The run folder.
     seed
-        Which; None: the only one.
+        The model seed; None: the only one.
 
     Raises
     ------
@@ -212,9 +212,9 @@ def load(folder: Path, seed: int | None = None) -> Trained:
     try:
         spec, recipe, config = _described(folder, status)
         state = _state(folder, _fingerprint(config, status))
-        with torch.random.fork_rng(devices=[]):  # the weights that are drawn here are those of no one
+        with torch.random.fork_rng(devices=[]):  # the weights drawn here are overwritten
             model = build_model(config, spec)
-        model.load_state_dict({name: each[seeds.index(chosen)] for name, each in state.items()})
+        model.load_state_dict({name: value[seeds.index(chosen)] for name, value in state.items()})
     except FileNotFoundError as error:
         raise ValueError(f"expected {error.filename}, got none: force=true trains this run again") from None
     except (OSError, KeyError, TypeError, RuntimeError, ConfigError, OmegaConfBaseException) as error:
@@ -223,7 +223,7 @@ def load(folder: Path, seed: int | None = None) -> Trained:
 
 
 def evaluated(model: Model) -> Model:
-    """The model in evaluation mode, learning no more."""
+    """Put the model on the CPU in evaluation mode, without gradients."""
     return model.cpu().eval().requires_grad_(False)
 
 
@@ -248,7 +248,7 @@ def _described(folder: Path, status: dict[str, Any]) -> tuple[DataSpec, Recipe, 
 
 
 def _fingerprint(config: DictConfig, status: dict[str, Any]) -> str:
-    """What the checkpoint of a run must have; that of a run of before says where the modules of its classes were."""
+    """The fingerprint that the run's checkpoint must have; older runs have one with the module paths of classes."""
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     by_paths = run_digest_by_paths(plain, status["seeds"])
     return by_paths if status.get("run") == by_paths else run_digest(plain, status["seeds"])
@@ -265,7 +265,7 @@ def _state(folder: Path, fingerprint: str) -> dict[str, Tensor]:
 
 
 def _bytes(x: Array) -> Tensor:
-    """Images, (N, d), as bytes."""
+    """Convert images, (N, d), to bytes."""
     if not ((x == np.round(x)) & (x >= 0) & (x <= _LARGEST_BYTE)).all():
         raise ValueError("expected images of whole numbers from 0 to 255, got others")
     return torch.from_numpy(x.astype(np.uint8))

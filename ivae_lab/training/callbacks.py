@@ -1,4 +1,4 @@
-"""What happens between chunks: the history, the progress bar, checkpoints, and stopping when told to."""
+"""Callbacks between chunks of steps: the history, the progress bar, checkpoints, and stopping on a signal."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ from ivae_lab.engine.options import Chunk
 from ivae_lab.metrics.mcc import mean_correlation
 from ivae_lab.training.provenance import SCHEDULER
 
-_SCORED_ROWS = 2000  # rows of the training data on which the history's MCC is taken
-_RATE_CHUNKS = 40  # chunks that the rate and the time left are taken from
-_PLAIN_LINE_SECONDS = 10.0  # how often a progress line is printed where there is no terminal
+_SCORED_ROWS = 2000  # rows of the training data for the history's MCC
+_RATE_CHUNKS = 40  # chunks over which the rate and the time left are computed
+_PLAIN_LINE_SECONDS = 10.0  # seconds between progress lines without a terminal
 
 
 class History(lightning.Callback):
-    """Records the training at the planned points, and hands the rows to the loggers.
+    """Records the training at the planned points, and passes the rows to the loggers.
 
-    The MCC in it (posterior mean, Pearson, strong, on at most 2,000 evenly spaced training rows) is there to be
-    looked at: nothing is chosen by it.
+    Its MCC (posterior mean, Pearson, strong, on at most 2,000 evenly spaced training rows) is for information only:
+    nothing is chosen by it.
     """
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Chunk, batch_idx: int
     ) -> None:
-        """Record where the plan says so."""
+        """Record a point if the plan has one here."""
         if not batch.record:
             return
         for row in chain(*pl_module.record([_scores(member) for member in pl_module.members])):
@@ -61,7 +61,7 @@ def _scores(member: RunMember) -> list[float | None]:
 
 
 class Checkpoints(lightning.Callback):
-    """Writes each run's `checkpoints/last.ckpt` from time to time, at the end, and when the training is told to stop.
+    """Writes each run's `checkpoints/last.ckpt` from time to time, at the end, and when a signal stops the training.
 
     A checkpoint is written beside its final name and renamed, so a kill at any moment leaves a good one; the one before
     it stays as `previous.ckpt`, in case the disk damages the last.
@@ -69,7 +69,7 @@ class Checkpoints(lightning.Callback):
     Parameters
     ----------
     targets
-        For each run: its member, the file, the fingerprint of its configuration, and the seconds that earlier
+        For each run: its `RunMember`, the file, the fingerprint of its configuration, and the seconds that earlier
         processes spent on it.
     every_seconds
         Time between checkpoints.
@@ -77,7 +77,7 @@ class Checkpoints(lightning.Callback):
     Attributes
     ----------
     wanted
-        Write at the next opportunity, whatever the time.
+        Write after the next chunk, whatever the time.
     """
 
     def __init__(self, targets: list[tuple[RunMember, Path, str, float]], every_seconds: float) -> None:
@@ -86,12 +86,12 @@ class Checkpoints(lightning.Callback):
         self.wanted = False
 
     def seconds(self, member: RunMember, models: int) -> float:
-        """Seconds spent on a run so far: of the time of a training of several, the part of its models."""
-        before = next(before for own, _, _, before in self.targets if own is member)
+        """Seconds spent on a run so far; a training of several runs counts in proportion to the run's models."""
+        before = next(before for target, _, _, before in self.targets if target is member)
         return before + (time.monotonic() - self.began) * len(member.stack.seeds) / models
 
     def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: Any, *rest: Any) -> None:
-        """Write if it is time."""
+        """Write the checkpoints if they are due."""
         due = time.monotonic() - self.written >= self.every
         if due or self.wanted or trainer.should_stop or trainer.is_last_batch:
             self.write(pl_module)
@@ -107,13 +107,12 @@ class Checkpoints(lightning.Callback):
 class StopOnSignal(lightning.Callback):
     """Within its context: on Ctrl-C and SIGTERM, finishes the chunk, lets the checkpoint be written, and stops.
 
-    In a job of a scheduler that has set a handler of its own for its signal (submitit: SIGUSR2 before a time-out or a
-    preemption), that signal stops the training likewise, and is the scheduler's again once it has stopped. In a Slurm
-    job SIGTERM has a checkpoint written and nothing more: it comes before a preemption too, and a job that ended by
-    itself would not be requeued.
+    In a job of a scheduler that has set its own handler for a signal (submitit: SIGUSR2 before a time-out or a
+    preemption), that signal stops the training too, and its handler is restored afterwards. In a Slurm job SIGTERM only
+    writes a checkpoint: it also comes before a preemption, and a job that ended by itself would not be requeued.
 
-    A signal that stopped it is ignored from then on: it may come twice (from a terminal, then from the command that
-    this training is a part of), and must not cut the ending of the process.
+    A signal that stopped the training is ignored from then on: it may come twice (from a terminal, then from the
+    command that started this training), and must not interrupt the end of the process.
 
     Attributes
     ----------
@@ -127,7 +126,7 @@ class StopOnSignal(lightning.Callback):
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
-        """Take the signals over, before Lightning does, which gives them back at its end."""
+        """Install the handlers before Lightning installs its own, which Lightning removes at its end."""
         handled = [signal.SIGINT, signal.SIGTERM]
         if scheduled := callable(signal.getsignal(SCHEDULER)):
             handled.append(SCHEDULER)
@@ -136,18 +135,18 @@ class StopOnSignal(lightning.Callback):
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Give the signals back, but for the one that ends this process."""
+        """Restore the handlers, except for the signal that ends this process."""
         for number, handler in self._before.items():
             ends = number == self.received != SCHEDULER
             signal.signal(number, signal.SIG_IGN if ends else handler)
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
-        """Take them over again, from Lightning, which would stop in the middle of things."""
+        """Install the handlers again: those of Lightning would stop within a chunk."""
         for number in self._before:
             signal.signal(number, self._note)
 
     def on_train_batch_end(self, trainer: lightning.Trainer, *rest: Any) -> None:
-        """Stop if told to."""
+        """Stop if a signal came."""
         if self.received is not None:
             trainer.should_stop = True
 
@@ -159,9 +158,9 @@ class StopOnSignal(lightning.Callback):
 
 
 class ProgressBar(lightning.Callback):
-    """Epoch, ELBO and MCC so far (means over the seeds that have not diverged), rate and time left.
+    """Shows epoch, ELBO and MCC so far (means over the seeds that have not diverged), rate and time left.
 
-    A live bar on a terminal; elsewhere a plain line every ten seconds. The rate is that of the last chunks: the
+    It is a live bar on a terminal, elsewhere a plain line every ten seconds. The rate is that of the last chunks: the
     first one, which may compile, does not count.
     """
 
@@ -176,24 +175,24 @@ class ProgressBar(lightning.Callback):
             disable=not console.is_terminal,
         )
         self.task = TaskID(0)
-        self.said = time.monotonic()
+        self.printed = time.monotonic()
         self.recent: deque[tuple[float, int]] = deque(maxlen=_RATE_CHUNKS)  # (time, steps done) after each chunk
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
-        """Show the bar."""
+        """Start the bar."""
         total, done = pl_module.data.plan.total, pl_module.step
         text = "first step (compiling)" if pl_module.compiled else "first step"
         self.task = self.progress.add_task("training", total=total, completed=done, text=text)
         self.progress.start()
 
     def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: Any, *rest: Any) -> None:
-        """Move the bar."""
+        """Update the bar."""
         now, total, done = time.monotonic(), pl_module.data.plan.total, pl_module.step
         self.recent.append((now, done))
         text = ", ".join(self._parts(pl_module, total - done))
         self.progress.update(self.task, completed=done, text=text)
-        if not self.console.is_terminal and (now - self.said > _PLAIN_LINE_SECONDS or trainer.is_last_batch):
-            self.said = now
+        if not self.console.is_terminal and (now - self.printed > _PLAIN_LINE_SECONDS or trainer.is_last_batch):
+            self.printed = now
             self.console.print(f"step {done} of {total}, {text}", soft_wrap=True, highlight=False)
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:

@@ -38,33 +38,33 @@ _DTYPES = ["float64", "float32"]
 
 
 class IVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
-    """A model of x, one seed of it: `fit` with x and u, `transform` to the posterior's means and back.
+    """A model of x with one seed: `fit` with x and u, `transform` to the posterior's means and back.
 
-    scikit-learn calls u the target y. u is needed where the prior is one given u (`model=ivae`), and not where it is a
-    mixture (`vade`) or normal (`vae`). Its labels may be numbers or text, counted in sorted order. What is inferred
-    after the training is computed in double precision.
+    scikit-learn calls u the target y. u is needed if the prior is conditional on u (`model=ivae`), and not if it is a
+    mixture (`vade`) or normal (`vae`). Its labels may be numbers or text, in sorted order. Inference after the training
+    is in double precision.
 
     Parameters
     ----------
     latent_dim
-        n; None: as many as x has columns.
+        n; None: the number of columns of x.
     model
         A choice of the group `model`; it brings its prior, trainer and preprocessing.
     steps
-        Of the optimiser; None: the trainer's.
+        Optimiser steps; None: the trainer's.
     seed
-        Of initial weights, shuffling and noise.
+        Seed of initial weights, shuffling and noise.
     observation
-        What x are: `real`, `binary` (0 and 1) or `counts` (0, 1, 2, ...), for a likelihood of these.
+        The kind of x: `real`, `binary` (0 and 1) or `counts` (0, 1, 2, ...), with a likelihood for it.
     overrides
-        Further ones, as on the command line: ["prior=normal", "trainer.lr=0.01"].
+        Further overrides, as on the command line: ["prior=normal", "trainer.lr=0.01"].
 
     Attributes
     ----------
     trained_
         The model with its preprocessing.
     labels_
-        Those of u, in sorted order; empty without u, and where u is numbers.
+        Labels of u, in sorted order; empty without u, and if u is numbers.
     latent_dim_
         n.
     """
@@ -99,9 +99,9 @@ class IVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  #
             If the training diverged.
         """
         x = validate_data(self, X, dtype=_DTYPES, ensure_min_samples=2)
-        self.labels_, own = self._read_u(X, y)
+        self.labels_, u_columns = self._read_u(X, y)
         config = self._config(*x.shape)
-        splits = _splits(x, own, config, self.labels_)
+        splits = _splits(x, u_columns, config, self.labels_)
         settings = read_settings(config, {"data": "rows", "model": self.model})
         with _deterministic():
             run = TrainingRun(settings, Console(quiet=True), {digest(settings.plain()["data"]): splits})
@@ -139,12 +139,12 @@ class IVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  #
         return config
 
     def transform(self, X: ArrayLike, u: ArrayLike | None = None) -> Floats:  # noqa: N803
-        """The posterior's means, (N, n); u is read where the encoder sees it.
+        """Return the posterior's means, (N, n); u is read if the encoder sees it.
 
         Raises
         ------
         ValueError
-            For wrong rows, a label that was not there in the training, or no u where the encoder sees it.
+            For wrong rows, a label that the training did not have, or no u for an encoder that sees it.
         """
         check_is_fitted(self)
         x = validate_data(self, X, reset=False, dtype=_DTYPES)
@@ -155,11 +155,11 @@ class IVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  #
         return mean.astype(x.dtype)
 
     def fit_transform(self, X: ArrayLike, y: ArrayLike | None = None) -> Floats:  # noqa: N803
-        """`fit`, then `transform`, of the same rows and labels."""
+        """Call `fit`, then `transform`, with the same rows and labels."""
         return self.fit(X, y).transform(X, y)
 
     def inverse_transform(self, X: ArrayLike) -> Floats:  # noqa: N803
-        """The x expected given latents: (N, n) to (N, d)."""
+        """Return the expected x given latents: (N, n) to (N, d)."""
         check_is_fitted(self)
         z = check_array(X, dtype=_DTYPES)
         if z.shape[1] != self.latent_dim_:
@@ -167,46 +167,47 @@ class IVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  #
         return self.trained_.decode(z).astype(z.dtype)
 
     def sample(self, rows: int = 1, u: Any = None, draw: int = 0) -> NDArray[np.float64]:
-        """New x (rows, d): at the label u; without one at all labels in turn, or from a prior that is told none.
+        """Draw new x (rows, d) at the label u; without u at all labels in turn, or from a prior that needs no u.
 
-        Another number `draw` draws other rows.
+        Another number `draw` gives other rows.
         """
         check_is_fitted(self)
         blocks = sampled(self.trained_, rows, u, draw)
         return np.concatenate([block["x"] for block in blocks]).astype(np.float64)
 
     def score(self, X: ArrayLike, y: ArrayLike | None = None) -> float:  # noqa: N803
-        """The ELBO of rows, held out or not: nats per row, mean, a bound of the log-density of X as it is given.
+        """Return the mean ELBO of rows, in nats per row: a bound of the log-density of X before preprocessing.
 
-        One posterior sample per row, the same in every call. The labels y are u, and read where the model needs them.
+        It uses one posterior sample per row, the same in every call. The labels y are u, and read if the model needs
+        them.
         """
         check_is_fitted(self)
         x, trained = validate_data(self, X, reset=False, dtype=_DTYPES), self.trained_
         needs_u = trained.model.encoder_sees_u or trained.prior_needs_u
         if needs_u and y is None:
             raise ValueError(f"expected u for model={self.model}, got none")
-        said = trained.bound(trained.batch(x, np.asarray(y) if needs_u else None))
-        return float(said["elbo"].mean()) + trained.recipe.log_volume
+        evaluation = trained.bound(trained.batch(x, np.asarray(y) if needs_u else None))
+        return float(evaluation["elbo"].mean()) + trained.recipe.log_volume
 
     @property
     def _n_features_out(self) -> int:
         return self.latent_dim_
 
 
-def _splits(x: Floats, own: list[Column], config: DictConfig, labels: NDArray[Any]) -> Splits:
+def _splits(x: Floats, u_columns: list[Column], config: DictConfig, labels: NDArray[Any]) -> Splits:
     """All rows for training, preprocessed as the configuration says, with the columns of u."""
     rows, columns = x.shape
     leading = min(columns, config.model.get("latent_dim", columns))
     fitted = fit_preprocess(x.astype(np.float32), config.data.preprocess, leading)
-    kinds = Labels(labels.tolist()) if len(labels) else columns_of(own) if own else None
-    names = [f"u_{i}" for i in range(len(own))] if isinstance(kinds, list) else None
+    kinds = Labels(labels.tolist()) if len(labels) else columns_of(u_columns) if u_columns else None
+    names = [f"u_{i}" for i in range(len(u_columns))] if isinstance(kinds, list) else None
     recipe = Recipe(shift=fitted.shift, scale=fitted.scale, u_columns=names, u=kinds)
-    u = recipe.apply_u(own)
-    told = None if u is None else torch.from_numpy(u)
-    train = Batch(torch.from_numpy(recipe.apply(x)), told, None, torch.arange(rows))
+    u = recipe.apply_u(u_columns)
+    observed_u = None if u is None else torch.from_numpy(u)
+    train = Batch(torch.from_numpy(recipe.apply(x)), observed_u, None, torch.arange(rows))
     spec = DataSpec(
         columns,
-        len(labels) or len(own),
+        len(labels) or len(u_columns),
         None,
         rows,
         binary=config.data.observation == "binary",
@@ -235,7 +236,7 @@ def _composed(overrides: tuple[str, ...]) -> DictConfig:
 
 @lru_cache
 def _needs_u(model: str, overrides: tuple[str, ...]) -> bool:
-    """Whether the model is told the data's u; of what can't be composed no."""
+    """Return True if the model reads the data's u; False also if the configuration cannot be composed."""
     try:
         config = _composed((f"model={model}", *overrides))
     except ValueError:
@@ -253,7 +254,7 @@ def _needs_u(model: str, overrides: tuple[str, ...]) -> bool:
 
 @contextmanager
 def _deterministic() -> Iterator[None]:
-    """Sums in one order, as in a run; what the caller has chosen comes back."""
+    """Compute sums in one order, as in a run, and restore the caller's setting afterwards."""
     before = torch.get_deterministic_debug_mode()
     torch.set_deterministic_debug_mode("warn")
     try:

@@ -1,4 +1,4 @@
-"""Runs trained together: one stack of all their models, and a complete folder for each, whatever interrupts."""
+"""Train runs together: one stack of all their models, and a complete folder for each, also after interruptions."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ PASSING = (OSError, MemoryError, torch.OutOfMemoryError, KeyboardInterrupt)
 
 
 def execute(runs: list[TrainingRun], console: Console) -> list[State]:
-    """Train the runs together, or continue them, and leave a complete folder of each; the states they ended in.
+    """Train the runs together, or continue them, and complete the folder of each; return their final states.
 
-    Runs whose checkpoints lie at different steps are continued one lot after another.
+    Runs whose checkpoints are at different steps are continued in groups of one step, one after another.
 
     Raises
     ------
@@ -79,8 +79,8 @@ def _train(lot: list[tuple[TrainingRun, Snapshot | None]], console: Console) -> 
             module.restore(member, snapshot)
             before[place] = float(snapshot["seconds"])
     total, models = runs[0].plan.total, len(module.stack.seeds)
-    if told := at_once_in_words(module):
-        console.print(told)
+    if description := at_once_in_words(module):
+        console.print(description)
     if module.step:
         console.print(f"continuing at step {module.step} of {total}")
     targets = [
@@ -98,7 +98,7 @@ def _train(lot: list[tuple[TrainingRun, Snapshot | None]], console: Console) -> 
 
 
 def prepared(runs: list[TrainingRun], compiled: bool) -> SeedsModule:
-    """One training of the runs, at step 0."""
+    """Prepare one training of the runs, at step 0."""
     first = runs[0]
     compute, training = first.settings.compute, first.settings.training
     data = DataModule([run.splits for run in runs], first.plan, training.batch_size, compute.torch_device())
@@ -109,7 +109,7 @@ def prepared(runs: list[TrainingRun], compiled: bool) -> SeedsModule:
 
 
 def at_once_in_words(module: SeedsModule) -> str | None:
-    """How many models one call trains, and what that was chosen by; None where it is all of them without a choice."""
+    """Describe the number of models per call and the memory behind it; None if one call trains all without a choice."""
     models, parts, need = len(module.stack.seeds), len(module.parts), module.need
     if parts == 1 and need is None:
         return None
@@ -118,7 +118,7 @@ def at_once_in_words(module: SeedsModule) -> str | None:
 
 
 def train_here(run: TrainingRun) -> RunMember:
-    """Train one run to its end without a folder, loggers and signals: nothing is left but its models."""
+    """Train one run to its end without folder, loggers and signals: only its models remain."""
     module = prepared([run], run.settings.compute.compiles(run.plan.total, run.stack.weights))
     for number, chunk in enumerate(module.data.plan.chunks()):
         module.training_step(chunk, number)
@@ -138,7 +138,7 @@ def _fit(runs: list[TrainingRun], module: SeedsModule, checkpoints: Checkpoints,
         try:
             _trainer(module.data.device, callbacks, loggers).fit(module, datamodule=module.data)
         except Exception:
-            # Terminals and schedulers send a signal to all our processes: a compiler that it ended is no failure.
+            # Terminals and schedulers send a signal to all processes: that it ended a compiler is no failure.
             if stop.received is None:
                 raise
     if stop.received is not None:
@@ -157,6 +157,6 @@ def _trainer(device: torch.device, callbacks: list[lightning.Callback], loggers:
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        # One process: requeueing in a Slurm job is the launcher's business, not Lightning's.
+        # One process: in a Slurm job the launcher requeues, not Lightning.
         plugins=[LightningEnvironment()],
     )

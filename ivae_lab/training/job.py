@@ -1,4 +1,4 @@
-"""From the composed configuration to an exit code: checks, finds finished work, runs, and says what came out."""
+"""Do one run: check the composed configuration, find finished work, train, print the results, return an exit code."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ _INTERRUPTED = "interrupted; the same command begins again, or continues from it
 _SETTINGS = ("seed", "outputs", "force", "logger", "show", "compute")
 _Seed = Annotated[int, Ge(0), Le(2**32 - 1)]
 _sweep: list[Settings] = []  # the runs of a sweep that have not been trained by this process
-_trained: set[Path] = set()  # folders of those that were trained beside another, and have not had their turn
+_trained: set[Path] = set()  # folders of runs that were trained together with another, before their turn
 
 
 def do(config: DictConfig) -> int:
-    """Do one run and return its exit code; errors that a user can mend are one line on stderr."""
+    """Do one run and return its exit code; errors that a user can correct are one line on stderr."""
     console = Console(markup=False, emoji=False)  # names of folders may have [words] and :words: in them
     try:
         return _do(config, console)
@@ -52,16 +52,16 @@ def do(config: DictConfig) -> int:
     except KeyboardInterrupt:
         return say(_INTERRUPTED, INTERRUPTED)
     except Exception:
-        # Not foreseen, so the traceback is what helps; the run folder's status.json says `failed`.
+        # An unexpected error: the traceback helps; the run folder's status.json says `failed`.
         traceback.print_exc()
         return FAILED
 
 
 def objective(config: DictConfig) -> float | None:
-    """What Optuna's sweeper is told of a run: its ELBO of validation (or test) rows, mean over seeds.
+    """Return the value that Optuna's sweeper optimises: the ELBO of validation (or test) rows, mean over seeds.
 
-    In nats per row of the data as they came, so that runs whose preprocessing differs compare. None for other
-    sweepers, NaN, which Optuna takes for a trial that failed, where there is none.
+    It is in nats per row of the data before preprocessing, so that runs with different preprocessing compare. None for
+    other sweepers; NaN, which Optuna counts as a failed trial, if the run has no such ELBO.
     """
     if "optuna" not in HydraConfig.get().sweeper.get("_target_", ""):
         return None
@@ -70,7 +70,7 @@ def objective(config: DictConfig) -> float | None:
     try:
         folder = read_settings(config, dict(HydraConfig.get().runtime.choices)).folder
         return held_out_elbo(folder) if is_finished(folder) else float("nan")
-    except (ConfigError, OmegaConfBaseException):  # said already
+    except (ConfigError, OmegaConfBaseException):  # printed already
         return float("nan")
 
 
@@ -85,7 +85,7 @@ def _do(config: DictConfig, console: Console) -> int:
         prepare(settings.compute)
         runs = together(settings, _sweep, console)
         _announce(runs, console)
-        _sweep[:] = [each for each in _sweep if each.folder not in {run.settings.folder for run in runs}]
+        _sweep[:] = [other for other in _sweep if other.folder not in {run.settings.folder for run in runs}]
         _execute(runs, console)
     if config.show:
         from ivae_lab.runs.show import show  # pandas, which a run that is refused does not need
@@ -95,7 +95,7 @@ def _do(config: DictConfig, console: Console) -> int:
 
 
 def _execute(runs: list[TrainingRun], console: Console) -> None:
-    """Train the runs together; where that fails, the first alone: the others are tried alone in their turn."""
+    """Train the runs together; if that fails, train the first alone, and leave the others to their turn."""
     with leaving(f"{NAME}: {_INTERRUPTED}"):
         from ivae_lab.training.group import execute  # Lightning takes seconds: only what trains waits for it
 
@@ -113,9 +113,9 @@ def _execute(runs: list[TrainingRun], console: Console) -> None:
 
 
 def expect(configs: list[tuple[DictConfig, Mapping[str, Any]]]) -> None:
-    """Take note of the runs of a sweep, as (configuration, choices), so that those of one shape are trained together.
+    """Register the runs of a sweep, as (configuration, choices), so that those of one shape are trained together.
 
-    One that is not right is left out here: it says so in its turn.
+    A run with an invalid configuration is left out here: its turn prints the error.
     """
     _trained.clear()
     _sweep.clear()
@@ -125,7 +125,7 @@ def expect(configs: list[tuple[DictConfig, Mapping[str, Any]]]) -> None:
 
 
 def read_settings(config: DictConfig, choices: Mapping[str, Any]) -> Settings:
-    """Check the configuration and build what does not depend on the data.
+    """Check the configuration and build the parts that do not depend on the data.
 
     Raises
     ------
@@ -155,7 +155,7 @@ def read_settings(config: DictConfig, choices: Mapping[str, Any]) -> Settings:
 
 
 def _seeds(value: Any) -> list[int]:
-    """An integer is a list of one: `seed=0` and `seed=[0]` are the same run."""
+    """Read `seed` as a list; an integer is a list of one: `seed=0` and `seed=[0]` are the same run."""
     seeds = value if isinstance(value, list) else [value]
     check_value(seeds, Annotated[list[_Seed], Len(1)], "seed")
     if len(set(seeds)) < len(seeds):

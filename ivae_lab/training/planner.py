@@ -1,7 +1,7 @@
-"""Which runs of a sweep are trained together: those of one shape, which differ in a number that a model may have alone.
+"""Choose the runs of a sweep that are trained together: those of one shape, which differ in numbers of one model only.
 
-Ten data seeds times ten model seeds are one stack of a hundred models. Each run keeps its folder, and has the numbers
-that it has when it is trained alone.
+Ten data seeds times ten model seeds are one stack of a hundred models. Each run keeps its folder, and gets the numbers
+that it gets when it is trained alone.
 """
 
 from __future__ import annotations
@@ -20,29 +20,29 @@ from ivae_lab.runs.folder import is_finished
 from ivae_lab.storage.locks import is_free
 from ivae_lab.training.run import Settings, TrainingRun
 
-# What may differ within a stack: each model has its own data, weight of the KL term, learning rate and seed.
-OWN = (("data", "seed"), ("model", "beta"), ("trainer", "lr"))
-_SHARE = 0.25  # of the free memory, for what the models keep from step to step
+# Keys that may differ within a stack: each model has its own data, weight of the KL term, learning rate and seed.
+PER_MODEL = (("data", "seed"), ("model", "beta"), ("trainer", "lr"))
+_SHARE = 0.25  # share of the free memory for the state that models keep from step to step
 
 
 def shape(settings: Settings) -> str:
-    """Stands for all of a configuration that runs of one stack have in common."""
+    """Return a digest of all that the configurations of runs in one stack have in common."""
     plain = copy.deepcopy(settings.plain())
-    for group, key in OWN:
+    for group, key in PER_MODEL:
         plain[group].pop(key, None)
     return digest(numbers(plain) | {name: plain[name] for name in ("compute", "force", "logger")})
 
 
 def together(settings: Settings, sweep: list[Settings], console: Console) -> list[TrainingRun]:
-    """The run of `settings`, and those of the sweep that can be trained with it, built and not begun.
+    """Build the run of `settings`, and the runs of the sweep that can be trained with it, without starting them.
 
-    A companion whose folder is finished or busy, or that cannot be built, is left to its own turn; and so is one for
-    whose models there is no memory.
+    A run whose folder is finished or busy, that cannot be built, or whose models do not fit in memory is left to its
+    own turn.
     """
     drawn: dict[str, Any] = {}
     first = TrainingRun(settings, console, drawn)
     runs, folders = [first], {settings.folder}
-    if settings.logger == "wandb":  # one run a process
+    if settings.logger == "wandb":  # it allows one run per process
         return runs
     places = _places(first, settings.compute.torch_device())
     for other in sweep:
@@ -63,5 +63,5 @@ def _waits(settings: Settings) -> bool:
 
 
 def _places(run: TrainingRun, device: torch.device) -> int:
-    """For how many models there is memory."""
+    """The number of models that fit in memory."""
     return int(free_bytes(device) * _SHARE / max(1, state_bytes(run.stack)))

@@ -1,4 +1,4 @@
-"""Provenance of a run: environment, commit, Slurm job; and what stops it. `runs/` says what a folder holds."""
+"""Provenance of a run for its status: versions, commit, machine and Slurm job; and the error of a stopped run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 
 from ivae_lab.config.digests import digest
 
-SCHEDULER = signal.SIGUSR2  # what submitit has Slurm send before a time-out or a preemption
+SCHEDULER = signal.SIGUSR2  # the signal that Slurm sends for submitit before a time-out or a preemption
 _LIBRARIES = ("torch", "lightning", "hydra-core", "numpy", "scipy", "scikit-learn", "pandas")
 
 
@@ -38,7 +38,7 @@ class StoppedError(RuntimeError):
 
 
 def environment() -> dict[str, Any]:
-    """Versions, commit and machine, for the status of a run."""
+    """Return versions, commit and machine, for the status of a run."""
     return {
         "versions": {"python": platform.python_version(), **{name: version(name) for name in _LIBRARIES}},
         "commit": _commit(),
@@ -51,13 +51,13 @@ def environment() -> dict[str, Any]:
 
 @cache
 def code() -> str:
-    """Stands for the source code of this package: what raised an error under it will do so again."""
+    """Return a digest of the package's source code: a run that failed under it would fail again under it."""
     root = Path(__file__).resolve().parents[1]
     return digest([hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(root.rglob("*.py"))])
 
 
 def job() -> dict[str, Any] | None:
-    """The Slurm job that this process is: id, node, GPUs, how often it was started again, log. None outside of one."""
+    """Describe the Slurm job of this process: id, node, GPUs, number of restarts, log; None outside of a job."""
     if "SLURM_JOB_ID" not in os.environ:
         return None
     number = os.environ["SLURM_JOB_ID"]
@@ -78,12 +78,12 @@ def job() -> dict[str, Any] | None:
 
 
 def restarts() -> int:
-    """How often Slurm has started this job again."""
+    """Number of times that Slurm has restarted this job."""
     return int(os.environ.get("SLURM_RESTART_COUNT", 0))
 
 
 def _commit() -> str | None:
-    """The commit of the clone that this code runs from, with a mark if it was changed; None without a clone."""
+    """The commit of the clone that this code runs from, with a mark if files were changed; None without a clone."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None

@@ -1,4 +1,4 @@
-"""One run: from a composed configuration to what is trained, and from trained models to a complete run folder."""
+"""One run: builds its data and models from a configuration, and writes trained models and results to its folder."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _TRIED_ROWS = 500
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything a run needs, checked."""
+    """The checked settings of a run."""
 
     config: DictConfig  # the composed configuration, without Hydra's own part
     seeds: list[int]
@@ -67,31 +67,30 @@ class Settings:
 
     @property
     def fingerprint(self) -> str:
-        """Stands for everything that changes numbers."""
+        """Digest of all settings that change numbers."""
         return run_digest(self.plain(), self.seeds)
 
 
 def plan_of(stack: Stack, training: Training, train_rows: int) -> Plan:
-    """The optimiser steps of a run: none where there are no parameters, of models that only `settle`."""
+    """Plan the optimiser steps of a run; models without parameters, which only `settle`, take none."""
     steps = training.total_steps(train_rows) if stack.parameters else 0
     return Plan(stack.template.pretrain_steps, steps, training.chunk, training.history_points)
 
 
 @dataclass
 class TrainingRun:
-    """One run folder: what is to be trained for it, and what is written into it.
+    """One run: its data, its models, and its folder.
 
-    Everything that can be wrong with the configuration is found while the parts are built, before the folder
-    exists.
+    Building the parts finds every error of the configuration, before the folder exists.
     """
 
     settings: Settings
     console: Console
-    drawn: dict[str, Splits] = field(default_factory=dict)  # data sets that other runs have drawn already
+    drawn: dict[str, Splits] = field(default_factory=dict)  # data sets that other runs have drawn, by their digest
     splits: Splits = field(init=False)
     stack: Stack = field(init=False)
     plan: Plan = field(init=False)
-    resumed: int = field(default=0, init=False)  # how often it was continued from a checkpoint
+    resumed: int = field(default=0, init=False)  # times that it was continued from a checkpoint
 
     def __post_init__(self) -> None:
         settings, training = self.settings, self.settings.training
@@ -130,14 +129,14 @@ class TrainingRun:
 
     @property
     def checkpoint(self) -> Path:
-        """Where its checkpoint is, or will be."""
+        """Path of its checkpoint, which need not exist."""
         return self.settings.folder / "checkpoints" / "last.ckpt"
 
     def begin(self) -> dict[str, Any] | None:
-        """Write what is known before the training; the checkpoint to continue from, where there is a good one.
+        """Write the files that are known before the training; return the checkpoint to continue from, or None.
 
-        With `force` there is none, but where a scheduler starts the same job again; earlier results stay until the new
-        ones are there.
+        With `force` there is no checkpoint, except where a scheduler restarts the same job; earlier results stay until
+        the new ones are written.
         """
         self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
         with atomic(self.settings.folder / "config.yaml") as temporary:
@@ -160,7 +159,7 @@ class TrainingRun:
         return snapshot
 
     def loggers(self) -> list[Logger]:
-        """Where its history goes beside history.csv."""
+        """Loggers that get its history beside history.csv."""
         if self.settings.logger == "csv":
             return []
         from ivae_lab.training.wandb_logger import wandb_logger
@@ -168,14 +167,14 @@ class TrainingRun:
         return [wandb_logger(self.settings.folder, self.settings.plain())]
 
     def finish(self, member: RunMember, seconds: float, compiled: bool, together: int) -> State:
-        """Encode, score, and write all results; the state it ended in.
+        """Encode, score, and write all results; return the final state.
 
-        `seconds` is the run's part of the time, when `together` models were trained at once.
+        `seconds` is the run's part of the time if `together` models were trained at once.
         """
         path, seeds = self.settings.folder, self.settings.seeds
         settle(self.stack, self.splits.train)
         if self.stack.template.settles:
-            self._keep_settled()
+            self._save_settled()
         encoded = encode(self.stack, self.splits, self.settings.compute.torch_device())
         for position, seed in enumerate(seeds):
             if not all(np.isfinite(part.latents["mean"][position]).all() for part in encoded):
@@ -194,8 +193,8 @@ class TrainingRun:
         if pairs := self._score_pairs(encoded, member.diverged):
             write_pairs(path / FILE, pairs)
         if not rows and not pairs:
-            told = f"no scores: metric=[{','.join(self.settings.metrics)}] has nothing to say of this model and data"
-            self.console.print(told, soft_wrap=True, highlight=False)
+            note = f"no scores: metric=[{','.join(self.settings.metrics)}] has nothing to say of this model and data"
+            self.console.print(note, soft_wrap=True, highlight=False)
         if self.splits.train.z is not None:
             from ivae_lab.plots.recovered import recovered
 
@@ -222,15 +221,15 @@ class TrainingRun:
         forget_checkpoints(self.checkpoint, but_last=True)
         return state
 
-    def _keep_settled(self) -> None:
-        """The last checkpoint is of before, so that a run that is killed here settles again from there."""
+    def _save_settled(self) -> None:
+        """Save fitted models separately: last.ckpt still holds the state before `settle`, for a run killed here."""
         kinds = {"parameters": self.stack.parameters, "buffers": self.stack.buffers}
-        state = {kind: {name: value.clone() for name, value in each.items()} for kind, each in kinds.items()}
+        state = {kind: {name: value.clone() for name, value in values.items()} for kind, values in kinds.items()}
         with atomic(self.checkpoint.with_name(SETTLED)) as temporary:
             torch.save({"fingerprint": self.settings.fingerprint, "state": state}, temporary)
 
     def _score(self, encoded: list[Encoded], diverged: dict[int, int]) -> tuple[list[Row], list[Row]]:
-        """Rows of results.csv, and what was checked, in words and numbers, of the last split that is scored."""
+        """Rows of results.csv, and the checks, in words and numbers, of the last split that is scored."""
         rows: list[Row] = []
         checked: list[Row] = []
         for position, seed in enumerate(self.settings.seeds):
@@ -242,14 +241,14 @@ class TrainingRun:
                 for metric in self.settings.metrics.values():
                     if isinstance(metric, PairMetric):
                         continue
-                    found, checks = _answer(metric, estimate)
-                    rows += [{**row, **fixed, "split": part.split} for row in found]
+                    scores, checks = _answer(metric, estimate)
+                    rows += [{**row, **fixed, "split": part.split} for row in scores]
                     if part is encoded[-1]:
                         checked += [{"seed": seed, "split": part.split, **check.as_row()} for check in checks]
         return rows, checked
 
     def _score_pairs(self, encoded: list[Encoded], diverged: dict[int, int]) -> list[Row]:
-        """Rows of the metrics of pairs: none of one seed alone."""
+        """Rows of the metrics of pairs; a single seed has none."""
         rows, seeds = [], self.settings.seeds
         for part in encoded:
             estimates = {seed: part.estimate(position) for position, seed in enumerate(seeds)}
@@ -280,7 +279,7 @@ class TrainingRun:
 
 
 def _answer(metric: SingleMetric, estimate: Estimate) -> tuple[list[Row], list[Check]]:
-    """What a metric of one seed and split says: its rows, and the checks behind them, if it is one of checks."""
+    """Compute a metric for one seed and split: its rows, and the checks behind them, if it is a checking metric."""
     if isinstance(metric, CheckingMetric):
         checks = metric.checks(estimate)
         return estimate.rows_of(checks), checks
@@ -303,7 +302,7 @@ def _latents(encoded: list[Encoded], seeds: list[int]) -> dict[str, np.ndarray[A
     for name in ("positions", "facets"):
         if (count := getattr(encoded[0], name)) > 1:
             arrays[name] = np.array(count)
-    if encoded[0].facets > 1 and encoded[0].rows.x.dtype == torch.uint8:  # what clusters are about is there to see
+    if encoded[0].facets > 1 and encoded[0].rows.x.dtype == torch.uint8:  # so that plots show the images of clusters
         arrays["x"] = torch.cat([part.rows.x for part in encoded]).cpu().numpy()
     arrays["split"] = np.concatenate([np.full(len(part.rows), part.split) for part in encoded])
     return arrays | {"seed": np.array(seeds)}
@@ -315,7 +314,7 @@ def _write_arrays(path: Path, arrays: dict[str, np.ndarray[Any, Any]]) -> None:
 
 
 def prepare(compute: Compute) -> None:
-    """Settle what PyTorch does in this process."""
+    """Set threads and determinism of PyTorch in this process."""
     if compute.threads is not None:
         torch.set_num_threads(compute.threads)
     # Sums whose order depends on the threads would not be bit-identical after a resume.

@@ -19,7 +19,7 @@ from ivae_lab.engine.module import SeedsModule
 from ivae_lab.storage.locks import locked
 from ivae_lab.training import planner
 from ivae_lab.training.group import execute
-from ivae_lab.training.planner import OWN, shape, together
+from ivae_lab.training.planner import PER_MODEL, shape, together
 from ivae_lab.training.run import Settings, TrainingRun, prepare
 from tests.running import SMALL, advance, difference, make_module, make_run, scores, settings
 
@@ -149,7 +149,7 @@ def changed(base: Settings, key: str) -> Settings:
 @pytest.mark.parametrize("model", ["ivae", "vade_pretrained", "beta_tcvae_released"])
 def test_runs_are_of_one_shape_if_they_differ_in_their_own_numbers_only(model: str) -> None:
     base = settings(f"model={model}")
-    may_differ = {".".join(key) for key in OWN} | {"seed", "outputs", "show"}
+    may_differ = {".".join(key) for key in PER_MODEL} | {"seed", "outputs", "show"}
     assert may_differ == {"data.seed", "model.beta", "trainer.lr", "seed", "outputs", "show"}
     keys = list(leaves(base.plain()))
     assert may_differ < set(keys)

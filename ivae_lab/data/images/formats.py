@@ -202,12 +202,12 @@ class _Unpickler(pickle.Unpickler):
 def _unpickle(path: Path, content: bytes) -> object:
     stream = io.BytesIO(content)
     try:
-        content: object = _Unpickler(stream, encoding="bytes").load()  # Python 2 wrote the originals
+        loaded: object = _Unpickler(stream, encoding="bytes").load()  # Python 2 wrote the originals
     except Exception as error:  # a damaged pickle may raise anything
         raise ValueError(f"{path}: expected a pickle of arrays and plain containers, got: {one_line(error)}") from None
     if stream.read(1):
         raise ValueError(f"{path}: expected nothing after the pickle, got {len(content) - stream.tell() + 1} bytes")
-    return content
+    return loaded
 
 
 def read_svhn(path: Path) -> tuple[Images, Labels]:
