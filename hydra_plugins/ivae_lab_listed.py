@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 
 class ListedSweeper(Sweeper):
-    """Launches the jobs that a file lists, each with its own overrides: those that are missing of a figure's cells.
+    """Launches the jobs that a file lists, each with its own overrides, such as the missing cells of a figure.
 
     `hydra/sweeper=listed hydra.sweeper.jobs=FILE`. Overrides on the command line are added to each job's.
 

@@ -33,7 +33,7 @@ class _QueueLauncher(BaseSubmititLauncher):  # type: ignore[misc]
     """What the two have in common."""
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Submit what is to be done, and wait for it unless told not to."""
+        """Submit the jobs, and wait for them if `wait` is set."""
         self._check_keys()
         wanted = list(self._wanted(job_overrides))
         if wanted:
@@ -58,7 +58,7 @@ class _QueueLauncher(BaseSubmititLauncher):  # type: ignore[misc]
             _leave(error)
 
     def _wanted(self, job_overrides: Sequence[Sequence[str]]) -> Iterator[tuple[list[str], Settings]]:
-        """Jobs that are right and not finished; of the others it says why not, in a line each."""
+        """Jobs with a valid configuration that are not finished; print a line with the reason for each other one."""
         from ivae_lab.config.build import ConfigError
         from ivae_lab.launch import sweep
         from ivae_lab.runs.folder import is_finished
@@ -83,11 +83,11 @@ class _QueueLauncher(BaseSubmititLauncher):  # type: ignore[misc]
 
         general = ("timeout_min", "mem_gb", "cpus_per_task", "gpus_per_node", "name", "stderr_to_stdout")
         given = more | {name: value for name, value in self.params.items() if value is not None}
-        own = {name if name in general else f"{self._EXECUTOR}_{name}": value for name, value in given.items()}
+        parameters = {name if name in general else f"{self._EXECUTOR}_{name}": value for name, value in given.items()}
         folder, timeouts = (f"{self._EXECUTOR}_{name}" for name in ("submitit_folder", "max_num_timeout"))
-        first = {timeouts: own.pop(timeouts)} if timeouts in own else {}  # submitit wants it beforehand
-        executor = submitit.AutoExecutor(own.pop(folder), cluster=self._EXECUTOR, **first)
-        executor.update_parameters(**own)
+        first = {timeouts: parameters.pop(timeouts)} if timeouts in parameters else {}  # for submitit's constructor
+        executor = submitit.AutoExecutor(parameters.pop(folder), cluster=self._EXECUTOR, **first)
+        executor.update_parameters(**parameters)
         return executor
 
     def _arguments(self, overrides: list[str], number: int) -> tuple[Any, ...]:
@@ -243,11 +243,11 @@ def _terminate(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def _visible_gpus() -> list[int]:
-    """GPUs that this process sees: submitit shows its local jobs none unless told to."""
+    """GPUs that this process sees; by default submitit hides them from its local jobs."""
     import torch
 
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return list(range(torch.cuda.device_count())) if named is None else [int(each) for each in named.split(",") if each]
+    return list(range(torch.cuda.device_count())) if named is None else [int(gpu) for gpu in named.split(",") if gpu]
 
 
 def _failure(folder: Path) -> str | None:
@@ -269,7 +269,7 @@ def _logs(tasks: Sequence[Any]) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    """What sbatch said, of an error that submitit makes of it."""
+    """Extract the message of sbatch from the error that submitit raises."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return next((line for line in lines if "sbatch: error" in line), lines[-1] if lines else type(error).__name__)
 

@@ -35,8 +35,8 @@ def _act(arguments: Sequence[str]) -> int:
         code: int = import_module(f"ivae_lab.{name}").main(rest)
         return code
     commands = "\n".join(f"    {each:11} {about}" for each, about in COMMANDS.items())
-    if (said := answer([name], _MANUAL.format(commands=commands))) is not None:
-        print(said)
+    if (text := answer([name], _MANUAL.format(commands=commands))) is not None:
+        print(text)
         return OK
     raise BadInputError(f"expected one of {', '.join(COMMANDS)}, got {name}{did_you_mean(name, [*COMMANDS])}")
 

@@ -124,8 +124,8 @@ def _print(choice: Choice, out: Path) -> None:
     from rich.console import Console
 
     console = Console(markup=False, emoji=False, highlight=False)
-    told = choice.summary.convert_dtypes()
-    console.print(show(told, f"held-out ELBO of the {choice.split} rows, by {choice.key}"))
+    summary = choice.summary.convert_dtypes()
+    console.print(show(summary, f"held-out ELBO of the {choice.split} rows, by {choice.key}"))
     folder, seed = choice.restart
     console.print(
         f"chosen: {choice.key}={choice.value:g}, the smallest within a standard error of the best, {choice.best:g}"

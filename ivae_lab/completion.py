@@ -64,8 +64,8 @@ def _run(arguments: Sequence[str]) -> None:
 def answers(line: str) -> list[str]:
     """What may stand in place of the last word of a line that is typed, in order; a space ends what is whole."""
     before, word = _words(line)
-    said = _answers(before[1:], word)
-    return sorted({each if _goes_on(each) else f"{each} " for each in said if each.startswith(word)})
+    words = _answers(before[1:], word)
+    return sorted({answer if _goes_on(answer) else f"{answer} " for answer in words if answer.startswith(word)})
 
 
 def _goes_on(word: str) -> bool:

@@ -55,10 +55,10 @@ def _run(arguments: Sequence[str]) -> int:
         console.width = 120  # a log: the table fits
     if arguments[0] == "--list":
         return list_figures(arguments[1:], console)
-    return _each(parse(arguments), console)
+    return _all(parse(arguments), console)
 
 
-def _each(request: ReproduceRequest, console: Console) -> int:
+def _all(request: ReproduceRequest, console: Console) -> int:
     """Reproduce each figure; one that cannot be made does not stop the others. The largest exit code."""
     check_neutral(request.neutral)
     name_unreadable(request.outputs, console)
@@ -90,10 +90,10 @@ def _one(name: str, request: ReproduceRequest, console: Console) -> int:
 
 
 def _sum_up(codes: dict[str, int], console: Console) -> None:
-    """Name the figures that did not end well: what each of many said is far up on the terminal."""
+    """Name the figures that failed: among many, their own messages have scrolled away."""
     bad = [f"{name} ({code})" for name, code in codes.items() if code]
-    told = f"; others: {', '.join(bad)}" if bad else ""
-    console.print(f"{len(codes) - len(bad)} of {len(codes)} figures ended with exit code 0{told}", soft_wrap=True)
+    others = f"; others: {', '.join(bad)}" if bad else ""
+    console.print(f"{len(codes) - len(bad)} of {len(codes)} figures ended with exit code 0{others}", soft_wrap=True)
 
 
 def reproduce(figure: Figure, request: ReproduceRequest, console: Console) -> int:

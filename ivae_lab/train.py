@@ -35,8 +35,8 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _act(arguments: Sequence[str]) -> int:
-    if (said := answer(arguments, manual(arguments))) is not None:
-        print(said)
+    if (text := answer(arguments, manual(arguments))) is not None:
+        print(text)
         return OK
     _check_flags(arguments)
     before, user_wants_all = len(sweep.exit_codes), os.environ.get(_RAISES) == "1"
@@ -92,12 +92,12 @@ def _told(arguments: Sequence[str]) -> Iterator[None]:
 
 def _check_flags(arguments: Sequence[str]) -> None:
     """Say what Hydra's parser of flags would say, without the ten lines of its usage."""
-    said = io.StringIO()
+    printed = io.StringIO()
     try:
-        with redirect_stderr(said):
+        with redirect_stderr(printed):
             get_args_parser().parse_args(arguments)
     except SystemExit:
-        reason = said.getvalue().rpartition("error: ")[2].strip()
+        reason = printed.getvalue().rpartition("error: ")[2].strip()
         raise BadInputError(f"expected overrides such as model=ivae, or flags of --hydra-help, got: {reason}") from None
 
 

@@ -1,4 +1,4 @@
-"""Latents of new rows, of a table in blocks."""
+"""Encode new rows of a table to latents, in blocks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def encoded(trained: Trained, table: Table, rows: int | None = None) -> Iterator[Block]:
-    """The latents of all rows, in blocks of so many.
+    """Encode all rows, in blocks of `rows` rows.
 
     Raises
     ------
@@ -36,7 +36,7 @@ def encoded(trained: Trained, table: Table, rows: int | None = None) -> Iterator
 
 
 def _u_columns(trained: Trained) -> list[str]:
-    """Those of u, where the encoder sees it."""
+    """Columns of u, if the encoder sees it."""
     return (trained.recipe.u_columns or ["u"]) if trained.model.encoder_sees_u else []
 
 
@@ -54,7 +54,7 @@ def _check_columns(trained: Trained, table: Table, columns: list[str], of_u: lis
 
 
 def _overlapping(frames: Iterable[pd.DataFrame], window: int) -> Iterator[pd.DataFrame]:
-    """Blocks that begin with the last 2 w rows of the one before, so that each row of theirs has its neighbours."""
+    """Prepend to each block the last 2 w rows of the one before, so that each row has its neighbours."""
     if not window:
         yield from frames
         return
@@ -73,14 +73,14 @@ def _latents(trained: Trained, frame: pd.DataFrame, columns: list[str], of_u: li
     table = numbers(frame[columns]) if recipe.fill is None and recipe.codes is None else _fitted(recipe, frame[columns])
     x = recipe.windows(table, np.arange(len(frame))[middle])
     u = frame[of_u].to_numpy()[middle] if of_u else None
-    found = trained.encode(trained.batch(x, u[:, 0] if u is not None and len(of_u) == 1 else u), number)
+    posterior = trained.encode(trained.batch(x, u[:, 0] if u is not None and len(of_u) == 1 else u), number)
     index = frame["index"] if "index" in frame and "index" not in columns else frame.index
-    named = {"p" if name == "probabilities" else name: values for name, values in found.items()}
+    named = {"p" if name == "probabilities" else name: values for name, values in posterior.items()}
     return {"index": index.to_numpy()[middle], **named}
 
 
 def _fitted(recipe: Recipe, frame: pd.DataFrame) -> Floats:
-    """Codes as one-hot columns, or numbers with what stands for missing ones."""
+    """Convert codes to one-hot columns, or fill in missing numbers."""
     import pandas as pd
 
     return numbers(pd.DataFrame(recipe.numbers([frame[name].to_numpy() for name in frame]), index=frame.index))

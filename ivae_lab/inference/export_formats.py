@@ -1,4 +1,4 @@
-"""Encoder and decoder of a trained model as modules of their own, written in formats that other programs read."""
+"""Encoder and decoder of a trained model as separate modules, written in formats that other programs read."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Run = Callable[..., tuple[Tensor, ...]]
 
 
 class PortableEncoder(nn.Module):
-    """x before preprocessing, (B, d), and u where it is seen, to the posterior's mean and standard deviation."""
+    """Maps x before preprocessing, (B, d), and u if it is seen, to the posterior's mean and standard deviation."""
 
     def __init__(self, trained: Trained) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class PortableEncoder(nn.Module):
 
 
 class PortableDecoder(nn.Module):
-    """z (B, n) to the x expected there, before preprocessing, (B, d)."""
+    """Maps z (B, n) to the expected x before preprocessing, (B, d)."""
 
     def __init__(self, trained: Trained) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class PortableDecoder(nn.Module):
 
 @dataclass(frozen=True)
 class Portable:
-    """A module, what goes in, and what the model itself makes of it."""
+    """A module, example inputs, and the model's own outputs for them."""
 
     name: str
     module: nn.Module
@@ -67,11 +67,11 @@ class Portable:
 
     @property
     def traced(self) -> tuple[Tensor, ...]:
-        """A few of the rows, for writers that watch a run."""
-        return tuple(each[:_TRACED_ROWS].clone() for each in self.inputs)
+        """A few of the rows, for writers that trace a call."""
+        return tuple(tensor[:_TRACED_ROWS].clone() for tensor in self.inputs)
 
     def check(self, run: Run) -> None:
-        """Hold what was written and read back against the model.
+        """Check the outputs of the module, written and read back, against the model's.
 
         Raises
         ------
@@ -79,32 +79,32 @@ class Portable:
             If they differ by more than `AGREEMENT`.
         """
         with torch.no_grad():
-            found = run(*self.inputs)
-        for ours, theirs in zip(self.expected, found, strict=True):
+            outputs = run(*self.inputs)
+        for ours, theirs in zip(self.expected, outputs, strict=True):
             gap = float(((ours - theirs).abs() / ours.abs().clamp(min=1)).max())
             if not gap <= AGREEMENT:
                 raise ValueError(f"expected the exported {self.name} to agree with the model to {AGREEMENT}, got {gap}")
 
 
 def portable(trained: Trained) -> list[Portable]:
-    """Encoder and decoder, with rows of random numbers and what the model says of them."""
+    """Make encoder and decoder, with random rows and the model's outputs for them."""
     numbers = torch.Generator().manual_seed(0)
     model = trained.model
     z = torch.randn(_CHECKED_ROWS, model.latent_dim * model.positions, generator=numbers)
     x, u = _rows(trained, numbers), _u(trained, numbers)
-    said = trained.encode(replace(trained.batch(x.numpy()), u=u))
+    posterior = trained.encode(replace(trained.batch(x.numpy()), u=u))
     encoder = Portable(
         "encoder",
         PortableEncoder(trained).eval(),
         (x, u) if model.encoder_sees_u else (x,),
-        (torch.from_numpy(said["mean"]), torch.from_numpy(said["sd"])),
+        (torch.from_numpy(posterior["mean"]), torch.from_numpy(posterior["sd"])),
     )
     decoded = torch.from_numpy(trained.decode(z.numpy())).float()
     return [encoder, Portable("decoder", PortableDecoder(trained).eval(), (z,), (decoded,))]
 
 
 def _rows(trained: Trained, numbers: torch.Generator) -> Tensor:
-    """Rows such as the data's, before preprocessing: (rows, d)."""
+    """Draw rows of the data's kind, before preprocessing: (rows, d)."""
     spec, shape = trained.spec, (_CHECKED_ROWS, trained.spec.x_dim)
     if spec.image is not None or spec.counts:
         return torch.randint(256 if spec.image is not None else 9, shape, generator=numbers).float()
@@ -113,7 +113,7 @@ def _rows(trained: Trained, numbers: torch.Generator) -> Tensor:
 
 
 def _u(trained: Trained, numbers: torch.Generator) -> Tensor:
-    """Places of labels, (rows,), or numbers as the model takes them, (rows, k)."""
+    """Draw positions of labels, (rows,), or columns of u as the model takes them, (rows, k)."""
     if trained.spec.u_kind == "columns":
         return torch.randn(_CHECKED_ROWS, trained.spec.u_dim, generator=numbers)
     return torch.randint(max(trained.u_dim, 1), (_CHECKED_ROWS,), generator=numbers)

@@ -19,12 +19,12 @@ REACH = 2.5  # standard deviations that a traversal reaches to either side
 
 
 def sampled(trained: Trained, rows: int, u: Any = None, draw: int = 0) -> Iterator[Block]:
-    """New rows in blocks; what is drawn depends on the model's seed and `draw`.
+    """Draw new rows in blocks; the draw depends on the model's seed and `draw`.
 
     Raises
     ------
     ValueError
-        If u is none of the training's labels, or the prior is told no u.
+        If u is none of the training's labels, or the prior takes no u.
     """
     codes, named = _codes(trained, u)
     size = block_rows(trained.spec.x_dim)
@@ -36,12 +36,12 @@ def sampled(trained: Trained, rows: int, u: Any = None, draw: int = 0) -> Iterat
 
 
 def traversed(trained: Trained, u: Any = None) -> Block:
-    """One latent moved, the others kept: n times `TRAVERSAL_STEPS` rows.
+    """Move one latent after another, while the others stay: n times `TRAVERSAL_STEPS` rows.
 
     Raises
     ------
     ValueError
-        As of `sampled`, and if there is no u and the prior needs it.
+        As in `sampled`, and if there is no u but the prior needs it.
     """
     from ivae_lab.models.base import TRAVERSAL_STEPS
 
@@ -58,7 +58,7 @@ def traversed(trained: Trained, u: Any = None) -> Block:
 
 
 def _codes(trained: Trained, u: Any) -> tuple[Array | None, Block]:
-    """The u that rows take in turn, as the model takes it and as it is called; None where the prior is told none."""
+    """The values of u that rows take in turn, as model input and by name; None if the prior takes no u."""
     if not trained.prior_needs_u:
         if u is not None:
             raise ValueError(f"expected no u=, as this model's prior is told none, got {u}")
@@ -71,7 +71,7 @@ def _codes(trained: Trained, u: Any) -> tuple[Array | None, Block]:
 
 
 def _values(trained: Trained, u: Any) -> dict[str, Any]:
-    """The value of each column of u, as they are written on a command line, with a comma between."""
+    """Parse the value of each column of u from a command line, where commas separate them."""
     recipe = trained.recipe
     names = recipe.u_columns or [f"u_{i}" for i in range(trained.spec.u_dim)]
     given = [] if u is None else str(u).split(",")
@@ -91,5 +91,5 @@ def _value(kind: Number | OneHot | None, text: str) -> Any:
 
 
 def _label(labels: list[Any], u: Any) -> Any:
-    """The label that is written so on a command line."""
+    """Find the label by its text on a command line."""
     return next((label for label in labels if str(label) == str(u)), u)

@@ -1,4 +1,4 @@
-"""about.json of a figure, read back and checked: what `present.present` wrote beside pictures and tables."""
+"""Read and check about.json of a figure, which `present.present` writes beside pictures and tables."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Drawn(_Read):
 
 
 class Lacking(_Read):
-    """Seeds of a configuration that are not there, and why."""
+    """Seeds of a configuration that have no rows, and the reason."""
 
     overrides: list[str]
     variant: str
@@ -47,9 +47,9 @@ class Lacking(_Read):
 
 
 class Sweep(_Read):
-    """A line of the experiment with one model and data set: how many configurations, and the first of them.
+    """A line of the experiment with one model and data set: number of configurations, and the first of them.
 
-    Of what was recorded before lines were taken apart, model and data are not known.
+    Older records do not split lines by model and data set; model and data are None there.
     """
 
     variant: str
@@ -63,13 +63,13 @@ class Sweep(_Read):
 
     @property
     def heading(self) -> str:
-        """What tells it from others of the figure, beside its label."""
+        """Variant, model and data, which distinguish it from other sweeps of the figure with the same label."""
         named = {"variant": self.variant, "model": self.model, "data": self.data}
         return ", ".join(f"{name}: {value}" for name, value in named.items() if value is not None)
 
     @property
     def command(self) -> str:
-        """What trains the first configuration alone."""
+        """The command that trains the first configuration alone."""
         seeds = f"seed=[{','.join(map(str, self.seeds))}]"
         return f"python -m ivae_lab.train {shlex.join([*self.first, seeds])}"
 
@@ -128,22 +128,22 @@ class About(_Read):
 
     @property
     def unfinished(self) -> list[Lacking]:
-        """What is missing: first what was begun and failed or was stopped."""
-        return sorted(self.missing, key=lambda each: each.state == "not run")
+        """Missing seeds, those of failed or stopped runs first."""
+        return sorted(self.missing, key=lambda lacking: lacking.state == "not run")
 
     @property
     def files(self) -> list[str]:
-        """All that lies beside about.json, and itself, without the pictures."""
+        """All files of the figure's folder, about.json included, without the pictures."""
         return [*(f"{name}.csv" for name in self.tables), *SUMMARIES, "about.json"]
 
 
 def read_about(folder: Path) -> About:
-    """about.json of a figure's folder.
+    """Read about.json of a figure's folder.
 
     Raises
     ------
     ValueError
-        If it is not what `present.present` writes: one line.
+        If it is not in the form that `present.present` writes: one line.
     """
     path = folder / "about.json"
     try:
@@ -153,12 +153,12 @@ def read_about(folder: Path) -> About:
 
 
 def checked(content: Any) -> About:
-    """The content of an about.json.
+    """Check the content of an about.json.
 
     Raises
     ------
     ValueError
-        If it is not what `present.present` writes: one line.
+        If it is not in the form that `present.present` writes: one line.
     """
     try:
         return About.model_validate(content)

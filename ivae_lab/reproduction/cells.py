@@ -1,4 +1,4 @@
-"""Cells of a figure: every configuration that is to be trained, with its seeds, and where each seed was computed."""
+"""Cells of a figure: every configuration that is to be trained, with its seeds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ivae_lab.reproduction.definition import ExperimentError, Figure, Line, Scal
 if TYPE_CHECKING:
     pass
 
-# Training rows of a file of images; of what has several parts, by its part.
+# Training rows of an image data set; "<name> <part>" for data sets with several parts.
 _PUBLISHED_ROWS = {
     "digits": 1_500,
     "mnist": 60_000,
@@ -42,7 +42,7 @@ class Cell:
 
     @property
     def digest(self) -> str:
-        """Stands for all that a seed's numbers depend on, beside the seed."""
+        """Digest of everything that a seed's numbers depend on, except the seed."""
         return cell_digest(self.config)
 
     @property
@@ -53,11 +53,11 @@ class Cell:
             if trainer["steps"] is not None:
                 return int(trainer["steps"])
             return int(trainer["epochs"] * (_training_rows(self.data, data) // trainer["batch_size"]))
-        except (TypeError, ValueError, ArithmeticError):  # values that cannot be: the training says which
+        except (TypeError, ValueError, ArithmeticError):  # invalid values: the training names them
             return 0
 
     def describe(self, columns: Sequence[str] = ()) -> dict[str, Any]:
-        """What tells its rows from others' in the figure's table."""
+        """Return the columns that identify its rows in the figure's table."""
         fixed = {
             "variant": self.line.variant,
             "label": self.line.label or name_of(self.model),
@@ -70,13 +70,13 @@ class Cell:
 
 
 def _method(choices: dict[str, str]) -> str:
-    """The model's, or where u is made of x, what makes it: an iVAE with a u of its own is a method of its own."""
-    made = choices.get("model/auxiliary", "None")
-    return method_of(choices["model"] if made == "None" else made)
+    """Return the model's method; a model that computes u from x counts as the method of its auxiliary variable."""
+    auxiliary = choices.get("model/auxiliary", "None")
+    return method_of(choices["model"] if auxiliary == "None" else auxiliary)
 
 
 def _training_rows(name: str, data: dict[str, Any]) -> int:
-    """As the configuration says; where it takes all rows of images, about as many as are published."""
+    """Number of training rows of the configuration; if it takes all rows of images, about the published number."""
     if "points" in data:
         return int(data["points"] * data["split"][0])
     if "segments" in data:
@@ -87,9 +87,9 @@ def _training_rows(name: str, data: dict[str, Any]) -> int:
 
 
 def expand(figure: Figure, scale: Scale, overrides: Sequence[str] = ()) -> list[Cell]:
-    """All cells of a figure in a scale; `overrides` are added to every line.
+    """Return all cells of a figure in a scale; `overrides` are added to every line.
 
-    Two lines may ask for the same cell: it is then trained once.
+    Two lines may contain the same cell: it is then trained once.
 
     Raises
     ------
@@ -101,8 +101,8 @@ def expand(figure: Figure, scale: Scale, overrides: Sequence[str] = ()) -> list[
         if scale not in line.scales:
             continue
         count = (line.seeds or figure.seeds)[scale]
-        own = [*line.overrides, *(line.quick if scale == "quick" else []), *overrides]
-        for job in _product(own):
+        of_line = [*line.overrides, *(line.quick if scale == "quick" else []), *overrides]
+        for job in _product(of_line):
             config, choices = compose_run(job)
             named = choices["data"], choices["model"], _method(choices)
             cells.append(Cell(line, job, tuple(range(count)), config, *named))
@@ -112,17 +112,17 @@ def expand(figure: Figure, scale: Scale, overrides: Sequence[str] = ()) -> list[
 
 
 def _product(overrides: Iterable[str]) -> list[tuple[str, ...]]:
-    """Every combination of the values; of two overrides of one key the later stands."""
+    """Every combination of the values; of two overrides of one key the later counts."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.core.override_parser.types import OverrideType
 
-    parsed = {each.key_or_group: each for each in OverridesParser.create().parse_overrides(list(overrides))}
-    for each in parsed.values():
-        if each.type is not OverrideType.CHANGE:
-            raise ExperimentError(f"expected overrides of the form key=value, got {each.input_line}")
+    parsed = {item.key_or_group: item for item in OverridesParser.create().parse_overrides(list(overrides))}
+    for item in parsed.values():
+        if item.type is not OverrideType.CHANGE:
+            raise ExperimentError(f"expected overrides of the form key=value, got {item.input_line}")
     values = [
-        [f"{key}={value}" for value in each.sweep_string_iterator()] if each.is_sweep_override() else [each.input_line]
-        for key, each in parsed.items()
+        [f"{key}={value}" for value in item.sweep_string_iterator()] if item.is_sweep_override() else [item.input_line]
+        for key, item in parsed.items()
     ]
     return list(product(*values))  # type: ignore[arg-type]
 

@@ -1,4 +1,4 @@
-"""Whether a paper's claims hold on our rows: tests in words and numbers, never by hand.
+"""Test a paper's claims on our rows: verdicts in words and numbers, without judgement by hand.
 
 =============  ====================================================================================================
 test           holds when, of the score's mean over seeds (a bootstrap interval of 95% goes with every mean)
@@ -13,16 +13,16 @@ widens         its difference to the other method's has a positive slope over a 
                each value), and the interval of the slope lies above 0
 =============  ====================================================================================================
 
-The margin is the claim's tolerance in `reported.csv`, or .05 where it has none: an MCC that is lower by less is taken
-for as good. Intervals that few seeds make wide do not lie above it, and a single seed's difference has no interval:
-knowing little is no evidence that two methods are alike. Where the interval reaches the margin, `not_below` fails if
-all of it lies below 0, and is undecided otherwise.
+The margin is the claim's tolerance in `reported.csv`, or .05 without one: an MCC that is lower by less counts as just
+as good. Few seeds make intervals wide, so these do not lie above -margin, and a single seed's difference has none:
+little data is no evidence that two methods are alike. If the interval reaches -margin, `not_below` fails if all of it
+lies below 0, and is undecided otherwise.
 
-Verdicts: `reproduced`, where every comparison holds; `partly`, where some do or could not be made, where one is
-undecided, or where the mean misses the paper's value (or 0) but its interval reaches it; `not reproduced`; `not run`,
-where there are no rows, or too few for a correlation. The interval is over data seeds where there are several (each
-seed's models averaged first, and methods compared on the data seeds that both have), else over model seeds; a
-correlation's is over all rows.
+Verdicts: `reproduced`, if every comparison holds; `partly`, if some hold or could not be made, if one is undecided, or
+if the mean misses the paper's value (or 0) but its interval reaches it; `not reproduced`; `not run`, if there are no
+rows, or too few for a correlation. The interval is over data seeds if there are several (each seed's models are
+averaged first, and methods are compared on the data seeds that both have), else over model seeds; a correlation's
+interval is over all rows.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ else:
     pd = Later("pandas")
 
 Verdict = Literal["reproduced", "partly", "not reproduced", "not run"]
-NO_VERDICT = "none, quick"  # shown in a verdict's place: the quick scale says what little training does, not what holds
-Degree = Literal["holds", "nearly", "fails", "missing"]  # missing: no rows of what it is compared with, or too few
+NO_VERDICT = "none, quick"  # shown in place of a verdict: the quick scale trains too little to judge a claim
+Degree = Literal["holds", "nearly", "fails", "missing"]  # missing: no rows to compare with, or too few
 Values = NDArray[np.float64]
 DRAWS = 9999
-ROUNDING = 1e-12  # .7 + .1 is less than .8
-MARGIN = 0.05  # by how much a method that is as good as another may be below it; of an MCC
+ROUNDING = 1e-12  # tolerance of comparisons: .7 + .1 is less than .8
+MARGIN = 0.05  # the MCC of an equally good method may be lower by this
 WORDS = {
     "at_least": "mean at or above the paper's value",
     "at_most": "mean at or below the paper's value",
@@ -79,29 +79,29 @@ class Judgement:
     reason: str
 
     def record(self) -> dict[str, Any]:
-        """As a row of a table."""
+        """Return the judgement as a row of a table."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class _Comparison:
     degree: Degree
-    said: str  # ours, in numbers
+    ours: str  # our numbers
     why: str
 
 
 def judge(figure: Figure, tables: Mapping[str, pd.DataFrame]) -> list[Judgement]:
     """Test all claims of a figure, for each variant of its rows."""
-    return [each for claim in figure.claims for each in _judge(figure, claim, tables.get(claim.table))]
+    return [judgement for claim in figure.claims for judgement in _judge(figure, claim, tables.get(claim.table))]
 
 
 def _judge(figure: Figure, claim: Claim, rows: pd.DataFrame | None) -> Iterator[Judgement]:
     variants = [] if rows is None or rows.empty else list(rows.groupby("variant", sort=False))
     if rows is not None and variants:
         _check_columns(figure, claim, rows)
-    tested = [(str(variant), own) for variant, own in variants if len(picked(own, claim.of))]
-    for variant, own in tested:
-        yield _judgement(figure, claim, variant, own, list(_compare(figure, claim, own)))
+    tested = [(str(variant), part) for variant, part in variants if len(picked(part, claim.of))]
+    for variant, part in tested:
+        yield _judgement(figure, claim, variant, part, list(_compare(figure, claim, part)))
     if not tested:
         yield _judgement(figure, claim, "-", pd.DataFrame(), [])
 
@@ -120,7 +120,7 @@ def _judgement(
     figure: Figure, claim: Claim, variant: str, rows: pd.DataFrame, comparisons: list[_Comparison]
 ) -> Judgement:
     states = _states(figure, claim)
-    made = [each for each in comparisons if each.degree != "missing"]
+    made = [comparison for comparison in comparisons if comparison.degree != "missing"]
     used = picked(rows, claim.of) if made else pd.DataFrame()
     return Judgement(
         claim=claim.claim,
@@ -132,17 +132,17 @@ def _judgement(
         seeds=_seeds_per_setting(used),
         data_seeds=int(used["data_seed"].nunique()) if len(used) else 0,
         test=WORDS[claim.test],
-        verdict=_verdict([each.degree for each in comparisons]),
+        verdict=_verdict([comparison.degree for comparison in comparisons]),
         reason="; ".join(_reasons(figure, claim, rows, comparisons)),
     )
 
 
 def _reasons(figure: Figure, claim: Claim, rows: pd.DataFrame, comparisons: list[_Comparison]) -> Iterator[str]:
-    """Every comparison in numbers, and what they do not rest on."""
+    """Every comparison in numbers, and the number of rows that are left out."""
     if not comparisons:
         yield "no finished runs to compare"
         return
-    yield from (each.why for each in comparisons)
+    yield from (comparison.why for comparison in comparisons)
     used = pd.concat([picked(rows, selector) for selector in (claim.of, *claim.than)])
     if lost := int((~np.isfinite(used[claim.score or figure.score].astype(float))).sum()):
         yield f"{lost} of {len(used)} rows diverged and are left out"
@@ -158,13 +158,13 @@ def _verdict(degrees: list[Degree]) -> Verdict:
 
 
 def _ours(comparisons: list[_Comparison]) -> str:
-    """Ours in a few words; every number is in the reason."""
+    """Summarise our result in a few words; every number is in the reason."""
     if len(comparisons) <= 2:
-        return "; ".join(each.said for each in comparisons) or "-"
-    made = [each.degree for each in comparisons if each.degree != "missing"]
-    said = f"holds in {made.count('holds')} of {len(made)} comparisons"
+        return "; ".join(comparison.ours for comparison in comparisons) or "-"
+    made = [comparison.degree for comparison in comparisons if comparison.degree != "missing"]
+    counted = f"holds in {made.count('holds')} of {len(made)} comparisons"
     missing = len(comparisons) - len(made)
-    return f"{said}, {missing} not run" if missing else said
+    return f"{counted}, {missing} not run" if missing else counted
 
 
 def _states(figure: Figure, claim: Claim) -> Reported:
@@ -191,25 +191,25 @@ def _compare(figure: Figure, claim: Claim, rows: pd.DataFrame) -> Iterator[_Comp
     score = claim.score or figure.score
     margin = _margin(claim, _states(figure, claim))
     for name, part in _parts(rows, claim.per):
-        own = picked(part, claim.of)
-        if own.empty:
+        ours = picked(part, claim.of)
+        if ours.empty:
             if any(len(picked(part, other)) for other in claim.than):
                 yield _absent(claim.of, name)
             continue
         if claim.test == "correlated":
-            yield _correlated(own, claim.against, score, name)
+            yield _correlated(ours, claim.against, score, name)
         elif claim.than:
             for other in claim.than:
                 against = picked(part, other)
-                names = _names(own, claim.of, against, other)
+                names = _names(ours, claim.of, against, other)
                 if len(against) and claim.test == "widens":
-                    yield _widening(own, against, names, claim.against, score, name)
+                    yield _widening(ours, against, names, claim.against, score, name)
                 elif len(against):
-                    yield _ordered(own, against, names, score, name, margin)
+                    yield _ordered(ours, against, names, score, name, margin)
                 else:
                     yield _absent(other, name)
         else:
-            yield _valued(claim, units(own, score), _states(figure, claim), name)
+            yield _valued(claim, units(ours, score), _states(figure, claim), name)
 
 
 def _absent(selector: Selector, name: str) -> _Comparison:
@@ -227,7 +227,7 @@ def _parts(rows: pd.DataFrame, per: str | None) -> Iterator[tuple[str, pd.DataFr
 
 
 def picked(rows: pd.DataFrame, selector: Selector) -> pd.DataFrame:
-    """Rows that have the selector's values."""
+    """Select the rows that have the selector's values."""
     for column, value in selector.items():
         values = value if isinstance(value, list) else [value]
         rows = rows[rows[column].isin(values)]
@@ -235,9 +235,9 @@ def picked(rows: pd.DataFrame, selector: Selector) -> pd.DataFrame:
 
 
 def units(rows: pd.DataFrame, score: str) -> pd.Series[float]:
-    """The independent values that an interval is taken over.
+    """Return the independent values over which an interval is computed.
 
-    Means of data seeds where there are several, else the values of the model seeds; of finite scores only.
+    They are means of data seeds if there are several, else the values of the model seeds; of finite scores only.
     """
     finite = rows[np.isfinite(rows[score].astype(float))]
     finite = finite.sort_values(["data_seed", "seed", score])  # sums are rounded, in an order that must not matter
@@ -261,35 +261,35 @@ def _valued(claim: Claim, values: pd.Series[float], states: Reported, name: str)
     holds = lowest - ROUNDING <= mean <= highest + ROUNDING
     reaches = high >= lowest - ROUNDING and low <= highest + ROUNDING
     bounds = f"{lowest:.8g} to {highest:.8g}" if claim.test == "within" else f"{claim.test.replace('_', ' ')} {value:g}"
-    said = f"{name}{_mean(mean, low, high)}"
-    return _Comparison("holds" if holds else "nearly" if reaches else "fails", said, f"{said}, asked {bounds}")
+    numbers = f"{name}{_mean(mean, low, high)}"
+    return _Comparison("holds" if holds else "nearly" if reaches else "fails", numbers, f"{numbers}, asked {bounds}")
 
 
 def _margin(claim: Claim, states: Reported) -> float | None:
-    """By how much the method may be below the other one; None where it must be above."""
+    """The amount by which the method may be below the other one; None if it must be above."""
     if claim.test != "not_below":
         return None
     return MARGIN if states.tolerance is None else states.tolerance
 
 
 def _ordered(
-    own: pd.DataFrame, other: pd.DataFrame, names: tuple[str, str], score: str, name: str, margin: float | None
+    ours: pd.DataFrame, other: pd.DataFrame, names: tuple[str, str], score: str, name: str, margin: float | None
 ) -> _Comparison:
     who, whom = names
-    a, b, paired = _comparable(own, other, score)
+    a, b, paired = _comparable(ours, other, score)
     if a.empty or b.empty:
         return _Comparison("fails", f"{name}{who if a.empty else whom} diverged", f"{name}every seed diverged")
     difference = float(a.mean() - b.mean())
     low, high = difference_interval(a, b, paired)
-    said = f"{name}{who} {a.mean():.3f}, {whom} {b.mean():.3f}"
+    numbers = f"{name}{who} {a.mean():.3f}, {whom} {b.mean():.3f}"
     why = f"{name}{who} - {whom} = {_mean(difference, low, high)}"
     if margin is None:
-        return _Comparison(_positive(difference, low), said, why)
-    return _Comparison(_not_below(low, high, margin), said, f"{why}, asked above {-margin:g}")
+        return _Comparison(_positive(difference, low), numbers, why)
+    return _Comparison(_not_below(low, high, margin), numbers, f"{why}, asked above {-margin:g}")
 
 
 def _positive(value: float, low: float) -> Degree:
-    """Whether a value is above 0, and its interval too; NaN, of a single seed, is no interval above 0."""
+    """Judge whether a value and its interval are above 0; NaN, the interval of a single seed, is not."""
     return "holds" if low > ROUNDING else "nearly" if value > ROUNDING else "fails"
 
 
@@ -300,12 +300,12 @@ def _not_below(low: float, high: float, margin: float) -> Degree:
     return "fails" if high < -ROUNDING else "nearly"
 
 
-def _comparable(own: pd.DataFrame, other: pd.DataFrame, score: str) -> tuple[pd.Series[float], pd.Series[float], bool]:
-    """The units of two methods, and whether they are pairs: of the data seeds that both have, where there are any."""
-    shared = set(own["data_seed"]) & set(other["data_seed"])
+def _comparable(ours: pd.DataFrame, other: pd.DataFrame, score: str) -> tuple[pd.Series[float], pd.Series[float], bool]:
+    """Return the units of two methods, and whether they are pairs: on the data seeds that both have, if any."""
+    shared = set(ours["data_seed"]) & set(other["data_seed"])
     if not shared:
-        return units(own, score), units(other, score), False
-    a, b = (units(rows[rows["data_seed"].isin(shared)], score) for rows in (own, other))
+        return units(ours, score), units(other, score), False
+    a, b = (units(rows[rows["data_seed"].isin(shared)], score) for rows in (ours, other))
     if len(shared) > 1 and len(a) and len(b):
         both = a.index.intersection(b.index)
         return a[both], b[both], True
@@ -331,16 +331,16 @@ def difference_interval(a: pd.Series[float], b: pd.Series[float], paired: bool) 
 
 
 def _widening(
-    own: pd.DataFrame, other: pd.DataFrame, names: tuple[str, str], column: str, score: str, name: str
+    ours: pd.DataFrame, other: pd.DataFrame, names: tuple[str, str], column: str, score: str, name: str
 ) -> _Comparison:
     name += " - ".join(names)
-    if units(own, score).empty or units(other, score).empty:
+    if units(ours, score).empty or units(other, score).empty:
         return _Comparison("fails", f"{name} diverged", f"{name}: every seed diverged")
-    slope, low, high = difference_slope(own, other, column, score)
+    slope, low, high = difference_slope(ours, other, column, score)
     if np.isnan(slope):
         return _Comparison("missing", f"{name} at one {column}", f"{name}: fewer than two values of {column}")
-    said = f"{name}: {_mean(slope, low, high)} for each step of {column.rpartition('.')[2]}"
-    return _Comparison(_positive(slope, low), said, said)
+    numbers = f"{name}: {_mean(slope, low, high)} for each step of {column.rpartition('.')[2]}"
+    return _Comparison(_positive(slope, low), numbers, numbers)
 
 
 def difference_slope(own: pd.DataFrame, other: pd.DataFrame, column: str, score: str) -> tuple[float, float, float]:
@@ -373,8 +373,8 @@ def _correlated(rows: pd.DataFrame, x: str, y: str, name: str) -> _Comparison:
         return _Comparison(
             "missing", f"{name}no correlation", f"{name}fewer than three runs, or all with the same value"
         )
-    said = f"{name}r = {_mean(r, low, high)}"
-    return _Comparison(_positive(r, low), said, said)
+    numbers = f"{name}r = {_mean(r, low, high)}"
+    return _Comparison(_positive(r, low), numbers, numbers)
 
 
 def correlation(x: Values, y: Values) -> tuple[float, float, float]:
@@ -397,14 +397,14 @@ def correlation(x: Values, y: Values) -> tuple[float, float, float]:
 
 def _pearson(x: Values, y: Values) -> Values:
     """Correlation over the last axis."""
-    x, y = ((each - each.mean(-1, keepdims=True)) / np.ptp(each, axis=-1, keepdims=True) for each in (x, y))
+    x, y = ((v - v.mean(-1, keepdims=True)) / np.ptp(v, axis=-1, keepdims=True) for v in (x, y))
     return np.asarray((x * y).sum(-1) / np.sqrt((x**2).sum(-1) * (y**2).sum(-1)))
 
 
-def _names(own: pd.DataFrame, of: Selector, other: pd.DataFrame, than: Selector) -> tuple[str, str]:
-    """What two sides are called: their labels, and what else tells them apart where these are equal."""
-    who, whom = (", ".join(map(str, rows["label"].unique())) for rows in (own, other))
-    return (who, whom) if who != whom else (who + _apart(own, of, than), whom + _apart(other, than, of))
+def _names(ours: pd.DataFrame, of: Selector, other: pd.DataFrame, than: Selector) -> tuple[str, str]:
+    """Name two sides by their labels, and if these are equal, by the other values that distinguish them."""
+    who, whom = (", ".join(map(str, rows["label"].unique())) for rows in (ours, other))
+    return (who, whom) if who != whom else (who + _apart(ours, of, than), whom + _apart(other, than, of))
 
 
 def _apart(rows: pd.DataFrame, selector: Selector, other: Selector) -> str:
@@ -418,5 +418,5 @@ def _mean(value: float, low: float, high: float) -> str:
 
 
 def _number(value: float) -> str:
-    """To three digits after the point, or one significant where these would be zeros."""
+    """Format to three digits after the point, or to one significant digit if these would be zeros."""
     return f"{value:.0e}" if 0 < abs(value) < 0.0005 else f"{value + 0.0:.3f}"  # no "-0.000"

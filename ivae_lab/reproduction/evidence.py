@@ -1,4 +1,4 @@
-"""What a figure is drawn and judged from: its rows, runs and provenance, gathered from run folders or from records."""
+"""Evidence of a figure: the rows, runs and provenance for pictures and verdicts, from run folders or records."""
 
 from __future__ import annotations
 
@@ -28,26 +28,26 @@ OF_RUNS = ("median", "sd_data", "sd_model", "by_elbo", "oracle")  # columns of a
 
 @dataclass
 class FigureEvidence:
-    """All that a figure is drawn and judged from.
+    """All data from which a figure is drawn and judged.
 
     Attributes
     ----------
     tables
         `rows`, one row per run and seed that has finished, and the figure's further tables.
     total
-        How many (cell, seed) the figure asks for.
+        Number of (cell, seed) that the figure needs.
     missing
         One entry per cell that lacks seeds: overrides, seeds, state, error, folder.
     lines
-        The sweeps, by model and data set: variant, label, model, data, how many cells, and of the first of them the
-        overrides and the resolved configuration.
+        The sweeps, by model and data set: variant, label, model, data, number of cells, and overrides and resolved
+        configuration of the first cell.
     runs
         Run folders by name: state, seeds, seconds, commit, written, device, threads, versions, error, and the seeds of
         the figure that diverged there.
     problems
-        Tables and pictures that could not be made of what is there: one line each.
+        A line for each table and picture that could not be made.
     paths
-        The run folders themselves, of those that are here.
+        Paths of the run folders on this machine, by name.
     """
 
     figure: Figure
@@ -64,8 +64,8 @@ class FigureEvidence:
 
     @property
     def done(self) -> int:
-        """How many (cell, seed) have finished."""
-        return self.total - sum(len(each["seeds"]) for each in self.missing)
+        """Number of (cell, seed) that have finished."""
+        return self.total - sum(len(entry["seeds"]) for entry in self.missing)
 
     @property
     def seconds(self) -> float:
@@ -74,31 +74,31 @@ class FigureEvidence:
 
     @property
     def chosen(self) -> Tables:
-        """The tables with the rows of chosen settings only: what is drawn and judged."""
+        """The tables with the rows of chosen settings only, which are drawn and judged."""
         return {**self.tables, "rows": choose(self.figure, self.tables["rows"])}
 
     def plain(self) -> dict[str, Any]:
-        """Everything but the tables, as JSON takes it."""
+        """Everything but the tables, as plain values for JSON."""
         head = {"paper": self.figure.paper, "figure": self.figure.name, "scale": self.scale, "changed": self.changed}
-        own = {name: getattr(self, name) for name in ("command", "total", "done", "seconds")}
-        return head | own | {name: getattr(self, name) for name in ("missing", "lines", "runs")}
+        totals = {name: getattr(self, name) for name in ("command", "total", "done", "seconds")}
+        return head | totals | {name: getattr(self, name) for name in ("missing", "lines", "runs")}
 
     @contextmanager
     def excusing(self, what: str) -> Iterator[None]:
-        """Where cells are missing, a table or picture that needs them becomes a problem; else its error is a bug."""
+        """Turn an error of a table or picture into a problem if cells are missing; else it is a bug, and is raised."""
         try:
             yield
         except Exception as error:
             if not self.missing:
                 raise
-            said = " ".join(f"{type(error).__name__}: {error}".split())
-            self.problems.append(f"{what}: not made of {self.done} of {self.total} runs ({said})")
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            self.problems.append(f"{what}: not made of {self.done} of {self.total} runs ({reason})")
 
 
 def gather(figure: Figure, cells: Sequence[Cell], found: FoundRuns, evidence: FigureEvidence) -> FigureEvidence:
-    """Fill in rows, tables, runs and what is missing from the run folders where the cells were found.
+    """Fill in rows, tables, runs and missing seeds from the run folders where the cells were found.
 
-    A folder that cannot be read is missing, and named.
+    A folder that cannot be read counts as missing, and is named.
     """
     rows: list[dict[str, Any]] = []
     folders = _Folders()
@@ -131,7 +131,7 @@ def gather(figure: Figure, cells: Sequence[Cell], found: FoundRuns, evidence: Fi
 
 @dataclass(frozen=True)
 class _Reason:
-    """Why a seed is not there."""
+    """The reason why a seed has no rows."""
 
     state: str = "not run"
     error: str | None = None
@@ -146,7 +146,7 @@ class _Folders:
     statuses: dict[Path, dict[str, Any]] = field(default_factory=dict)
 
     def scores(self, key: tuple[str, int], found: FoundRuns) -> dict[str, Any] | _Reason:
-        """The scores of a cell's seed with where they come from; else why there are none."""
+        """Return the scores of a cell's seed with their origin; else the reason why there are none."""
         if key not in found.finished:
             if key not in found.unfinished:
                 return _Reason()
@@ -166,7 +166,7 @@ class _Folders:
 
 
 def _scores_of(path: Path, status: Mapping[str, Any]) -> pd.DataFrame | str:
-    """Scores by seed; else what is wrong, also where a seed is lacking that the run says it holds."""
+    """Read scores by seed; else the error, also if a seed is missing that the status lists."""
     try:
         scores = per_seed(path)
     except (OSError, ValueError, KeyError) as error:
@@ -181,9 +181,9 @@ def _lacking(cell: Cell, seeds: list[int], reason: _Reason) -> dict[str, Any]:
 
 
 def _provenance(status: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], name: str) -> dict[str, Any]:
-    kept = ("state", "seeds", "seconds", "trained_together", "commit", "written", "device", "threads", "versions")
+    keys = ("state", "seeds", "seconds", "trained_together", "commit", "written", "device", "threads", "versions")
     diverged = {int(row["seed"]) for row in rows if row["run"] == name and row["state"] == "diverged"}
-    return {key: status.get(key) for key in (*kept, "error")} | {"diverged": sorted(diverged)}
+    return {key: status.get(key) for key in (*keys, "error")} | {"diverged": sorted(diverged)}
 
 
 def _lines(cells: Sequence[Cell]) -> list[dict[str, Any]]:
@@ -210,12 +210,12 @@ def _lines(cells: Sequence[Cell]) -> list[dict[str, Any]]:
 
 
 def choose(figure: Figure, rows: pd.DataFrame) -> pd.DataFrame:
-    """Keep, of the settings that the paper chose among, the best in each group of runs by itself (`figure.choose`)."""
+    """Keep the rows of the best setting in each group of runs, for the settings in `figure.choose`."""
     for choice in figure.choose:
         if rows.empty:
             break
-        others = [column for column in figure.columns if column not in [each.over for each in figure.choose]]
-        later = [each.over for each in figure.choose[figure.choose.index(choice) + 1 :]]
+        others = [column for column in figure.columns if column not in [other.over for other in figure.choose]]
+        later = [other.over for other in figure.choose[figure.choose.index(choice) + 1 :]]
         groups = ["variant", "label", "model", "data_seed", *others, *later]
         means = rows.groupby([*groups, choice.over], dropna=False)[choice.by].mean().reset_index()
         best = means.sort_values(choice.by, ascending=False, kind="stable").drop_duplicates(groups)

@@ -1,4 +1,4 @@
-"""Rows that the project keeps of a figure, joined with those of run folders: only what is new must be computed."""
+"""Join recorded rows of a figure with those of run folders, so that only new cells must be computed."""
 
 from __future__ import annotations
 
@@ -16,18 +16,17 @@ if TYPE_CHECKING:
 else:
     pd = Later("pandas")
 
-_RUN = ["variant", "data_seed", "seed"]  # a table that has these is joined row by row
-_UNIT = ["variant", "label"]  # another is taken over by these, each as a whole
+_RUN = ["variant", "data_seed", "seed"]  # a table with these columns is joined row by row
+_UNIT = ["variant", "label"]  # in other tables all rows with one value of these come from one side
 Key = tuple[str, ...]
 
 
 def join(evidence: FigureEvidence, kept: FigureEvidence, cells: Sequence[Cell]) -> int:
-    """Fill in, from what is kept of this or another figure, the seeds that no run folder holds; how many those are.
+    """Fill in seeds that no run folder holds from the record of this or another figure; return their number.
 
-    A kept row stands for a seed when its sweep has the first overrides and the configuration that it had then, but for
-    keys that there were not then or are not any more, and the cell's names and columns are the row's. A further table
-    that has no seeds is a mean over them: where only some of a variant and label are kept ones it stays as it was, and
-    that is said among the problems.
+    Reuse a recorded row if its sweep starts with the same overrides, its configuration agrees on every key both have,
+    and its identifying columns match the cell. A further table without seeds is a mean over them: if only some rows of
+    a variant and label are recorded ones, the recorded part stays as it was, and a problem says so.
     """
     names = ["variant", "label", "method", "model", "data", "data_seed", *evidence.figure.columns, "seed"]
     old, new = kept.tables["rows"], evidence.tables["rows"]
@@ -64,7 +63,7 @@ def join(evidence: FigureEvidence, kept: FigureEvidence, cells: Sequence[Cell]) 
 
 
 def _unchanged(cells: Sequence[Cell], kept: FigureEvidence) -> list[Cell]:
-    """The cells of sweeps that were recorded with the configuration they have."""
+    """The cells of sweeps that were recorded with their present configuration."""
     recorded = {(line["variant"], tuple(line["first"])): _flat(line["config"]) for line in kept.lines}
     first: dict[int, Cell] = {}
     for cell in cells:
@@ -78,7 +77,7 @@ def _unchanged(cells: Sequence[Cell], kept: FigureEvidence) -> list[Cell]:
 
 
 def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Every value by its path; a class by its name, wherever its module was."""
+    """Every value by its path; a class by its name, without its module."""
     return dict(_leaves(with_names(config)))
 
 
@@ -97,7 +96,7 @@ def _asked(evidence: FigureEvidence, cells: Sequence[Cell], names: list[str]) ->
 
 
 def _keys(table: pd.DataFrame, names: list[str]) -> list[Key]:
-    """What tells rows apart, as text: a number that was read as 5 is the one that was read as 5.0."""
+    """The identifying columns of each row as text, in which 5 and 5.0 are equal."""
     return [tuple(map(_text, row)) for row in table[names].itertuples(index=False, name=None)]
 
 
@@ -108,7 +107,7 @@ def _text(value: Any) -> str:
 
 
 def _rows_joined(new: pd.DataFrame, old: pd.DataFrame, from_records: pd.DataFrame, shared: list[str]) -> pd.DataFrame:
-    """All new rows, and the kept ones of seeds that come from the records, of whatever label, where no new one is."""
+    """All new rows, and recorded rows of seeds that come from the records, of any label, that have no new row."""
     lasting, made = set(_keys(from_records, _RUN)), set(_keys(new, shared)) if len(new) else set()
     both = zip(_keys(old, _RUN), _keys(old, shared), strict=True)
     kept = [run in lasting and key not in made for run, key in both]
@@ -116,7 +115,7 @@ def _rows_joined(new: pd.DataFrame, old: pd.DataFrame, from_records: pd.DataFram
 
 
 def _units_joined(new: pd.DataFrame, old: pd.DataFrame, from_records: pd.DataFrame) -> pd.DataFrame:
-    """The kept part of what rows from the records belong to, and the new part of the rest."""
+    """Recorded rows for the units that have rows from the records, and new rows for the others."""
     unit = [column for column in _UNIT if column in old and column in new]
     if new.empty or not unit:
         return old
@@ -138,11 +137,11 @@ def _still_missing(
 ) -> list[dict[str, Any]]:
     filled: dict[tuple[Any, ...], set[int]] = {}
     for cell in cells:
-        own = {seed for seed, key in zip(cell.seeds, _asked(evidence, [cell], names), strict=True) if key in taken}
-        filled.setdefault((cell.line.variant, cell.overrides), set()).update(own)
+        seeds = {seed for seed, key in zip(cell.seeds, _asked(evidence, [cell], names), strict=True) if key in taken}
+        filled.setdefault((cell.line.variant, cell.overrides), set()).update(seeds)
     left = []
-    for each in evidence.missing:
-        done = filled[each["variant"], tuple(each["overrides"])]
-        if seeds := [seed for seed in each["seeds"] if seed not in done]:
-            left.append({**each, "seeds": seeds})
+    for entry in evidence.missing:
+        done = filled[entry["variant"], tuple(entry["overrides"])]
+        if open_seeds := [seed for seed in entry["seeds"] if seed not in done]:
+            left.append({**entry, "seeds": open_seeds})
     return left

@@ -1,6 +1,6 @@
-"""From the run folders of a figure's cells to its rows, tables, pictures and verdicts: no training, no torch.
+"""Draw and judge a figure from its evidence, and write its folder, without training and without PyTorch.
 
-What is left of a figure in a folder (`outputs/figures/<paper>/<figure>/<scale>/`):
+The files of a figure's folder (`outputs/figures/<paper>/<figure>/<scale>/`):
 
 ==================  ====================================================================================
 about.json          what it is, the commands, configurations, runs and their environment, what is missing
@@ -11,8 +11,8 @@ verdicts.csv .md    the claims, and whether they hold
 <picture>           as .png, .svg and .pdf
 ==================  ====================================================================================
 
-`rows.csv`, the further tables and the first part of about.json are all that drawing needs: of the paper scale they are
-kept in `experiments/<paper>/results/`, so that pictures, verdicts and report can be made where nothing was trained.
+Drawing needs only `rows.csv`, the further tables and the first part of about.json: for the paper scale they are kept in
+`experiments/<paper>/results/`, so that pictures, verdicts and report can be made without training.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ class Presented:
 
 
 def present(evidence: FigureEvidence, folder: Path) -> Presented:
-    """Draw, judge, and write everything of a figure into `folder`."""
+    """Draw and judge a figure, and write all its files into `folder`."""
     figure = evidence.figure
     folder.mkdir(parents=True, exist_ok=True)
     for name, table in evidence.tables.items():
         write_table(folder / f"{name}.csv", table)
     chosen = evidence.chosen
     judgements = judge(figure, chosen)
-    verdicts = pd.DataFrame([each.record() for each in judgements])
+    verdicts = pd.DataFrame([judgement.record() for judgement in judgements])
     table = summary(figure, chosen.get(figure.scored, pd.DataFrame()))
     for stem, content in (("summary", table), ("verdicts", verdicts)):
         write_table(folder / f"{stem}.csv", content)
@@ -73,7 +73,7 @@ def present(evidence: FigureEvidence, folder: Path) -> Presented:
         "problems": evidence.problems,
         "tables": list(evidence.tables),
         "deviations": figure.deviations,
-        "verdicts": [each.record() for each in judgements],
+        "verdicts": [judgement.record() for judgement in judgements],
     }
     write_text(folder / "about.json", json_text(about))
     return Presented(folder, table, judgements, about)
@@ -96,7 +96,7 @@ def _draw(evidence: FigureEvidence, tables: Tables, folder: Path) -> list[dict[s
 
 
 def _pictures(evidence: FigureEvidence, tables: Tables) -> Iterator[tuple[Any, ...]]:
-    """Each function that draws, with what it is given; one that draws run folders, the rows whose folders are here."""
+    """Each function that draws, with its arguments; one that reads run folders gets the rows whose folders exist."""
     for name in evidence.figure.draw:
         yield name, tables
     rows = tables["rows"]
@@ -106,7 +106,7 @@ def _pictures(evidence: FigureEvidence, tables: Tables) -> Iterator[tuple[Any, .
 
 
 def heading(evidence: FigureEvidence) -> list[str]:
-    """What stands over every picture: where it belongs, its scale, how much of it is there, and how much diverged."""
+    """Lines over every picture: figure and title, scale, number of finished runs, and number of diverged ones."""
     figure = evidence.figure
     scale = "" if evidence.scale == "paper" else "QUICK scale, not the paper's sizes; "
     changed = f"changed: {' '.join(evidence.changed)}; " if evidence.changed else ""

@@ -1,4 +1,4 @@
-"""Rows that the project keeps, taken in place of training where the configuration is the same."""
+"""Recorded rows of the project, which replace training where the configuration is the same."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def name_unreadable(outputs: Path, console: Console) -> None:
-    """A line for each run folder that may hold a cell of the figures, and whose status does not say so."""
+    """Print a line for each run folder that may hold a cell of the figures, but whose status cannot be read."""
     from ivae_lab.reproduction.found_runs import find
 
     for path, reason in find(outputs).unreadable.items():
@@ -28,17 +28,17 @@ def name_unreadable(outputs: Path, console: Console) -> None:
 
 
 def records_of(figure: Figure, scale: Scale) -> list[FigureEvidence]:
-    """What the project keeps in this scale of a figure, and of its paper's others, which may have the same sweeps."""
-    own = _recorded(figure)
-    if own is not None and own.scale == "paper" and scale == "quick":
+    """Read the records in this scale of a figure, and of its paper's other figures, which may have the same sweeps."""
+    first = _recorded(figure)
+    if first is not None and first.scale == "paper" and scale == "quick":
         raise ExperimentError(f"record: expected scale=paper, whose rows are kept of {figure.full_name}, got quick")
     others = [load(name) for name in names() if name.startswith(f"{figure.paper}/") and name != figure.full_name]
-    kept = [own, *map(_recorded, others)]
-    return [each for each in kept if each is not None and each.scale == scale]
+    records = [first, *map(_recorded, others)]
+    return [evidence for evidence in records if evidence is not None and evidence.scale == scale]
 
 
 def _recorded(figure: Figure) -> FigureEvidence | None:
-    """What the project keeps of a figure; bad input where it is damaged, as recording anew would lose it."""
+    """Read the records of a figure; damaged ones are an error, since recording anew would lose them."""
     from ivae_lab.reproduction.records import recorded
 
     try:
@@ -50,20 +50,20 @@ def _recorded(figure: Figure) -> FigureEvidence | None:
 
 
 def set_aside(found: FoundRuns, cells: Sequence[Cell]) -> list[str]:
-    """Leave out finished runs of the cells whose rows cannot be read; a line for each, and for different numbers.
+    """Leave out finished runs whose rows cannot be read; return a line for each, and for runs with other numbers.
 
-    The same cell and seed may have been computed in several runs, of which one is used (`found_runs.find`).
+    Several runs may hold the same cell and seed, of which one is used (`found_runs.find`).
     """
     from ivae_lab.runs.folder import read_status
 
-    said: list[str] = []
+    messages: list[str] = []
     tables: dict[Path, pd.DataFrame | None] = {}
     gaps: dict[tuple[Path, Path], dict[int, float]] = {}
     for key in dict.fromkeys((cell.digest, seed) for cell in cells for seed in cell.seeds):
         folders = found.everywhere.get(key, [])
         for path in folders:
             if path not in tables:
-                tables[path] = _scores(path, said)
+                tables[path] = _scores(path, messages)
         whole = {path: table for path in folders if (table := tables[path]) is not None}
         if not folders:
             continue
@@ -80,20 +80,20 @@ def set_aside(found: FoundRuns, cells: Sequence[Cell]) -> list[str]:
                 gaps.setdefault((used, path), {})[key[1]] = gap
     for (used, path), by_seed in gaps.items():
         seeds = ", ".join(map(str, by_seed))
-        said.append(
+        messages.append(
             f"same cell, different numbers: {used.name} (used) and {path.name}, seeds {seeds}: "
             f"scores differ by up to {max(by_seed.values()):.3g}"
         )
-    return said
+    return messages
 
 
-def _scores(path: Path, said: list[str]) -> pd.DataFrame | None:
+def _scores(path: Path, messages: list[str]) -> pd.DataFrame | None:
     from ivae_lab.runs.headlines import per_seed
 
     try:
         return per_seed(path)
     except (OSError, ValueError) as error:
-        said.append(f"left out: {path}: {one_line(error)}; remove the folder to train it again")
+        messages.append(f"left out: {path}: {one_line(error)}; remove the folder to train it again")
         return None
 
 

@@ -1,4 +1,4 @@
-"""What the project keeps of a figure, in `experiments/<paper>/results/`: its provenance, and tables with their seals.
+"""Records of a figure in `experiments/<paper>/results/`: its provenance, and its tables with their checksums.
 
 `record` writes it, and `recorded` reads the tables too, which takes pandas.
 """
@@ -20,7 +20,7 @@ _PROVENANCE = ("scale", "changed", "command", "total", "missing", "lines", "runs
 
 
 def kept(figure: Figure, tables: Iterable[str]) -> tuple[Path, dict[str, Path]]:
-    """Where a figure's provenance is kept, and each of its tables."""
+    """Return the paths of a figure's recorded provenance, and of each of its tables."""
     folder, name = EXPERIMENTS / figure.paper / "results", figure.name
     return folder / f"{name}.json", {
         key: folder / (f"{name}.csv" if key == "rows" else f"{name}.{key}.csv") for key in tables
@@ -33,7 +33,7 @@ def provenance(figure: Figure) -> dict[str, Any] | None:
     Raises
     ------
     OSError, ValueError, KeyError
-        If it is not whole, or a table is not as it was recorded.
+        If it is incomplete, or a table is not as it was recorded.
     """
     about, _ = kept(figure, ())
     if not about.exists():
@@ -45,21 +45,21 @@ def provenance(figure: Figure) -> dict[str, Any] | None:
 
 
 def seal(path: Path) -> dict[str, Any]:
-    """What tells a table from one that was cut or edited: the number of its lines but the first, and its SHA-256."""
+    """Return the number of a table's lines but the first, and its SHA-256, by which a cut or edit is noticed."""
     content = path.read_bytes()
     return {"rows": max(content.count(b"\n") - 1, 0), "sha256": hashlib.sha256(content).hexdigest()}
 
 
 def _check_seal(path: Path, sealed: Mapping[str, Any]) -> None:
-    if (found := seal(path)) != sealed:
-        rows = f"{found['rows']} rows" if found["rows"] != sealed["rows"] else "another checksum: edited by hand?"
+    if (actual := seal(path)) != sealed:
+        rows = f"{actual['rows']} rows" if actual["rows"] != sealed["rows"] else "another checksum: edited by hand?"
         raise ValueError(f"expected {path.name} as it was recorded, with {sealed['rows']} rows, got {rows}")
 
 
 def record(evidence: FigureEvidence) -> list[Path]:
-    """Keep the tables and the provenance of a figure with the project, under experiments/<paper>/results/.
+    """Write tables and provenance of a figure to experiments/<paper>/results/; return the paths.
 
-    The provenance has the number of rows and the SHA-256 of each table, which `recorded` holds them against.
+    The provenance has the number of rows and the SHA-256 of each table, against which `recorded` checks them.
     """
     about, paths = kept(evidence.figure, evidence.tables)
     about.parent.mkdir(parents=True, exist_ok=True)
@@ -71,16 +71,16 @@ def record(evidence: FigureEvidence) -> list[Path]:
 
 
 def recorded(figure: Figure) -> FigureEvidence | None:
-    """What the project keeps of a figure; None where it keeps nothing.
+    """Read the record of a figure; None without one.
 
     Raises
     ------
     OSError, ValueError, KeyError
         If it is not whole, or not as it was recorded.
     """
-    found = provenance(figure)
-    if found is None:
+    kept_provenance = provenance(figure)
+    if kept_provenance is None:
         return None
     _, paths = kept(figure, ("rows", *figure.tables))
     tables = {key: read_table(path) for key, path in paths.items() if path.exists()}
-    return FigureEvidence(figure, tables=tables, **found)
+    return FigureEvidence(figure, tables=tables, **kept_provenance)

@@ -1,4 +1,4 @@
-"""Render the report's pages: templates filled, rows spanned, a folder replaced whole."""
+"""Render the report's pages from templates, and replace the report's folder as a whole."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def render(pages: Sequence[Page], problems: Sequence[str], folder: Path) -> None
 def _claims(pages: Sequence[Page]) -> Iterator[dict[str, Any]]:
     for page in pages:
         head = {"paper": page.figure.paper, "figure": page.figure.name, "scale": page.scale}
-        yield from (head | each.record() | {"verdict": page.verdict(each)} for each in page.judgements)
+        yield from (head | claim.record() | {"verdict": page.verdict(claim)} for claim in page.judgements)
 
 
 def _environment() -> Environment:
@@ -67,7 +67,7 @@ def _environment() -> Environment:
 
 
 def duration(seconds: float) -> str:
-    """A time in the two units that matter.
+    """Format a duration in its two largest units.
 
     Examples
     --------
@@ -80,7 +80,7 @@ def duration(seconds: float) -> str:
 
 
 def spans(numbers: Sequence[int]) -> str:
-    """Whole numbers with neighbours joined.
+    """List whole numbers, with consecutive ones joined.
 
     Examples
     --------
@@ -93,17 +93,17 @@ def spans(numbers: Sequence[int]) -> str:
             joined[-1].append(number)
         else:
             joined.append([number])
-    return ", ".join(f"{each[0]} to {each[-1]}" if len(each) > 1 else str(each[0]) for each in joined)
+    return ", ".join(f"{run[0]} to {run[-1]}" if len(run) > 1 else str(run[0]) for run in joined)
 
 
-def _leading(said: str) -> str:
-    """The first word, by which a column is sorted: most begin with a number."""
-    return next(iter(said.split()), "")
+def _leading(text_shown: str) -> str:
+    """The first word, by which a column is sorted: most texts begin with a number."""
+    return next(iter(text_shown.split()), "")
 
 
 @contextmanager
 def replacing(folder: Path) -> Iterator[Path]:
-    """Give an empty folder that becomes `folder` in the end; if the writing raises, what was there stays.
+    """Give an empty folder that replaces `folder` at the end; if the writing raises, the old folder stays.
 
     Raises
     ------
@@ -125,8 +125,8 @@ def replacing(folder: Path) -> Iterator[Path]:
     finally:
         if old.exists() and not folder.exists():  # the second name did not work out
             old.rename(folder)
-        for each in (fresh, old):
-            shutil.rmtree(each, ignore_errors=True)
+        for leftover in (fresh, old):
+            shutil.rmtree(leftover, ignore_errors=True)
         if lonely and not folder.exists():
             folder.parent.rmdir()
 

@@ -19,11 +19,11 @@ else:
 
 
 def summary(figure: Figure, rows: pd.DataFrame) -> pd.DataFrame:
-    """One line per combination of the figure's table columns: the score's mean, interval, spread, and what it rests on.
+    """Summarise the score for each combination of the figure's table columns: mean, interval, spread, and counts.
 
-    `by_elbo` is the score of the model seed with the best ELBO, averaged over data seeds: what one who does not know
-    the sources would report of as many restarts. `oracle` is that of the best score: an upper bound, no result. A table
-    that is not of runs, as of what seeds contribute to a mean over pairs, has none of these, no median and no spread.
+    `by_elbo` is the score of the model seed with the best ELBO, averaged over data seeds: the result of as many
+    restarts without knowledge of the sources. `oracle` is that of the best score: an upper bound, no result. Tables
+    whose rows are not runs, such as contributions of seeds to a mean over pairs, have neither, no median and no spread.
     """
     if rows.empty:
         return pd.DataFrame()
@@ -53,7 +53,7 @@ def _over_seeds(rows: pd.DataFrame, score: str, *, of_runs: bool) -> dict[str, A
 
 
 def _over_runs(rows: pd.DataFrame, score: str) -> list[float]:
-    """What `OF_RUNS` names."""
+    """Compute the columns that `OF_RUNS` names."""
     across = [part for _, part in rows[np.isfinite(rows[score].astype(float))].groupby("data_seed")]
     best = [
         float(np.mean([_at_largest(part, score, by) for part in across])) if across else float("nan")
@@ -63,7 +63,7 @@ def _over_runs(rows: pd.DataFrame, score: str) -> list[float]:
 
 
 def _at_largest(rows: pd.DataFrame, score: str, by: str) -> float:
-    """The score in the row where `by` is largest; NaN where `by` is not known."""
+    """The score in the row where `by` is largest; NaN if `by` is not known."""
     values = rows[by].to_numpy(float)
     return float(rows[score].to_numpy(float)[np.nanargmax(values)]) if np.isfinite(values).any() else float("nan")
 
@@ -71,8 +71,8 @@ def _at_largest(rows: pd.DataFrame, score: str, by: str) -> float:
 def spread(rows: pd.DataFrame, score: str) -> tuple[float, float]:
     """Standard deviations between data seeds and between the model seeds of a data seed (one-way random effects).
 
-    Between data seeds: the variance of their means less what the model seeds explain of it, 0 at the least; NaN with
-    one data seed.
+    Between data seeds: the variance of their means minus the part that model seeds explain, at least 0; NaN with one
+    data seed.
     """
     finite = rows[np.isfinite(rows[score].astype(float))]
     groups = finite.groupby("data_seed")[score]

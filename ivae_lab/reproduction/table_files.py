@@ -16,16 +16,11 @@ if TYPE_CHECKING:
 else:
     pd = Later("pandas")
 
-if TYPE_CHECKING:
-    import pandas as pd
-else:
-    pd = Later("pandas")
-
 NAMED = ("variant", "label", "method", "model", "data", "split", "state", "run", "commit", "written")  # text columns
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """A table as it was kept."""
+    """Read a recorded table."""
     try:
         return _read_kept(path)
     except pd.errors.EmptyDataError:  # nothing had finished
@@ -33,7 +28,7 @@ def read_table(path: Path) -> pd.DataFrame:
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Write a table as CSV, whole or not at all; numbers to six digits, which is more than seeds agree to."""
+    """Write a table as CSV, whole or not at all; numbers to six digits, more than seeds agree on."""
     write_text(path, _csv(table))
 
 
@@ -42,17 +37,17 @@ def _csv(table: pd.DataFrame) -> str:
 
 
 def _read_kept(source: Path | io.StringIO) -> pd.DataFrame:
-    """A table as `write_table` writes it: only what is empty is missing, and names are text though they be digits."""
+    """Read a table of `write_table`: only empty cells are missing values, and names are text even if digits."""
     return pd.read_csv(source, dtype=dict.fromkeys(NAMED, "str"), keep_default_na=False, na_values=[""])
 
 
 def as_kept(table: pd.DataFrame) -> pd.DataFrame:
-    """The table as it is read where it was kept, so that what is drawn of both is the same."""
+    """Round-trip a table through CSV, so that fresh and recorded rows draw identically."""
     return _read_kept(io.StringIO(_csv(table))) if len(table.columns) else table
 
 
 def json_text(content: Mapping[str, Any]) -> str:
-    """JSON with a line for each entry of the top level, and for each run, so that a difference can be read."""
+    """Format JSON with a line for each entry of the top level, and for each run, so that diffs are readable."""
     parts = [f"{json.dumps(key)}: {_entry(value)}" for key, value in content.items()]
     return "{\n" + ",\n".join(parts) + "\n}\n"
 
@@ -61,7 +56,7 @@ def _entry(value: Any) -> str:
     if isinstance(value, dict) and value:
         return "{\n" + ",\n".join(f"  {json.dumps(k)}: {json.dumps(v, default=str)}" for k, v in value.items()) + "\n }"
     if isinstance(value, list) and value:
-        return "[\n" + ",\n".join(f"  {json.dumps(each, default=str)}" for each in value) + "\n ]"
+        return "[\n" + ",\n".join(f"  {json.dumps(item, default=str)}" for item in value) + "\n ]"
     return json.dumps(value, default=str)
 
 

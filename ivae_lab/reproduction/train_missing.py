@@ -35,7 +35,7 @@ class CellTraining:
     Attributes
     ----------
     refused
-        Overrides of a cell that was given to the training and that the training said no to -> what it said.
+        Overrides of a cell that the training refused -> its error.
     queued
         Tasks of a cluster that wait or run for the figure's cells, by their run folders.
     code
@@ -50,50 +50,50 @@ class CellTraining:
         self.code = OK
 
     def run(self) -> int:
-        """Train; the exit code of a call that was stopped, else of the last."""
+        """Train the missing cells; return the exit code of a call that was stopped, else of the last one."""
         from ivae_lab.reproduction.found_runs import find
 
         self._look()
         self.say_progress(find(self.request.outputs))
         lines = list({id(cell.line): [cell.line] for cell in self.cells}.values())
         if self.request.launcher in PROCESSES:
-            lines = [[line for each in lines for line in each]]  # all at once, as one array job
+            lines = [[line for group in lines for line in group]]  # all at once, as one array job
         for together in lines:
             found = find(self.request.outputs)
-            own = {cell.digest: (cell, seeds) for cell, seeds in self._missing(found) if cell.line in together}
-            if own:
+            jobs = {cell.digest: (cell, seeds) for cell, seeds in self._missing(found) if cell.line in together}
+            if jobs:
                 if self.worked:
                     self.say_progress(found)
-                self.code, said = self._train(list(own.values()))
+                self.code, printed = self._train(list(jobs.values()))
                 if self.code in STOPPED:
                     return self.code
                 if self.code:
-                    self._note([cell for cell, _ in own.values()], self.code, said)
+                    self._note([cell for cell, _ in jobs.values()], self.code, printed)
         self._look()
         if self.queued and self.request.wait:  # submitted by an earlier call
             self._watch()
         return self.code
 
     def explain(self, evidence: FigureEvidence) -> None:
-        """Say of cells that were not trained why: refused, in the queue, or their process died; and name the log."""
+        """Add to missing cells the reason: refused, in the queue, or their process died; and name the log."""
         from ivae_lab.launch import slurm_queue as queue
 
         given = {task.cell: task for task in queue.last(self.request.outputs).values()}
         digests = {cell.overrides: cell.digest for cell in self.cells}
-        for each in evidence.missing:
-            task = given.get(digests[tuple(each["overrides"])])
-            why = self.refused.get(tuple(each["overrides"]))
-            if each["state"] == "not run" and why:
-                each |= {"state": "failed", "error": why}
+        for entry in evidence.missing:
+            task = given.get(digests[tuple(entry["overrides"])])
+            why = self.refused.get(tuple(entry["overrides"]))
+            if entry["state"] == "not run" and why:
+                entry |= {"state": "failed", "error": why}
             elif task is not None and task.folder in self.queued:
                 _, state, reason = self.queued[task.folder]
-                each |= {"state": "in the queue", "error": f"{state}, {reason}"}
+                entry |= {"state": "in the queue", "error": f"{state}, {reason}"}
             elif task is not None:
-                died = each["state"] in ("running", "not run")
-                each |= {"state": "failed", "error": f"{queue.DIED if died else each['error']}; log: {task.log}"}
+                died = entry["state"] in ("running", "not run")
+                entry |= {"state": "failed", "error": f"{queue.DIED if died else entry['error']}; log: {task.log}"}
 
     def _look(self) -> None:
-        """Ask Slurm what of the figure waits or runs."""
+        """Ask Slurm for the figure's tasks that wait or run."""
         from ivae_lab.launch import slurm_queue as queue
 
         cells = {cell.digest for cell in self.cells}
@@ -104,7 +104,7 @@ class CellTraining:
                 raise ExperimentError(str(error)) from None
             self.console.print(f"{error}; what an earlier call submitted may be trained twice", soft_wrap=True)
             queued = {}
-        self.queued = {name: found for name, found in queued.items() if found[0].cell in cells}
+        self.queued = {name: task for name, task in queued.items() if task[0].cell in cells}
 
     def _watch(self) -> None:
         from ivae_lab.launch import slurm_queue as queue
@@ -116,7 +116,7 @@ class CellTraining:
         self.queued = {}
 
     def _missing(self, found: FoundRuns) -> list[tuple[Cell, list[int]]]:
-        """Seeds of cells that are neither finished nor in the queue, and that it makes sense to train."""
+        """Cells with the seeds to train: neither finished nor in the queue, nor certain to fail again."""
         busy = {(task.cell, seed) for task, _, _ in self.queued.values() for seed in task.seeds}
 
         def sensible(key: tuple[str, int]) -> bool:
@@ -125,20 +125,20 @@ class CellTraining:
         missing = ((cell, [s for s in found.missing(cell) if sensible((cell.digest, s))]) for cell in self.cells)
         return [(cell, seeds) for cell, seeds in missing if seeds]
 
-    def _note(self, cells: list[Cell], code: int, said: list[str]) -> None:
-        """Each cell without a folder said why in a line, in their order; if not so, each gets all that was said."""
+    def _note(self, cells: list[Cell], code: int, printed: list[str]) -> None:
+        """Assign the training's error lines, in order, to the cells without a folder; if counts differ, all to each."""
         from ivae_lab.reproduction.found_runs import find
 
         found = find(self.request.outputs)
         known = {digest for digest, _ in (*found.finished, *found.unfinished)}
         absent = [cell for cell in cells if cell.digest not in known]
-        own = [line.removeprefix(_TRAIN) for line in said if line.startswith(_TRAIN)]
-        whole = "; ".join(dict.fromkeys(own or said[-1:])) or f"the training ended with exit code {code}"
-        reasons = own if len(own) == len(absent) else [whole] * len(absent)
+        errors = [line.removeprefix(_TRAIN) for line in printed if line.startswith(_TRAIN)]
+        whole = "; ".join(dict.fromkeys(errors or printed[-1:])) or f"the training ended with exit code {code}"
+        reasons = errors if len(errors) == len(absent) else [whole] * len(absent)
         self.refused |= {cell.overrides: reason for cell, reason in zip(absent, reasons, strict=True)}
 
     def say_progress(self, found: FoundRuns) -> None:
-        """How many runs (cells x seeds) are done, in the queue, failed and to train, and how long that may take."""
+        """Print the numbers of runs (cells x seeds) that are done, in the queue, failed and to train, and the time."""
         from ivae_lab.launch.slurm_queue import besides
 
         counted, missing = self._count(found), self._missing(found)
@@ -150,7 +150,7 @@ class CellTraining:
         self.console.print(f"{counted['done']} of {total} runs done{besides(counted)}, {left} to train{remaining}")
 
     def _count(self, found: FoundRuns) -> Counter[str]:
-        queued = {(each.task.cell, seed): each.now for each in self.queued.values() for seed in each.task.seeds}
+        queued = {(entry.task.cell, seed): entry.now for entry in self.queued.values() for seed in entry.task.seeds}
         counted: Counter[str] = Counter()
         for key in ((cell.digest, seed) for cell in self.cells for seed in cell.seeds):
             _, status = found.finished.get(key) or found.unfinished.get(key) or (None, {})
@@ -164,7 +164,7 @@ class CellTraining:
         return counted
 
     def _train(self, jobs: list[tuple[Cell, list[int]]]) -> tuple[int, list[str]]:
-        """Train the jobs in a process of their own: its exit code, 128 + the signal that ended it, and its stderr."""
+        """Train the jobs in a child process; return its exit code (128 + signal if a signal ended it) and stderr."""
         path = self.request.outputs / "figures" / ".jobs" / f"{digest([cell.digest for cell, _ in jobs])}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         listed = [[*cell.overrides, f"seed=[{','.join(map(str, seeds))}]"] for cell, seeds in jobs]
@@ -176,13 +176,13 @@ class CellTraining:
         if not self.request.wait:
             command.append("hydra.launcher.wait=false")
         process = subprocess.Popen([*command, *self.request.neutral], stderr=subprocess.PIPE, text=True)
-        said: list[str] = []
-        listener = Thread(target=_pass_on, args=(process, said), daemon=True)
+        printed: list[str] = []
+        listener = Thread(target=_pass_on, args=(process, printed), daemon=True)
         listener.start()
         try:
             code = process.wait()
         except (KeyboardInterrupt, TerminatedError) as stop:
-            # A terminal has told it too, others have not; it writes its checkpoint.
+            # A terminal sends the signal to the child too, others do not; the child writes its checkpoint.
             process.send_signal(signal.SIGINT if isinstance(stop, KeyboardInterrupt) else signal.SIGTERM)
             process.wait()
             raise
@@ -190,13 +190,13 @@ class CellTraining:
             listener.join(timeout=5)
         self.worked += sum(cell.steps * len(seeds) for cell, seeds in jobs)
         if code < 0 and 128 - code not in STOPPED:
-            said.append(f"the training was ended by {signal.Signals(-code).name}")
-            say(NAME, said[-1], code)
-        return (code if code >= 0 else 128 - code), said
+            printed.append(f"the training was ended by {signal.Signals(-code).name}")
+            say(NAME, printed[-1], code)
+        return (code if code >= 0 else 128 - code), printed
 
 
 def _is_hopeless(where: tuple[Path, dict[str, Any]] | None) -> bool:
-    """Whether a run raised an error of its own, and not the machine's, under this very code: it would again."""
+    """Return True if a run failed by its own error, not the machine's, under the same code: it would fail again."""
     from ivae_lab.training.provenance import code
 
     if where is None or where[1]["state"] != "failed" or where[1].get("retryable", True):
@@ -208,7 +208,7 @@ PROCESSES = ("slurm", "local")  # launchers that give each run a process of its 
 _TRAIN = "ivae_lab.train: "
 
 
-def _pass_on(process: subprocess.Popen[str], said: list[str]) -> None:
+def _pass_on(process: subprocess.Popen[str], lines: list[str]) -> None:
     """Show what a process writes to stderr, and keep its lines."""
     assert process.stderr is not None
     with process.stderr as stream:
@@ -216,7 +216,7 @@ def _pass_on(process: subprocess.Popen[str], said: list[str]) -> None:
             sys.stderr.write(line)
             sys.stderr.flush()
             if line.strip():
-                said.append(line.strip())
+                lines.append(line.strip())
 
 
 def _quoted(path: Path) -> str:
