@@ -42,7 +42,7 @@ class Spikes:
     width
         w, in tracks.
     split, block_rows, gap
-        Fractions of training, validation and test part, made of stretches of so many bins; see `parts.parts_of`.
+        Fractions of training, validation and test part, made of stretches of so many bins; see `splitting.parts_of`.
     """
 
     points: PositiveInt

@@ -31,7 +31,7 @@ from tests.running import FITTED, SMALL, advance, difference, doubles, make_modu
 pytestmark = pytest.mark.slow
 
 CPU = torch.device("cpu")
-# Of those that are fitted test_contracts.py holds every bit.
+# Of those that are fitted contracts/test_configurations.py holds every bit.
 MODELS = sorted({path.stem for path in (CONFIG / "model").glob("*.yaml")} - {*FITTED})
 QUICK = (*SMALL, "model=ivae_paper", "trainer.steps=40", "trainer.chunk=10", "model.encoder.hidden=16")
 PRETRAINED = (*SMALL, "model=vade_pretrained", "model.pretrain_steps=60", "trainer.steps=60", "prior.components=4")
@@ -229,7 +229,7 @@ CALM = ("trainer.epochs=null", "trainer.chunk=5", "trainer.eps=0.01")
 
 
 def family(model: str) -> tuple[str, ...]:
-    """Some steps of a model as its YAML has it, on small data; of images fewer (test_image_nets.py: more networks)."""
+    """Some steps of a model as its YAML has it, on small data; of images fewer (networks/test_images.py: more)."""
     if model.startswith(("gin_images", "glow_images")):
         grey = ("data.binarisation=none", "data.test_binarisation=none")
         return (f"model={model}", *IMAGES, *grey, *CALM, "model.transform.hidden=32")

@@ -302,7 +302,7 @@ class TestPenalty:
 
 
 class TestOff:
-    """Configurations have no key of it then: test_contracts.py."""
+    """Configurations have no key of it then: contracts/test_configurations.py."""
 
     @pytest.mark.slow
     def test_training_is_the_same_to_the_bit_where_rank_is_never_lost(self) -> None:
