@@ -39,9 +39,10 @@ def provenance(figure: Figure) -> dict[str, Any] | None:
     if not about.exists():
         return None
     content = json.loads(about.read_text(encoding="utf-8"))
+    told = {name: content[name] for name in _PROVENANCE}
     for name, sealed in content["files"].items():
         _check_seal(about.with_name(name), sealed)
-    return {name: content[name] for name in _PROVENANCE}
+    return told
 
 
 def seal(path: Path) -> dict[str, Any]:
