@@ -25,16 +25,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ivae_lab.inference.encoding import encoded
 from ivae_lab.runs.folder import run_folder
 from ivae_lab.tabular.reading import open_table
 from ivae_lab.tabular.writing import out_path, stream
 from ivae_lab.terminal.command_line import done, pairs, whole, wrong_input
-
-if TYPE_CHECKING:
-    pass
 
 KEYS: dict[str, tuple[str, ...]] = {"run": (), "data.path": (), "out": (), "seed": ()}
 

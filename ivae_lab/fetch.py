@@ -16,7 +16,6 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ivae_lab.data.images.catalogue import (
     CATALOGUE,
@@ -26,9 +25,6 @@ from ivae_lab.data.images.catalogue import (
 )
 from ivae_lab.data.images.download import fetch
 from ivae_lab.terminal.command_line import BadInputError, FailedError, done
-
-if TYPE_CHECKING:
-    pass
 
 KEYS: dict[str, tuple[str, ...]] = {"root": ()}
 

@@ -24,15 +24,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from ivae_lab.inference.sampling import sampled, traversed
 from ivae_lab.runs.folder import run_folder
 from ivae_lab.tabular.writing import out_path, stream
 from ivae_lab.terminal.command_line import TRUTH, BadInputError, done, one_of, pairs, whole, wrong_input
-
-if TYPE_CHECKING:
-    pass
 
 KEYS = {"run": (), "rows": (), "u": (), "draw": (), "traversals": TRUTH, "seed": (), "out": ()}
 

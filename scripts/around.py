@@ -32,12 +32,12 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pandas as pd
 import torch
-from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from ivae_lab.config.overrides import run_config
 from ivae_lab.config.paths import CONFIG
 from ivae_lab.core.arrays import Floats
 from ivae_lab.engine.building import build_model, draw_data
@@ -95,7 +95,7 @@ def start_actions() -> Iterator[tuple[str, Action]]:
 def data_actions() -> Iterator[tuple[str, Action]]:
     """Drawing each configured data set."""
     for name in sorted(path.stem for path in (CONFIG / "data").glob("*.yaml")):
-        yield name, partial(draw_data, composed(f"data={name}"))
+        yield name, partial(draw_data, run_config(f"data={name}"))
 
 
 def mcc_actions() -> Iterator[tuple[str, Action]]:
@@ -112,7 +112,7 @@ def mcc_actions() -> Iterator[tuple[str, Action]]:
 
 def checkpoint_actions() -> Iterator[tuple[str, Action]]:
     """Writing and reading checkpoints in a temporary folder beside the outputs."""
-    config = composed("model=ivae", "data=tcl_khemakhem")
+    config = run_config("model=ivae", "data=tcl_khemakhem")
     with TemporaryDirectory(dir=".") as folder:
         for seeds in CHECKPOINTS:
             path, state = Path(folder) / f"{seeds}.ckpt", training_state(config, seeds)
@@ -136,12 +136,6 @@ PARTS = {
     "checkpoint": checkpoint_actions,
     "training": training_actions,
 }
-
-
-def composed(*overrides: str) -> DictConfig:
-    """Compose the main configuration."""
-    with initialize_config_dir(str(CONFIG), version_base="1.3"):
-        return compose("config", overrides=list(overrides))
 
 
 def train(*overrides: str) -> None:

@@ -11,10 +11,9 @@ trained.
 from __future__ import annotations
 
 import numpy as np
-from hydra import compose, initialize_config_dir
 from sklearn.decomposition import PCA
 
-from ivae_lab.config.paths import CONFIG
+from ivae_lab.config.overrides import run_config
 from ivae_lab.core.data import Batch
 from ivae_lab.engine.building import draw_data
 from ivae_lab.metrics.mcc import mean_correlation
@@ -32,24 +31,21 @@ def _log_likelihood(rows: Batch, noise_dim: int, noise_std: float) -> float:
 
 def main() -> None:
     """Print the table."""
-    with initialize_config_dir(str(CONFIG), version_base="1.3"):
-        for name in ("gin10d", "gin10d_released"):
-            scores, widths = [], []
-            for seed in range(1, 11):
-                config = compose("config", [f"data={name}", f"data.seed={seed}", "data.points=20000"])
-                rows = draw_data(config).train
-                assert rows.z is not None
-                x, sources = rows.x.double().numpy(), rows.z.double().numpy()
-                widths.append(x.std(0))
-                components = PCA(x.shape[1]).fit_transform(x)
-                scores.append((mean_correlation(x, sources), mean_correlation(components, sources)))
-                ceiling = _log_likelihood(rows, config.data.noise_dim, config.data.noise_std)
-                print(
-                    f"{name}, data seed {seed}: x {scores[-1][0]:.2f}, PCA {scores[-1][1]:.2f}, ceiling {ceiling:.2f}"
-                )
-            median = np.median(scores, 0)
-            wide = f"standard deviations of the columns: median {np.median(widths):.1f}, largest {np.max(widths):.0f}"
-            print(f"{name}, median: x {median[0]:.2f}, PCA {median[1]:.2f}; {wide}")
+    for name in ("gin10d", "gin10d_released"):
+        scores, widths = [], []
+        for seed in range(1, 11):
+            config = run_config(f"data={name}", f"data.seed={seed}", "data.points=20000")
+            rows = draw_data(config).train
+            assert rows.z is not None
+            x, sources = rows.x.double().numpy(), rows.z.double().numpy()
+            widths.append(x.std(0))
+            components = PCA(x.shape[1]).fit_transform(x)
+            scores.append((mean_correlation(x, sources), mean_correlation(components, sources)))
+            ceiling = _log_likelihood(rows, config.data.noise_dim, config.data.noise_std)
+            print(f"{name}, data seed {seed}: x {scores[-1][0]:.2f}, PCA {scores[-1][1]:.2f}, ceiling {ceiling:.2f}")
+        median = np.median(scores, 0)
+        wide = f"standard deviations of the columns: median {np.median(widths):.1f}, largest {np.max(widths):.0f}"
+        print(f"{name}, median: x {median[0]:.2f}, PCA {median[1]:.2f}; {wide}")
 
 
 if __name__ == "__main__":

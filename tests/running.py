@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 
 from ivae_lab import train
 from ivae_lab.config import compose
+from ivae_lab.config.overrides import composed, without_hydra
 from ivae_lab.config.paths import CONFIG
 from ivae_lab.core.data import Splits
 from ivae_lab.engine.evaluate import encode
@@ -144,10 +144,7 @@ def here(arguments: Sequence[str], capsys: pytest.CaptureFixture[str], monkeypat
 @cache
 def _composed(*overrides: str) -> bytes:
     """Composed by Hydra, and pickled."""
-    from hydra import compose, initialize_config_dir
-
-    with initialize_config_dir(config_dir=str(CONFIG), version_base="1.3"):
-        return pickle.dumps(compose("config", list(overrides), return_hydra_config=True))
+    return pickle.dumps(composed(overrides))
 
 
 def settings(*overrides: str) -> Settings:
@@ -156,10 +153,9 @@ def settings(*overrides: str) -> Settings:
         each for each in overrides if each[0] in "+~" or each.startswith("hydra.") or compose.chooses_group(each)
     ]
     config = pickle.loads(_composed(*by_hydra))
-    for each in map(compose.parse_override, (each for each in overrides if each not in by_hydra)):
-        OmegaConf.update(config, each.key_or_group, each.value(), force_add=False)
+    compose.set_values(config, [each for each in overrides if each not in by_hydra])
     choices = dict(config.hydra.runtime.choices)
-    return read_settings(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]), choices)
+    return read_settings(without_hydra(config), choices)
 
 
 def make_run(*overrides: str) -> TrainingRun:

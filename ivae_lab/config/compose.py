@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Iterable
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -20,13 +21,18 @@ def compose_run(job: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, str]]:
 
     Composing takes a tenth of a second, so configurations that differ in values only share it.
     """
-    groups = tuple(each for each in job if chooses_group(each))
-    composed, choices = compose_groups(groups)
-    config: DictConfig = pickle.loads(composed)
-    for each in map(parse_override, (each for each in job if each not in groups)):
-        OmegaConf.update(config, each.key_or_group, each.value(), force_add=False)
+    groups = tuple(override for override in job if chooses_group(override))
+    pickled, choices = compose_groups(groups)
+    config: DictConfig = pickle.loads(pickled)
+    set_values(config, [override for override in job if override not in groups])
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     return {name: plain[name] for name in NUMBERS}, choices
+
+
+def set_values(config: DictConfig, overrides: Iterable[str]) -> None:
+    """Change values of a composed configuration, in place, as Hydra reads `key=value`."""
+    for override in map(parse_override, overrides):
+        OmegaConf.update(config, override.key_or_group, override.value(), force_add=False)
 
 
 def chooses_group(override: str) -> bool:

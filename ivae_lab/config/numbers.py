@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import AllowInfNan
-
-if TYPE_CHECKING:
-    pass
 
 # Annotations of constructors are checked against the configuration before anything is built (`config/build.py`).
 PositiveInt = Annotated[int, Gt(0)]

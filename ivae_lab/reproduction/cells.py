@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ivae_lab.config.compose import compose_run
 from ivae_lab.config.digests import cell_digest
 from ivae_lab.plots.methods import method_of, name_of
 from ivae_lab.reproduction.definition import ExperimentError, Figure, Line, Scale
-
-if TYPE_CHECKING:
-    pass
 
 # Training rows of an image data set; "<name> <part>" for data sets with several parts.
 _PUBLISHED_ROWS = {

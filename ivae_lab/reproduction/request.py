@@ -7,15 +7,11 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ivae_lab.config.digests import NUMBERS, digest
 from ivae_lab.reproduction.definition import SCALES, ExperimentError, Figure, Scale, load, names
 from ivae_lab.terminal.command_line import TRUTH
 from ivae_lab.terminal.messages import one_line
-
-if TYPE_CHECKING:
-    pass
 
 # Settings that change where and how a run is computed, not its numbers.
 NEUTRAL = ("compute", "logger", "hydra", "hydra/launcher")

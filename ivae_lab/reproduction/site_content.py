@@ -29,11 +29,6 @@ if TYPE_CHECKING:
 else:
     pd = Later("pandas")
 
-if TYPE_CHECKING:
-    import pandas as pd
-else:
-    pd = Later("pandas")
-
 EXAMPLES = "examples.png"  # the picture in the folder of a run of images
 VERDICTS = ("reproduced", "partly", "not reproduced", "not run")
 _UNREADABLE = (OSError, ValueError, TypeError, KeyError, yaml.YAMLError)  # errors from reading a damaged file

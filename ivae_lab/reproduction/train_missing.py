@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from ivae_lab.reproduction.evidence import FigureEvidence
     from ivae_lab.reproduction.found_runs import FoundRuns
 
+PROCESSES = ("slurm", "local")  # launchers that give each run a process of its own
+_TRAIN = "ivae_lab.train: "
+
 
 class CellTraining:
     """The missing cells of a figure, trained a line of its experiment at a time by `python -m ivae_lab.train -m`.
@@ -202,10 +205,6 @@ def _is_hopeless(where: tuple[Path, dict[str, Any]] | None) -> bool:
     if where is None or where[1]["state"] != "failed" or where[1].get("retryable", True):
         return False
     return where[1].get("code") == code()
-
-
-PROCESSES = ("slurm", "local")  # launchers that give each run a process of its own
-_TRAIN = "ivae_lab.train: "
 
 
 def _pass_on(process: subprocess.Popen[str], lines: list[str]) -> None:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from ivae_lab.runs.folder import read_status
 from ivae_lab.runs.results_csv import read_results
-from tests.running import environment
+from tests.running import command
 
 pytestmark = pytest.mark.slow
 
@@ -132,12 +131,10 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(*arguments: str, cwd: Path) -> str:
-    path = {"PYTHONPATH": f"{cwd}:{ROOT}"}
-    command = [sys.executable, "-m", *arguments]
-    done = subprocess.run(command, cwd=cwd, env=environment(**path), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+def run(module: str, *arguments: str, cwd: Path) -> str:
+    done = command(*arguments, cwd=cwd, module=module, PYTHONPATH=f"{cwd}{os.pathsep}{ROOT}")
+    assert done.code == 0, done.out + done.err
+    return done.out
 
 
 def test_one_of_each_can_be_added_by_the_recipes(project: Path) -> None:
