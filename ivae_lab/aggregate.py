@@ -39,9 +39,9 @@ from ivae_lab.runs.aggregation import (
     CACHE,
     KINDS,
     RESULTS,
-    Duplicate,
-    Findings,
-    Kind,
+    CollectedRuns,
+    DuplicateRows,
+    TableKind,
     collect,
     table,
     write_aggregate,
@@ -95,7 +95,7 @@ def _aggregate(roots: Sequence[Path]) -> None:
     _report(found, console)
 
 
-def _report(found: Findings, console: Console) -> None:
+def _report(found: CollectedRuns, console: Console) -> None:
     for name in found.in_progress:
         console.print(f"in progress: {name}")
     for name, error in found.failed.items():
@@ -111,9 +111,9 @@ def _report(found: Findings, console: Console) -> None:
         _report_duplicates(found.duplicates[kind.stem], kind, console)
 
 
-def _report_duplicates(duplicates: Sequence[Duplicate], kind: Kind, console: Console) -> None:
+def _report_duplicates(duplicates: Sequence[DuplicateRows], kind: TableKind, console: Console) -> None:
     if duplicates:
-        console.print(f"{len(duplicates)} {kind.named} are in several folders; {RULE}")
+        console.print(f"{len(duplicates)} {kind.unit_name} are in several folders; {RULE}")
     for duplicate in duplicates[:_LISTED]:
         console.print(f"duplicate: {duplicate}")
     if len(duplicates) > _LISTED:

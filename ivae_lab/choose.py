@@ -37,7 +37,7 @@ from ivae_lab.plots.style import STYLE, save
 from ivae_lab.runs.aggregation import AGREEMENT, collect, table
 from ivae_lab.runs.folder import run_folders
 from ivae_lab.runs.headlines import log_volume
-from ivae_lab.runs.selection import Choice, check_key, choose, differing, matching
+from ivae_lab.runs.selection import SweepChoice, check_key, choose, differing, matching
 from ivae_lab.terminal.command_line import BadInputError, done, written
 from ivae_lab.terminal.messages import listed
 from ivae_lab.terminal.text_tables import show
@@ -89,7 +89,7 @@ def _pairs(arguments: Sequence[str]) -> dict[str, str]:
     return given
 
 
-def _write(choice: Choice, out: Path) -> None:
+def _write(choice: SweepChoice, out: Path) -> None:
     from matplotlib import rc_context
 
     with written(out.with_name(f"{out.name}.csv")) as temporary:
@@ -98,7 +98,7 @@ def _write(choice: Choice, out: Path) -> None:
         save(_drawn(choice), out)
 
 
-def _drawn(choice: Choice) -> Figure:
+def _drawn(choice: SweepChoice) -> Figure:
     """The ELBO over the key's values, with its standard errors and the choice, and below it the agreement."""
     from matplotlib.figure import Figure
 
@@ -120,7 +120,7 @@ def _drawn(choice: Choice) -> Figure:
     return figure
 
 
-def _print(choice: Choice, out: Path) -> None:
+def _print(choice: SweepChoice, out: Path) -> None:
     from rich.console import Console
 
     console = Console(markup=False, emoji=False, highlight=False)

@@ -30,7 +30,7 @@ from ivae_lab.engine.random_streams import generator, normals
 from ivae_lab.engine.spec_json import from_plain
 from ivae_lab.engine.stack import ENCODE_IMAGES, ENCODE_ROWS
 from ivae_lab.models.base import Model
-from ivae_lab.runs.folder import check_seal, lack, read_status
+from ivae_lab.runs.folder import check_seal, read_status, unfinished_reason
 from ivae_lab.tabular.columns import Labels
 from ivae_lab.tabular.preprocessing import Recipe
 from ivae_lab.terminal.messages import listed, one_line
@@ -202,7 +202,7 @@ def load(folder: Path, seed: int | None = None) -> Trained:
     """
     if not (folder / "status.json").is_file():
         raise ValueError(f"expected a run folder, with a status.json, got {folder}")
-    if what := lack(folder):
+    if what := unfinished_reason(folder):
         raise ValueError(f"expected a finished run in {folder}; {what}")
     status = read_status(folder)
     seeds: list[int] = status["seeds"]

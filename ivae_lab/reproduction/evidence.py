@@ -12,7 +12,7 @@ from ivae_lab.reproduction.cells import Cell
 from ivae_lab.reproduction.definition import Figure, Scale, function
 from ivae_lab.reproduction.found_runs import FoundRuns
 from ivae_lab.reproduction.table_files import as_kept
-from ivae_lab.runs.folder import FINISHED, lack
+from ivae_lab.runs.folder import FINISHED, unfinished_reason
 from ivae_lab.runs.headlines import per_seed
 from ivae_lab.terminal.lazy import Later
 from ivae_lab.terminal.messages import one_line
@@ -152,7 +152,7 @@ class _Folders:
                 return _Reason()
             path, status = found.unfinished[key]
             if status["state"] in FINISHED:
-                return _Reason("unreadable", lack(path), path.name)
+                return _Reason("unreadable", unfinished_reason(path), path.name)
             return _Reason(status["state"], status.get("error"), path.name)
         path, status = found.finished[key]
         self.statuses[path] = status

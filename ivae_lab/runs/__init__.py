@@ -1,1 +1,1 @@
-"""What run folders hold, read without PyTorch: rows, latents, pairs of seeds, summaries."""
+"""Read run folders without PyTorch: rows, latents, pairs of seeds, summaries."""

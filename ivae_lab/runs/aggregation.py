@@ -30,182 +30,188 @@ if TYPE_CHECKING:
 else:
     pd, pa = Later("pandas"), Later("pyarrow")
 
-ABOUT = {"cell": str, "commit": str, "written": str, "seconds": float}  # what rows say of their run's status.json
+ABOUT = {"cell": str, "commit": str, "written": str, "seconds": float}  # keys of status.json that rows get as columns
 CACHE = ".aggregate.cache"
 
 
 def _arrow(dtype: str) -> pa.DataType:
-    """Arrow's name for a type of a column."""
+    """Return Arrow's type for a column's pandas type."""
     return {"Int64": pa.int64, "str": pa.string, "float64": pa.float64}[dtype]()
 
 
 @dataclass(frozen=True)
-class Kind:
-    """A table that run folders have."""
+class TableKind:
+    """A kind of table that run folders have: results of seeds, or agreement of pairs of seeds."""
 
-    stem: str  # name of its file, in a run folder and of all together
-    types: Mapping[str, str]  # by column
-    seeds: tuple[str, ...]  # columns: which seeds, or pairs of seeds, a number is of
-    variant: tuple[str, ...]  # columns that tell the numbers of these seeds apart
-    named: str  # what its numbers are of, in words
+    stem: str  # name of its file, in a run folder and of the aggregate
+    types: Mapping[str, str]  # type of each column
+    seeds: tuple[str, ...]  # columns that name the seed, or pair of seeds, of a row
+    variant: tuple[str, ...]  # columns that tell the rows of one seed or pair apart
+    unit_name: str  # "seeds" or "pairs of seeds", for messages
 
     @property
     def file(self) -> str:
-        """Its name in a run folder."""
+        """Name of the file in a run folder."""
         return f"{self.stem}.csv"
 
     @cached_property
     def schema(self) -> pa.Schema:
-        """Columns and types, as Arrow has them."""
+        """Arrow's schema: columns and their types."""
         return pa.schema([(column, _arrow(dtype)) for column, dtype in self.types.items()])
 
 
-RESULTS = Kind("results", DTYPES, ("seed",), VARIANT, "seeds")
-AGREEMENT = Kind("agreement", pairs.DTYPES, ("seed_a", "seed_b"), (*pairs.VARIANT, "position"), "pairs of seeds")
+RESULTS = TableKind("results", DTYPES, ("seed",), VARIANT, "seeds")
+AGREEMENT = TableKind("agreement", pairs.DTYPES, ("seed_a", "seed_b"), (*pairs.VARIANT, "position"), "pairs of seeds")
 KINDS = (RESULTS, AGREEMENT)
 LEADING = ("folder", "run_state", *dict.fromkeys(column for kind in KINDS for column in kind.types), *ABOUT)
 
 
 @dataclass(frozen=True)
-class Run:
-    """What was read of one run folder."""
+class CollectedRun:
+    """Status, configuration and tables of one run folder."""
 
     fingerprint: str  # of the files that were read
-    status: dict[str, Any]  # state, error and what ABOUT names
+    status: dict[str, Any]  # state, error and the keys of ABOUT
     config: dict[str, str | None] = field(default_factory=dict)  # flattened
-    tables: dict[str, pa.Table] = field(default_factory=dict)  # of a run that has finished: every kind, by stem
+    tables: dict[str, pa.Table] = field(default_factory=dict)  # of a finished run: every kind, by stem
 
 
-class Duplicate(NamedTuple):
-    """Rows of a seed, or pair of seeds, that were left out, because those of another folder are kept."""
+class DuplicateRows(NamedTuple):
+    """A seed, or pair of seeds, with rows in two run folders, of which only one folder's rows are kept."""
 
     cell: str
     seeds: tuple[int, ...]
-    kept: str
-    left_out: str
-    difference: float  # largest of any number; infinite where one has a number that the other lacks
+    kept: str  # name of the folder whose rows are kept
+    left_out: str  # name of the other folder
+    difference: float  # largest difference of any number; infinite where only one folder has the number
 
     def __str__(self) -> str:
-        """One line for the summary."""
-        said = (
-            f"their numbers differ by at most {self.difference:.3g}" if self.difference else "their numbers are equal"
-        )
-        said = "one has numbers that the other lacks" if np.isinf(self.difference) else said
-        return f"cell {self.cell} seed {_unit(self.seeds)}: kept {self.kept}, not {self.left_out}; {said}"
+        """Return one line for the summary."""
+        if np.isinf(self.difference):
+            comparison = "one has numbers that the other lacks"
+        elif self.difference:
+            comparison = f"their numbers differ by at most {self.difference:.3g}"
+        else:
+            comparison = "their numbers are equal"
+        return f"cell {self.cell} seed {_unit(self.seeds)}: kept {self.kept}, not {self.left_out}; {comparison}"
 
 
 @dataclass
-class Findings:
-    """What was found under the outputs, folder by folder."""
+class CollectedRuns:
+    """All run folders under the outputs: finished, in progress, failed and unreadable ones, by name."""
 
-    runs: dict[str, Run] = field(default_factory=dict)  # those that have finished, by name
-    rows: dict[str, pd.DataFrame] = field(default_factory=dict)  # by stem, without duplicates; `run` counts the runs
-    duplicates: dict[str, list[Duplicate]] = field(default_factory=dict)  # by stem, largest difference first
+    runs: dict[str, CollectedRun] = field(default_factory=dict)  # finished runs
+    # By stem, without duplicates; the column `run` is the run's position in `runs`.
+    rows: dict[str, pd.DataFrame] = field(default_factory=dict)
+    duplicates: dict[str, list[DuplicateRows]] = field(default_factory=dict)  # by stem, largest difference first
     in_progress: list[str] = field(default_factory=list)
-    failed: dict[str, str] = field(default_factory=dict)  # name to the error of the run
-    unreadable: dict[str, str] = field(default_factory=dict)  # name to the reason
+    failed: dict[str, str] = field(default_factory=dict)  # error of each failed run
+    unreadable: dict[str, str] = field(default_factory=dict)  # reason why each cannot be read
 
 
 def collect(
     folders: Sequence[Path],
     cache: Path | None = None,
     track: Callable[[Sequence[Path]], Iterable[Path]] = iter,
-) -> Findings:
+) -> CollectedRuns:
     """Read run folders; one that cannot be read is named with the reason and does not stop the others.
 
     Parameters
     ----------
     folders
-        As `runs.folder.run_folders` gives them, of one or several outputs.
+        Run folders of one or several outputs, such as `ivae_lab.runs.folder.run_folders` gives.
     cache
-        File that keeps what was read for the next time; None: no such file.
+        File that stores finished runs, so that the next call reads only folders that changed; None: no such file.
     track
-        Iterates over the folders, and may show how far it is.
+        Iterates over the folders, and may show progress.
     """
-    known = _load(cache) if cache else {}
-    found, names = Findings(), _names(folders)
+    cached = _load(cache) if cache else {}
+    collected, names = CollectedRuns(), _names(folders)
     for name, folder in zip(names, track(folders), strict=True):
         try:
             fingerprint = _fingerprint(folder)
-            _enter(found, name, known.get(fingerprint) or _read(folder, fingerprint))
+            _enter(collected, name, cached.get(fingerprint) or _read(folder, fingerprint))
         except UNREADABLE as error:
-            found.unreadable[name] = _one_line(error)
-    if cache and known.keys() != {run.fingerprint for run in found.runs.values()}:
-        _save(cache, list(found.runs.values()))
+            collected.unreadable[name] = _one_line(error)
+    if cache and cached.keys() != {run.fingerprint for run in collected.runs.values()}:
+        _save(cache, list(collected.runs.values()))
     for kind in KINDS:
-        found.rows[kind.stem], found.duplicates[kind.stem] = _resolved(found.runs, kind)
-    return found
+        collected.rows[kind.stem], collected.duplicates[kind.stem] = _resolved(collected.runs, kind)
+    return collected
 
 
-def table(found: Findings, kind: Kind = RESULTS) -> pd.DataFrame:
-    """All rows with what is known of their runs, as the module's docstring says: numbers typed, text as categories.
+def table(collected: CollectedRuns, kind: TableKind = RESULTS) -> pd.DataFrame:
+    """Join all rows with the status and configuration of their runs: numbers typed, text as categories.
 
-    Empty text of the schema is "", as in `read_results`; what a run does not say is missing.
+    Empty text of the schema is "", as in `results_csv.read_results`; a key that a run does not have is missing.
     """
-    rows = found.rows[kind.stem]
-    used, run = np.unique(rows["run"].to_numpy(), return_inverse=True)
-    names, everything = list(found.runs), list(found.runs.values())
+    rows = collected.rows[kind.stem]
+    used, of_row = np.unique(rows["run"].to_numpy(), return_inverse=True)  # (R,) runs, (N,) position among them
+    names, everything = list(collected.runs), list(collected.runs.values())
     runs = [everything[position] for position in used]
 
     columns: dict[str, Any] = {
-        "folder": _text([names[position] for position in used]).take(run),
-        "run_state": _text([each.status["state"] for each in runs]).take(run),
+        "folder": _text([names[position] for position in used]).take(of_row),
+        "run_state": _text([run.status["state"] for run in runs]).take(of_row),
         **{column: rows[column].array for column in kind.types},
     }
-    for key, told in ABOUT.items():
-        values = [each.status.get(key) for each in runs]
-        columns[key] = (_text(values) if told is str else np.array(values, dtype=np.float64)).take(run)
-    for key in sorted({key for each in runs for key in each.config} - set(LEADING)):
-        columns[key] = _text([each.config.get(key) for each in runs]).take(run)
+    for key, dtype in ABOUT.items():
+        values = [run.status.get(key) for run in runs]
+        columns[key] = (_text(values) if dtype is str else np.array(values, dtype=np.float64)).take(of_row)
+    for key in sorted({key for run in runs for key in run.config} - set(LEADING)):
+        columns[key] = _text([run.config.get(key) for run in runs]).take(of_row)
     return pd.DataFrame(columns)
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
-    """Paths below the folder that all share."""
+    """Return the folders' paths relative to the folder that holds them all."""
     paths = [folder.absolute() for folder in folders]
     shared = os.path.commonpath([path.parent for path in paths]) if paths else ""
     return [str(path.relative_to(shared)) for path in paths]
 
 
 def _fingerprint(folder: Path) -> str:
-    """Changes when one of the files that are read does; taken before they are read, so never newer than what is."""
-    read = dict.fromkeys([*MARKS, *(kind.file for kind in KINDS)])
-    return " ".join([str(folder.absolute()), *(_version(folder / name) for name in read)])
+    """Return a text that changes when a file that is read changes.
+
+    It is taken before the files are read, so that it is never newer than their content.
+    """
+    files = dict.fromkeys([*MARKS, *(kind.file for kind in KINDS)])
+    return " ".join([str(folder.absolute()), *(_version(folder / name) for name in files)])
 
 
 def _version(path: Path) -> str:
     try:
-        found = path.stat()
+        stat = path.stat()
     except FileNotFoundError:
         return "-"
-    return f"{found.st_mtime_ns}:{found.st_size}:{found.st_ino}"
+    return f"{stat.st_mtime_ns}:{stat.st_size}:{stat.st_ino}"
 
 
-def _enter(found: Findings, name: str, run: Run) -> None:
+def _enter(collected: CollectedRuns, name: str, run: CollectedRun) -> None:
     state = run.status["state"]
     if state in FINISHED:
-        found.runs[name] = run
+        collected.runs[name] = run
     elif state == "failed":
-        found.failed[name] = " ".join(str(run.status["error"] or "no error in status.json").split())
+        collected.failed[name] = " ".join(str(run.status["error"] or "no error in status.json").split())
     elif state == "running":
-        found.in_progress.append(name)
+        collected.in_progress.append(name)
     else:
         raise ValueError(f"expected state running, done, failed or diverged, got {state!r}")
 
 
-def _read(folder: Path, fingerprint: str) -> Run:
+def _read(folder: Path, fingerprint: str) -> CollectedRun:
     status = read_status(folder)
-    for key, kind in ABOUT.items():
-        if not isinstance(status.get(key), kind | int if kind is float else kind) and status.get(key) is not None:
-            raise ValueError(f"expected {key} in status.json to be {kind.__name__}, got {status[key]!r}")
-    kept = {key: status.get(key) for key in ("state", "error", *ABOUT)}
+    for key, dtype in ABOUT.items():
+        if not isinstance(status.get(key), dtype | int if dtype is float else dtype) and status.get(key) is not None:
+            raise ValueError(f"expected {key} in status.json to be {dtype.__name__}, got {status[key]!r}")
+    shown = {key: status.get(key) for key in ("state", "error", *ABOUT)}
     if status["state"] not in FINISHED:
-        return Run(fingerprint, kept)
+        return CollectedRun(fingerprint, shown)
     config = read_config((folder / "config.yaml").read_text(encoding="utf-8"))
-    return Run(fingerprint, kept, config, {kind.stem: _read_table(folder, kind, status) for kind in KINDS})
+    return CollectedRun(fingerprint, shown, config, {kind.stem: _read_table(folder, kind, status) for kind in KINDS})
 
 
-def _read_table(folder: Path, kind: Kind, status: dict[str, Any]) -> pa.Table:
+def _read_table(folder: Path, kind: TableKind, status: dict[str, Any]) -> pa.Table:
     sealed = kind.file in (status.get("files") or {})
     if not (kind is RESULTS or sealed or (folder / kind.file).exists()):
         return kind.schema.empty_table()
@@ -216,8 +222,8 @@ def _read_table(folder: Path, kind: Kind, status: dict[str, Any]) -> pa.Table:
     return rows
 
 
-def _read_rows(text: str, kind: Kind) -> pa.Table:
-    """Parse the text of a table; `read_rows` takes ten times as long, and lets more pass."""
+def _read_rows(text: str, kind: TableKind) -> pa.Table:
+    """Parse and check the text of a table; `results_csv.read_rows` takes ten times as long and checks less."""
     lines = list(csv.reader(text.splitlines(), strict=True))
     _check_lines(lines, kind)
     columns = {name: column for name, *column in zip(*lines, strict=True)}
@@ -230,7 +236,7 @@ def _read_rows(text: str, kind: Kind) -> pa.Table:
     return rows
 
 
-def _check_lines(lines: Sequence[Sequence[str]], kind: Kind) -> None:
+def _check_lines(lines: Sequence[Sequence[str]], kind: TableKind) -> None:
     head = Counter(next(iter(lines), []))
     missing, further = Counter(kind.types.keys()) - head, head - Counter(kind.types.keys())
     if missing or further:
@@ -241,7 +247,7 @@ def _check_lines(lines: Sequence[Sequence[str]], kind: Kind) -> None:
             raise ValueError(f"expected {len(kind.types)} values in line {number} of {kind.file}, got {len(line)}")
 
 
-def _typed(name: str, column: Sequence[str], kind: Kind) -> pa.Array:
+def _typed(name: str, column: Sequence[str], kind: TableKind) -> pa.Array:
     arrow = _arrow(kind.types[name])
     if arrow == pa.string():
         return pa.array(column, arrow)
@@ -251,29 +257,31 @@ def _typed(name: str, column: Sequence[str], kind: Kind) -> pa.Array:
         raise ValueError(f"expected numbers in column {name} of {kind.file}, got: {error}") from None
 
 
-def _check_seeds(rows: pa.Table, seeds: Any, kind: Kind) -> None:
-    """Find what a file that ends too early lacks; of pairs of seeds there are all of the run's seeds."""
+def _check_seeds(rows: pa.Table, seeds: Any, kind: TableKind) -> None:
+    """Raise ValueError unless all seeds of the run, or all pairs, have equally many rows: a file may be cut off."""
     counts = Counter(zip(*(rows[column].to_pylist() for column in kind.seeds), strict=True))
     expected = None if seeds is None else set(combinations(sorted(seeds), len(kind.seeds)))
     if not counts or any(None in unit for unit in counts) or (expected is not None and counts.keys() != expected):
         asked, got = (", ".join(map(_unit, units)) or "none" for units in (sorted(expected or ()), counts))
-        raise ValueError(f"expected rows of the {kind.named} {asked} in {kind.file}, got {got}")
+        raise ValueError(f"expected rows of the {kind.unit_name} {asked} in {kind.file}, got {got}")
     fewest, most = min(counts.values()), max(counts.values())
     if fewest != most:
-        raise ValueError(f"expected as many rows for each of the {kind.named} in {kind.file}, got {fewest} to {most}")
+        raise ValueError(
+            f"expected as many rows for each of the {kind.unit_name} in {kind.file}, got {fewest} to {most}"
+        )
 
 
 def _unit(seeds: Iterable[int | None]) -> str:
-    """A seed, or a pair of seeds, in words."""
+    """Return a seed, or a pair of seeds, in words."""
     return " and ".join(map(str, seeds))
 
 
-def _resolved(found: Mapping[str, Run], kind: Kind) -> tuple[pd.DataFrame, list[Duplicate]]:
-    """Join the rows of the runs, and keep one run's where several have the same cell and seed."""
-    names, runs = list(found), list(found.values())
+def _resolved(runs_by_name: Mapping[str, CollectedRun], kind: TableKind) -> tuple[pd.DataFrame, list[DuplicateRows]]:
+    """Join the rows of the runs; where several runs have the same cell and seed, keep the rows of one."""
+    names, runs = list(runs_by_name), list(runs_by_name.values())
     tables = [run.tables[kind.stem] for run in runs]
     rows = _joined(tables, kind)
-    rows["run"] = np.repeat(np.arange(len(runs)), [len(each) for each in tables])
+    rows["run"] = np.repeat(np.arange(len(runs)), [len(part) for part in tables])
     rows["unit"] = rows.groupby(["run", *kind.seeds]).ngroup()
     doubled = _doubled(rows, runs, kind)
     if doubled.empty:
@@ -282,15 +290,15 @@ def _resolved(found: Mapping[str, Run], kind: Kind) -> tuple[pd.DataFrame, list[
     seeds = zip(*(doubled[column].tolist() for column in kind.seeds), strict=True)
     others = zip(*(doubled[column].tolist() for column in ("cell", "run_kept", "run", "unit")), strict=True)
     duplicates = [
-        Duplicate(cell, unit_seeds, names[kept], names[left_out], differences[unit])
+        DuplicateRows(cell, unit_seeds, names[kept], names[left_out], differences[unit])
         for unit_seeds, (cell, kept, left_out, unit) in zip(seeds, others, strict=True)
     ]
     duplicates.sort(key=lambda duplicate: -duplicate.difference)
     return rows[~rows["unit"].isin(doubled["unit"])].drop(columns="unit"), duplicates
 
 
-def _joined(tables: Iterable[pa.Table], kind: Kind) -> pd.DataFrame:
-    """Give a data frame whose text columns are categories: most of the memory would be text."""
+def _joined(tables: Iterable[pa.Table], kind: TableKind) -> pd.DataFrame:
+    """Concatenate the tables to a data frame whose text columns are categories: most of the memory would be text."""
     joined = pa.concat_tables([kind.schema.empty_table(), *tables]).combine_chunks()
     encoded = [
         column.combine_chunks().dictionary_encode() if column.type == pa.string() else column
@@ -302,10 +310,11 @@ def _joined(tables: Iterable[pa.Table], kind: Kind) -> pd.DataFrame:
     return frame
 
 
-def _doubled(rows: pd.DataFrame, runs: Sequence[Run], kind: Kind) -> pd.DataFrame:
-    """One line per unit (a run's seed or pair of seeds) that is left out.
+def _doubled(rows: pd.DataFrame, runs: Sequence[CollectedRun], kind: TableKind) -> pd.DataFrame:
+    """List each unit (a run's seed or pair of seeds) that is left out, one row each.
 
-    Its columns are those of its seeds, `unit`, `run`, `cell`, and `unit_kept` and `run_kept` in its place.
+    Columns are those of the unit's seeds, `unit`, `run` and `cell`, and `unit_kept` and `run_kept` of the unit that is
+    kept in its place.
     """
     same = ["cell", *kind.seeds]
     done = rows.assign(done=rows["state"] == "done").groupby("unit")["done"].all()
@@ -318,8 +327,8 @@ def _doubled(rows: pd.DataFrame, runs: Sequence[Run], kind: Kind) -> pd.DataFram
     return doubled.sort_values("unit", ignore_index=True)
 
 
-def _differences(rows: pd.DataFrame, doubled: pd.DataFrame, kind: Kind) -> dict[int, float]:
-    """Largest difference of any number, per unit that is left out."""
+def _differences(rows: pd.DataFrame, doubled: pd.DataFrame, kind: TableKind) -> dict[int, float]:
+    """Return, for each unit that is left out, the largest difference of any number from that of the unit kept."""
     numbers = rows[["unit", *kind.variant, "value", "chance"]]
     ours = numbers[numbers["unit"].isin(doubled["unit"])]
     theirs = doubled[["unit", "unit_kept"]].merge(numbers.rename(columns={"unit": "unit_kept"}), on="unit_kept")
@@ -338,7 +347,7 @@ def _gap(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.flo
 
 
 def _text(values: Sequence[str | None]) -> pd.Categorical:
-    """Categories in alphabetical order; they are text also where there is none."""
+    """Make text categorical, with categories in alphabetical order, which are text also where there are none."""
     known = sorted({value for value in values if value is not None})
     return pd.Categorical(np.array(values, dtype=object), pd.Index(known, dtype="str"))
 
@@ -355,7 +364,7 @@ def write_aggregate(rows: pd.DataFrame, parquet: Path, text: Path) -> None:
         write_csv(content, temporary)
 
 
-def _save(cache: Path, runs: Sequence[Run]) -> None:
+def _save(cache: Path, runs: Sequence[CollectedRun]) -> None:
     """Write a seal, then a Parquet table of one line per run, its rows nested."""
     from pyarrow.parquet import write_table
 
@@ -372,8 +381,8 @@ def _save(cache: Path, runs: Sequence[Run]) -> None:
         temporary.write_bytes(_seal(written) + written)
 
 
-def _nested(tables: Sequence[pa.Table], kind: Kind) -> pa.ListArray:
-    """A list of rows per run."""
+def _nested(tables: Sequence[pa.Table], kind: TableKind) -> pa.ListArray:
+    """Pack the tables into an array with one list of rows per run."""
     rows = pa.concat_tables([kind.schema.empty_table(), *tables]).combine_chunks()
     ends = np.cumsum([0, *map(len, tables)], dtype=np.int32)
     return pa.ListArray.from_arrays(pa.array(ends), rows.to_struct_array().combine_chunks())
@@ -384,28 +393,28 @@ def _unnested(lists: pa.ListArray) -> list[pa.Table]:
     return [rows[start:end] for start, end in pairwise(lists.offsets.to_pylist())]
 
 
-def _load(cache: Path) -> dict[str, Run]:
-    """Runs by their fingerprints; none where the file is not there, is damaged, or comes from another version."""
+def _load(cache: Path) -> dict[str, CollectedRun]:
+    """Read cached runs by fingerprint; none where the file is absent, damaged, or of another version of this code."""
     from pyarrow.parquet import read_table
 
     try:
-        found = cache.read_bytes()
+        written = cache.read_bytes()
     except OSError:
         return {}
     length = len(_seal(b""))
-    if found[:length] != _seal(found[length:]):
+    if written[:length] != _seal(written[length:]):
         return {}
-    content = read_table(pa.BufferReader(found[length:])).combine_chunks()
-    told = (map(json.loads, content[name].to_pylist()) for name in ("status", "config"))
+    content = read_table(pa.BufferReader(written[length:])).combine_chunks()
+    parsed = (map(json.loads, content[name].to_pylist()) for name in ("status", "config"))
     tables = zip(*(_unnested(content[kind.stem].combine_chunks()) for kind in KINDS), strict=True)
-    by_stem = (dict(zip((kind.stem for kind in KINDS), own, strict=True)) for own in tables)
+    by_stem = (dict(zip((kind.stem for kind in KINDS), of_run, strict=True)) for of_run in tables)
     fingerprints = content["fingerprint"].to_pylist()
-    runs = zip(fingerprints, *told, by_stem, strict=True)
-    return {fingerprint: Run(fingerprint, *rest) for fingerprint, *rest in runs}
+    runs = zip(fingerprints, *parsed, by_stem, strict=True)
+    return {fingerprint: CollectedRun(fingerprint, *rest) for fingerprint, *rest in runs}
 
 
 def _seal(body: bytes) -> bytes:
-    """Stands for the bytes and this code: what was damaged, or read by another version, is read again."""
+    """Hash the bytes and this code, so that a damaged cache, or one of another version, is not used."""
     return hashlib.sha256(_code() + repr(KINDS).encode() + body).digest()
 
 
@@ -414,6 +423,6 @@ def _one_line(error: Exception) -> str:
 
 
 def _code() -> bytes:
-    """What makes the cached rows: with another version of it they are read anew."""
+    """Return the source code that makes the cached rows."""
     here = Path(__file__)
     return here.read_bytes() + here.with_name("flat_config.py").read_bytes()

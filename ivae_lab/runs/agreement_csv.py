@@ -8,7 +8,7 @@ column          meaning
 seed_a, seed_b  seeds of the two models, seed_a < seed_b
 data_seed       seed of the data set
 split           train, valid or test
-latents         what was compared: mean (of the posterior) or sample (one posterior sample)
+latents         latents that were compared: mean (of the posterior) or sample (one posterior sample)
 coefficient     pearson or spearman
 alignment       strong (permutation and sign only) or weak (a linear map by CCA first)
 rank            number of components of the CCA
@@ -49,7 +49,7 @@ COLUMNS = (
     *("seed_a", "seed_b", "data_seed", "split", "latents", "coefficient", "alignment", "rank", "scored", "points"),
     *("position", "latent_dim", "value", "chance", "state"),
 )
-# What tells one number from another: rows that agree in these differ in their seeds only.
+# Columns that tell one number from another: rows that agree in these differ in their seeds only.
 VARIANT = ("split", "latents", "coefficient", "alignment", "rank", "scored", "points", "latent_dim")
 DTYPES = {column: RESULT_DTYPES.get(column, "Int64") for column in COLUMNS}
 
@@ -61,7 +61,7 @@ def score_pairs(
     fixed: Row,
     which: Collection[tuple[int, int]] | None = None,
 ) -> list[Row]:
-    """Rows of a metric of pairs with the `fixed` columns that it does not know; `diverged` seeds mark their pairs."""
+    """Score pairs of seeds: rows of the metric with the `fixed` columns added, pairs of `diverged` seeds marked."""
     rows = [{**row, **fixed} for row in metric.pairs(estimates, which)]
     for row in rows:
         if not {row["seed_a"], row["seed_b"]}.isdisjoint(diverged):
@@ -81,12 +81,12 @@ def write_pairs(path: Path, rows: Iterable[Row]) -> None:
 
 
 def read_pairs(folder: Path) -> pd.DataFrame:
-    """Rows of `agreement.csv` of a run folder.
+    """Read `agreement.csv` of a run folder.
 
     Raises
     ------
     FileNotFoundError
-        If there is none: a run of one seed, without this metric, or of before there was one.
+        If there is none: the run has one seed, does not have this metric, or is older than the metric.
     ValueError
         If it does not have the columns of the schema, or is not the file that the run wrote.
     """
@@ -94,7 +94,7 @@ def read_pairs(folder: Path) -> pd.DataFrame:
 
 
 def pairs_of(folders_by_seed: Mapping[int, Path]) -> pd.DataFrame:
-    """Rows of all pairs of the seeds of one configuration, wherever each seed was trained.
+    """Read or compute the rows of all pairs of seeds of one configuration, whose seeds may lie in several run folders.
 
     Pairs whose seeds lie in one folder are read from its `agreement.csv`; all others are computed from `latents.npz`,
     as the metric `agreement` of the first folder's configuration says, which takes up to a second each.
@@ -124,9 +124,9 @@ def pairs_of(folders_by_seed: Mapping[int, Path]) -> pd.DataFrame:
 
 
 def _among(rows: pd.DataFrame, folder: Path, folders_by_seed: Mapping[int, Path]) -> pd.DataFrame:
-    """Rows of the pairs that are to be taken from a folder."""
-    own = [seed for seed, each in folders_by_seed.items() if each == folder]
-    return rows[rows["seed_a"].isin(own) & rows["seed_b"].isin(own)]
+    """Select the pairs whose two seeds are both to be taken from `folder`."""
+    seeds = [seed for seed, of_seed in folders_by_seed.items() if of_seed == folder]
+    return rows[rows["seed_a"].isin(seeds) & rows["seed_b"].isin(seeds)]
 
 
 def _computed(folders_by_seed: Mapping[int, Path], pairs: Collection[tuple[int, int]]) -> list[Row]:
@@ -156,7 +156,7 @@ def _metric(folder: Path) -> PairMetric:
 
 
 def _estimate(arrays: Mapping[str, NDArray[Any]], seed: int, split: str) -> Estimate:
-    """What latents.npz has of one seed and split."""
+    """Take the latents of one seed and split from the arrays of `latents.npz`."""
     seeds, rows = arrays["seed"].tolist(), arrays["split"] == split  # (S,), (N,)
     if seed not in seeds:
         raise ValueError(f"expected latents of seed {seed}, got those of {seeds}")
@@ -168,7 +168,7 @@ def _estimate(arrays: Mapping[str, NDArray[Any]], seed: int, split: str) -> Esti
 def interval_over_seeds(
     pairs: pd.DataFrame, confidence: float = 0.95, draws: int = 9999, seed: int = 0
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean over pairs of seeds, by resampling seeds.
+    """Compute the percentile bootstrap interval of the mean over pairs of seeds, by resampling seeds.
 
     Pairs share seeds, so they are no independent numbers, and resampling them would make an interval that is too
     narrow. Seeds are drawn with replacement, as many as there are; a draw's mean is over the pairs of different seeds
@@ -206,7 +206,7 @@ def interval_over_seeds(
 
 
 def summarise_pairs(rows: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
-    """One row per variant, over pairs of seeds.
+    """Summarise rows over pairs of seeds: mean, interval and counts, one row per variant.
 
     Parameters
     ----------
@@ -245,11 +245,12 @@ def _over_pairs(rows: pd.DataFrame) -> dict[str, float | int]:
 
 
 def pseudo_values(pairs: pd.DataFrame) -> pd.Series[float]:
-    """What each seed contributes to the mean over pairs, so that intervals over seeds can be taken as of plain numbers.
+    """Compute one number per seed, its contribution to the mean over pairs, so that seeds can be resampled as usual.
 
-    The jackknife's pseudo-values S t - (S - 1) t_s of S seeds, t the mean over all pairs and t_s that over the pairs
-    without seed s: their mean is t, and their variance over S that of t, although pairs share seeds. One may lie
-    outside [0, 1]. (Quenouille 1956; Arvesen 1969 for means over pairs, https://doi.org/10.1214/aoms/1177697287.)
+    They are the jackknife's pseudo-values S t - (S - 1) t_s of S seeds, where t is the mean over all pairs and t_s the
+    mean over the pairs without seed s. Their mean is t, and their variance divided by S is that of t, although pairs
+    share seeds. A pseudo-value may lie outside [0, 1]. (Quenouille 1956; Arvesen 1969 for means over pairs,
+    https://doi.org/10.1214/aoms/1177697287.)
 
     Parameters
     ----------
@@ -259,8 +260,8 @@ def pseudo_values(pairs: pd.DataFrame) -> pd.Series[float]:
     Returns
     -------
     Series
-        By seed; NaN for a seed that diverged. Of a single pair the first seed has its value and the second NaN: it is
-        one number.
+        By seed; NaN for a seed that diverged. A single pair is one number: the first seed has its value, the second
+        NaN.
     """
     ends = ["seed_a", "seed_b"]
     by_pair = pairs.groupby(ends)["value"].mean().reset_index()

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 
 def read_latents(path: Path) -> dict[str, NDArray[Any]]:
-    """Arrays of `latents.npz`, given by its run folder or itself: S seeds, N rows, n latents, k sources.
+    """Read the arrays of `latents.npz`, given its path or its run folder: S seeds, N rows, n latents, k sources.
 
-    `mean` and `sample` (S, N, n), `seed` (S,), `index` (N,), `split` (N,), and where known `sources` (N, k), `u` (N,);
-    `cluster` (S, N), or (S, N, facets), of a model with clusters; `positions` () of one whose latents are a grid of so
-    many places, `facets` () of one with so many parts, and `x` (N, d) if it is of images.
+    `mean` and `sample` (S, N, n), `seed` (S,), `index` (N,), `split` (N,), and where known `sources` (N, k), `u` (N,).
+    A model with clusters adds `cluster` (S, N) or (S, N, facets), one with a grid of latents their number of
+    `positions` (), one with facets their number `facets` (); images add `x` (N, d).
 
     Raises
     ------
@@ -26,17 +26,17 @@ def read_latents(path: Path) -> dict[str, NDArray[Any]]:
 
 
 def read_examples(folder: Path) -> dict[str, NDArray[Any]]:
-    """Arrays of `examples.npz`: R rows, S seeds, d observed dimensions, M values of u (or components, or 1).
+    """Read the arrays of `examples.npz`: R rows, S seeds, d observed dimensions, M values of u (or components, or 1).
 
     `index` (R,), `x` (R, d), `reconstruction` (S, R, d), `prior_mean` and `prior_std` (S, M, n), `seed` (S,), and where
-    known `sources` (R, k), `u` (R,). Of images also `image` (C, H, W), and of most models `drawn` (S, M, r, d), drawn
-    from the prior, and `traversals` (S, n', steps, d) of the latents `traversed` (S, n'). Of flows of images with
-    classes also `class_traversals`, `class_traversed` and `class_drawn`, see `Flow`.
+    known `sources` (R, k), `u` (R,). Images add `image` (C, H, W), and of most models `drawn` (S, M, r, d), draws
+    from the prior, and `traversals` (S, n', steps, d) of the latents `traversed` (S, n'). Flows of images with classes
+    add `class_traversals`, `class_traversed` and `class_drawn`, see `Flow`.
 
     Raises
     ------
     FileNotFoundError
-        If there is none: a run of before this file was written.
+        If there is none: the run is older than this file.
     """
     return _arrays(folder / "examples.npz")
 

@@ -27,42 +27,43 @@ else:
 
 COEFFICIENTS: list[Coefficient] = ["pearson", "spearman"]
 CHANCE_DRAWS, DRAWS = 10, 200
-FEWEST_ROWS = 4  # a half of two rows has a correlation
+FEWEST_ROWS = 4  # each half then has the two rows that a correlation needs
 SCORED = {"all": "all", "in": "fitted", "out": "others"}
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Latents:
-    """A table of latents and what it is."""
+class LatentTable:
+    """A table of latents, with its file, row ids, seed and split."""
 
     path: Path
     values: Floats  # (N, n)
     ids: NDArray[Any] | None = None  # (N,)
-    seed: int | None = None  # of a file with several
-    split: str | None = None  # of a file with some
+    seed: int | None = None  # None: the file has one table only
+    split: str | None = None  # None: all rows
 
     @property
     def name(self) -> str:
-        """For readers."""
+        """File, seed and split, for messages."""
         seed = "" if self.seed is None else f", seed {self.seed}"
         return f"{self.path}{seed}, {self.split} rows" if self.split else f"{self.path}{seed}"
 
 
-def read(path: Path, seed: int | None = None, split: str | None = None) -> Latents:
-    """Latents of a run folder, an .npz or a .csv.
+def read(path: Path, seed: int | None = None, split: str | None = None) -> LatentTable:
+    """Read latents from a run folder, an .npz or a .csv.
 
     Parameters
     ----------
     path
-        See the module's docstring.
+        A run folder, an .npz with an array `mean` (N, n) or (S, N, n), or a .csv of numbers.
     seed, split
-        Which of several; of a file that has none they are not read.
+        The seed and split to read; ignored where the file has no seeds or splits.
 
     Raises
     ------
     BadInputError
-        If there is no such file, seed or split, several seeds and none named, or what is there is no table of numbers.
+        If there is no such file, seed or split, if there are several seeds and none is named, or if the file holds no
+        table of numbers.
     """
     if not path.is_dir() and path.suffix not in (".npz", ".csv"):
         raise BadInputError(f"expected a run folder, an .npz or a .csv, got {path}")
@@ -74,57 +75,57 @@ def read(path: Path, seed: int | None = None, split: str | None = None) -> Laten
         raise BadInputError(f"expected latents in {path}, got: {one_line(error)}") from None
 
 
-def _of_csv(path: Path) -> Latents:
+def _of_csv(path: Path) -> LatentTable:
     table = pd.read_csv(path, header=0 if has_header(path) else None)
-    named = [name for name in ("index", "Unnamed: 0") if name in table]  # the second: as pandas writes an index
-    ids = table.pop(named[0]).to_numpy() if named else None
+    id_columns = [name for name in ("index", "Unnamed: 0") if name in table]  # the second: as pandas writes an index
+    ids = table.pop(id_columns[0]).to_numpy() if id_columns else None
     if wrong := [str(name) for name in table if not pd.api.types.is_numeric_dtype(table[name])]:
         raise BadInputError(f"expected numbers in {path}, got text in column {', '.join(wrong)}")
-    return _checked(Latents(path, table.to_numpy(dtype=np.float64), ids))
+    return _checked(LatentTable(path, table.to_numpy(dtype=np.float64), ids))
 
 
-def _of_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], seed: int | None, split: str | None) -> Latents:
+def _of_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], seed: int | None, split: str | None) -> LatentTable:
     if "mean" not in arrays:
         raise BadInputError(f"expected an array `mean` in {path}, got {', '.join(arrays) or 'none'}")
     mean = arrays["mean"]
     if mean.ndim not in (2, 3) or mean.dtype.kind not in "fiu":
         raise BadInputError(f"expected numbers (N, n) or (S, N, n) in {path}, got {mean.dtype} {mean.shape}")
     seed, values = _one_seed(path, arrays, seed) if mean.ndim == 3 else (None, mean)
-    table = _checked(Latents(path, values.astype(np.float64), arrays.get("index"), seed))
+    table = _checked(LatentTable(path, values.astype(np.float64), arrays.get("index"), seed))
     return _one_split(table, arrays["split"], split) if "split" in arrays else table
 
 
 def _one_seed(path: Path, arrays: Mapping[str, NDArray[Any]], seed: int | None) -> tuple[int, NDArray[Any]]:
-    """The seed that was named, or the only one, and its latents (N, n)."""
+    """Return the named seed, or the only one, and its latents (N, n)."""
     mean = arrays["mean"]  # (S, N, n)
     seeds: list[int] = np.ravel(arrays.get("seed", np.arange(len(mean)))).tolist()
     if len(seeds) != len(mean):
         raise BadInputError(f"expected a seed for each of {len(mean)} models in {path}, got {len(seeds)}")
     chosen = seeds[0] if seed is None and len(seeds) == 1 else seed
     if chosen is None or chosen not in seeds:
-        said = "none" if chosen is None else chosen
-        raise BadInputError(f"expected seed= one of {', '.join(map(str, seeds))} for {path}, got {said}")
+        got = "none" if chosen is None else chosen
+        raise BadInputError(f"expected seed= one of {', '.join(map(str, seeds))} for {path}, got {got}")
     return chosen, mean[seeds.index(chosen)]
 
 
-def _one_split(table: Latents, splits: NDArray[Any], split: str | None) -> Latents:
-    """Rows of the split that was named, or of test; all where there is no test."""
+def _one_split(table: LatentTable, splits: NDArray[Any], split: str | None) -> LatentTable:
+    """Select the rows of the named split; without a name those of `test`, or all rows where there is no `test`."""
     if splits.shape != (len(table.values),):
         raise BadInputError(
             f"expected a split for each of {len(table.values)} rows in {table.path}, got {splits.shape}"
         )
-    there = [*dict.fromkeys(splits.tolist())]
-    if split is None and "test" not in there:
+    names = [*dict.fromkeys(splits.tolist())]
+    if split is None and "test" not in names:
         return table
     chosen = split or "test"
-    if chosen not in there:
-        raise BadInputError(f"expected split= one of {', '.join(map(str, there))} for {table.path}, got {split}")
+    if chosen not in names:
+        raise BadInputError(f"expected split= one of {', '.join(map(str, names))} for {table.path}, got {split}")
     rows = splits == chosen  # (N,)
     return replace(table, values=table.values[rows], ids=None if table.ids is None else table.ids[rows], split=chosen)
 
 
-def _checked(table: Latents) -> Latents:
-    """The table, if it has columns and its ids are ids."""
+def _checked(table: LatentTable) -> LatentTable:
+    """Return the table, or raise BadInputError if it has no columns, or its ids are not one per row and distinct."""
     rows, columns = table.values.shape
     if columns == 0:
         raise BadInputError(f"expected at least one column in {table.path}, got none")
@@ -135,8 +136,8 @@ def _checked(table: Latents) -> Latents:
     return table
 
 
-def matched(a: Latents, b: Latents) -> tuple[Floats, Floats, str]:
-    """Both tables with the rows that both have in the same order, (N, n) each, and how they were matched.
+def matched(a: LatentTable, b: LatentTable) -> tuple[Floats, Floats, str]:
+    """Select the rows that both tables have, in the same order: two arrays (N, n), and in words how they were matched.
 
     Raises
     ------
@@ -166,7 +167,7 @@ def matched(a: Latents, b: Latents) -> tuple[Floats, Floats, str]:
 
 
 def _check(values: Floats, name: str) -> None:
-    """That an MCC of these rows says something."""
+    """Raise BadInputError unless there are enough rows, all finite, and every column varies."""
     if len(values) < FEWEST_ROWS:
         raise BadInputError(f"expected at least {FEWEST_ROWS} rows that both files have, got {len(values)}")
     if wrong := int((~np.isfinite(values)).any(axis=1).sum()):
@@ -176,7 +177,7 @@ def _check(values: Floats, name: str) -> None:
 
 
 def score(a: Floats, b: Floats, draws: int = DRAWS) -> list[Row]:
-    """Every variant of the MCC of two tables, with its chance floor and 95% interval over rows.
+    """Compute every variant of the MCC of two tables, with its chance floor and 95% interval over rows.
 
     Parameters
     ----------
@@ -210,8 +211,7 @@ def score(a: Floats, b: Floats, draws: int = DRAWS) -> list[Row]:
 
 
 def readable(row: Row) -> Row:
-    """A row as the terminal shows it."""
-    """A row with words for a reader."""
+    """Return a row of `score` with the names and words that the terminal shows."""
     return {
         "coefficient": row["coefficient"],
         "alignment": "strong" if row["rank"] is None else f"weak, rank {row['rank']}",

@@ -37,15 +37,15 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, str | None
 
 
 def read_config(text: str) -> dict[str, str | None]:
-    """Flatten the text of a `config.yaml`.
+    """Parse and flatten the text of a `config.yaml`.
 
     Each key of the outermost level is parsed by itself, and once per distinct text: runs of a sweep share most of
-    them. Where that is not possible (anchors, a key twice, ...) the text is parsed as a whole, to the same end.
+    them. Where that is not possible (anchors, a key twice, ...) the whole text is parsed, with the same result.
 
     Raises
     ------
     ValueError
-        If it does not hold keys.
+        If it is not a mapping.
     YAMLError
         If it is not YAML.
     """
@@ -61,7 +61,7 @@ def read_config(text: str) -> dict[str, str | None]:
 
 @lru_cache(maxsize=4096)
 def _parsed(text: str) -> tuple[list[str], dict[str, str | None]]:
-    """Keys of the outermost level, and all flattened."""
+    """Return the keys of the outermost level, and the flattened configuration."""
     config = yaml.load(text, Loader=_YAML)
     if not isinstance(config, dict):
         raise ValueError(f"expected config.yaml to hold keys, got {type(config).__name__}")

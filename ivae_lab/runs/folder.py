@@ -16,11 +16,11 @@ from ivae_lab.terminal.messages import did_you_mean, listed
 
 FINISHED = ("done", "diverged")
 MARKS = ("config.yaml", "status.json", "results.csv")  # a folder that has one of these is a run folder,
-JOINED = "results.parquet"  # unless it has this: what the aggregator leaves beside a results.csv of its own
+JOINED = "results.parquet"  # unless it has this file, which the aggregator writes beside its own results.csv
 CHECKS = "checks.json"
-OUTPUTS = Path("outputs")  # where run folders are, unless a command is told otherwise
+OUTPUTS = Path("outputs")  # the default folder of run folders
 LATEST = "latest"
-# What a finished run is judged by; `status.json` has their sizes and checksums.
+# Files whose sizes and checksums `status.json` of a finished run holds.
 SEALED = (
     *("results.csv", "history.csv", "latents.npz", "examples.npz", "agreement.csv", CHECKS),
     *("spec.json", "recipe.json"),
@@ -28,38 +28,39 @@ SEALED = (
 
 
 def run_folders(outputs: Path) -> list[Path]:
-    """Run folders under `outputs`, however deep, but none in another or under a hidden one; by path.
+    """List the run folders at any depth under `outputs`, sorted by path.
 
-    A folder that cannot be looked into is among them: whoever reads it says why.
+    Folders inside a run folder and hidden folders are skipped. A folder that cannot be opened is listed too: reading it
+    raises the error that says why.
     """
-    found: list[Path] = []
+    folders: list[Path] = []
     seen: set[str] = set()
 
     def cannot(error: OSError) -> None:
-        if not isinstance(error, FileNotFoundError | NotADirectoryError):  # there is none, or no more
-            found.append(Path(error.filename))
+        if not isinstance(error, FileNotFoundError | NotADirectoryError):  # these: the folder does not exist any more
+            folders.append(Path(error.filename))
 
     for folder, inside, files in os.walk(outputs, onerror=cannot, followlinks=True):
         if folder != os.fspath(outputs) and JOINED not in files and not {*MARKS}.isdisjoint(files):
-            found.append(Path(folder))
+            folders.append(Path(folder))
             inside.clear()
             continue
-        real = os.path.realpath(folder)  # links may lead in a circle
+        real = os.path.realpath(folder)  # links may form a circle
         inside[:] = [] if real in seen else [name for name in inside if not name.startswith(".")]
         seen.add(real)
-    return sorted(found)
+    return sorted(folders)
 
 
 def found_run(text: str, outputs: Path = OUTPUTS) -> Path:
-    """Find the run folder that a text names: its path, `latest`, or how its name and no other begins.
+    """Find the run folder that a text names by its path, as `latest`, or by the beginning of its name.
 
-    `latest` is the run folder below the outputs that was written last. FOLDER/latest and FOLDER/BEGINNING look below
+    `latest` is the run folder below the outputs that was written last. FOLDER/latest and FOLDER/BEGINNING search below
     another folder.
 
     Raises
     ------
     ValueError
-        If there is none, or are several.
+        If no run folder fits, or several do.
     """
     path = Path(text)
     if path.exists():
@@ -81,12 +82,12 @@ def found_run(text: str, outputs: Path = OUTPUTS) -> Path:
 
 
 def run_folder(text: str) -> Path:
-    """The run folder that an argument names, see `found_run`; says on stderr which, if it is not a path.
+    """Find the run folder that an argument names, see `found_run`; print it to stderr if the argument is no path.
 
     Raises
     ------
     BadInputError
-        If there is none, or are several.
+        If no run folder fits, or several do.
     """
     with wrong_input():
         folder = found_run(text)
@@ -96,19 +97,19 @@ def run_folder(text: str) -> Path:
 
 
 def _written(folder: Path) -> int:
-    """When a run folder was written last, in nanoseconds."""
+    """Return the time when a run folder was written last, in nanoseconds."""
     return max(((folder / mark).stat().st_mtime_ns for mark in MARKS if (folder / mark).exists()), default=0)
 
 
 def read_status(folder: Path) -> dict[str, Any]:
-    """`status.json` of a run folder.
+    """Read `status.json` of a run folder and check its checksum.
 
     Raises
     ------
     FileNotFoundError
         If there is none.
     ValueError
-        If it is not a JSON object with a state, or not as it was written.
+        If it is not a JSON object with a state, or its checksum differs.
     """
     status = json.loads((folder / "status.json").read_text(encoding="utf-8"))
     if not isinstance(status, dict) or "state" not in status:
@@ -126,12 +127,12 @@ def write_status(folder: Path, status: dict[str, Any]) -> None:
 
 
 def seal(folder: Path) -> dict[str, list[Any]]:
-    """What tells each file that a finished run is judged by, of those that are there, from another."""
+    """Return size and checksum of each file of `SEALED` that exists, by name, as `status.json` stores them."""
     return {name: _seal(folder / name) for name in SEALED if (folder / name).exists()}
 
 
 def check_seal(folder: Path, name: str, status: dict[str, Any]) -> None:
-    """Hold a file against what `status.json` says of it; a run of before this was written says nothing.
+    """Compare a file with its size and checksum in `status.json`; a file that has none there passes.
 
     Raises
     ------
@@ -144,7 +145,7 @@ def check_seal(folder: Path, name: str, status: dict[str, Any]) -> None:
 
 
 def _seal(path: Path) -> list[Any]:
-    """Size in bytes and SHA-256; of arrays the size alone, as they are large, and reading a zip file finds damage."""
+    """Return size in bytes and SHA-256, or only the size of an .npz: it is large, and reading a zip detects damage."""
     if path.suffix == ".npz":
         return [path.stat().st_size]
     content = path.read_bytes()
@@ -152,12 +153,12 @@ def _seal(path: Path) -> list[Any]:
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether the run in `folder` needs no more work: done or diverged, its results and latents there and undamaged."""
-    return lack(folder) is None
+    """Return True if the run is done or diverged, and its results and latents exist and are undamaged."""
+    return unfinished_reason(folder) is None
 
 
-def lack(folder: Path) -> str | None:
-    """What keeps the run in `folder` from being finished, in words; None where nothing does."""
+def unfinished_reason(folder: Path) -> str | None:
+    """Return the reason why the run in `folder` is not finished or is damaged; None if it is finished."""
     try:
         status = read_status(folder)
         if status["state"] not in FINISHED:

@@ -1,4 +1,4 @@
-"""The few numbers of a run that tables and figures are about, out of the many rows of `results.csv`."""
+"""Pick the few numbers of a run that tables and figures show from the many rows of `results.csv`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 else:
     pd = Later("pandas")
 
-# Name of a score -> what picks its rows; results.csv has every other variant.
+# Name of a score -> values of the columns that pick its rows; results.csv has every other variant too.
 HEADLINES: dict[str, dict[str, Any]] = {
     "mcc_mean": {"metric": "mcc", "latents": "mean", "coefficient": "pearson", "alignment": "strong"},
     "mcc_sample": {"metric": "mcc", "latents": "sample", "coefficient": "pearson", "alignment": "strong"},
@@ -29,9 +29,9 @@ HEADLINES: dict[str, dict[str, Any]] = {
 
 
 def headlines(rows: pd.DataFrame) -> tuple[dict[str, pd.DataFrame], str]:
-    """Rows of each score that is there, on the test rows, or the training rows where nothing was held out.
+    """Select the rows of each score that the run has, and return them with the name of the split that was scored.
 
-    The name of the split goes with them.
+    The split is `test`, or `train` where nothing was held out.
     """
     split = "test" if (rows["split"] == "test").any() else "train"
     chosen = {name: _pick(rows[rows["split"] == split], where) for name, where in HEADLINES.items()}
@@ -39,16 +39,16 @@ def headlines(rows: pd.DataFrame) -> tuple[dict[str, pd.DataFrame], str]:
 
 
 def per_seed(folder: Path) -> pd.DataFrame:
-    """One row per seed of a run folder, by seed: its scores, the chance floor of `mcc_mean`, points and state.
+    """Tabulate a run folder, one row per seed: scores, the chance floor of `mcc_mean`, split, points and state.
 
-    Of a run that was scored by pairs of seeds alone the scores are missing.
+    The scores are missing where a run has only metrics of pairs of seeds.
 
     Raises
     ------
     FileNotFoundError
         If there is no `results.csv`.
     ValueError
-        If it is not whole: other columns, another state, or seeds that differ in their number of rows.
+        If it has other columns, an unknown state, or seeds that differ in their number of rows.
     """
     rows = read_results(folder)
     if rows.empty and (folder / FILE).exists():
@@ -60,7 +60,7 @@ def per_seed(folder: Path) -> pd.DataFrame:
         raise ValueError("results.csv: expected as many rows for each seed, got other numbers or none")
     chosen, split = headlines(rows)
     table = pd.DataFrame({name: part.set_index("seed")["value"] for name, part in chosen.items()})
-    states = rows.groupby("seed")["state"].agg(lambda each: "diverged" if (each == "diverged").any() else "done")
+    states = rows.groupby("seed")["state"].agg(lambda state: "diverged" if (state == "diverged").any() else "done")
     table = table.reindex(index=states.index, columns=[*HEADLINES])
     chance = chosen["mcc_mean"].set_index("seed")["chance"] if "mcc_mean" in chosen else float("nan")
     points = rows.groupby("seed")["points"].max()
@@ -68,9 +68,9 @@ def per_seed(folder: Path) -> pd.DataFrame:
 
 
 def held_out_elbo(folder: Path) -> float:
-    """The ELBO of a run's validation rows, of the test rows where there are none, in nats per row as it came.
+    """Return the ELBO on a run's validation rows, or its test rows where there are none, in nats per original row.
 
-    The mean over seeds with a finite one; NaN where there is none.
+    Original rows are those before preprocessing. The ELBO is a mean over seeds with a finite one; NaN where none has.
     """
     rows = _pick(read_results(folder), HEADLINES["elbo"])
     values = rows.loc[(rows["split"] == held_out(rows)) & np.isfinite(rows["value"]), "value"]
@@ -78,12 +78,15 @@ def held_out_elbo(folder: Path) -> float:
 
 
 def held_out(rows: pd.DataFrame) -> str | None:
-    """The split that a choice is made on: the validation rows, or the test rows; None where nothing was held out."""
+    """Name the split to choose models on: `valid`, or `test` without it; None where nothing was held out."""
     return next((name for name in ("valid", "test") if (rows["split"] == name).any()), None)
 
 
 def log_volume(folder: Path) -> float:
-    """What the log-density of a row, as a run's model sees it, lacks to that of the row as it came, in nats."""
+    """Return the log-volume of a run's preprocessing, in nats.
+
+    Added to the log-density of a preprocessed row, it gives the log-density of the original row.
+    """
     try:
         return Recipe.from_json((folder / "recipe.json").read_text()).log_volume
     except FileNotFoundError:  # of an earlier version
@@ -91,11 +94,10 @@ def log_volume(folder: Path) -> float:
 
 
 def _seeds_of(pairs: pd.DataFrame) -> pd.DataFrame:
-    """A row for each seed that was compared, without a metric; a seed none of whose pairs is done has diverged."""
+    """Make a row without a metric for each seed of the pairs; a seed none of whose pairs is done has diverged."""
     both = pd.concat([pairs.assign(seed=pairs[end]) for end in ("seed_a", "seed_b")])
-    return (
-        both.sort_values("state", key=lambda each: each != "done").drop_duplicates(["seed", "split"]).assign(metric="")
-    )
+    done_first = both.sort_values("state", key=lambda state: state != "done")
+    return done_first.drop_duplicates(["seed", "split"]).assign(metric="")
 
 
 def _pick(rows: pd.DataFrame, where: dict[str, Any]) -> pd.DataFrame:

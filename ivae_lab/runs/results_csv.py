@@ -1,11 +1,11 @@
-"""The row schema, and everything that reads or writes a run folder without training: no torch here.
+"""Schema of `results.csv`, and functions that read and write the tables of a run folder. No PyTorch here.
 
-A run folder holds `config.yaml` (resolved), `network.csv` (the parameters of one model), `spec.json` and `recipe.json`
-(what the model was told of its data, and what was done to these), `status.json`, `results.csv`, `history.csv`,
-`latents.npz`, `examples.npz` and `checkpoints/`, and, where several seeds were compared with each other,
-`agreement.csv` (`agreement_csv.py`). Its files are written to a temporary name and renamed, so a file that is there was
-written whole; `status.json` holds a checksum of itself and of the files of a finished run, which tells when the disk or
-a hand has changed them since.
+A run folder holds `config.yaml` (resolved), `network.csv` (the parameters of one model), `spec.json` (the description
+of the data that the model was built for), `recipe.json` (the preprocessing of the data), `status.json`, `results.csv`,
+`history.csv`, `latents.npz`, `examples.npz` and `checkpoints/`, and, where several seeds were compared with each other,
+`agreement.csv` (see `agreement_csv.py`). Files are written to a temporary name and renamed, so a file that exists is
+whole; `status.json` holds checksums of itself and of the files of a finished run, which detect later changes by the
+disk or by hand.
 
 `results.csv` is in long form, one row per seed x split x metric variant; a cell is empty where the column does not
 apply or the number is not one (`state` then says why):
@@ -17,7 +17,7 @@ seed          seed of the model: initial weights, shuffling, noise
 data_seed     seed of the data set
 split         train, valid or test
 metric        mcc, linear_r2, elbo, log_likelihood, kl, cluster_accuracy, ...
-latents       what was scored: mean (of the posterior) or sample (one posterior sample)
+latents       latents that were scored: mean (of the posterior) or sample (one posterior sample)
 coefficient   pearson or spearman
 alignment     strong (permutation and sign only) or weak (a linear map by CCA first)
 rank          number of components of the CCA
@@ -65,7 +65,7 @@ DTYPES = {
     "state": "str",
 }
 COLUMNS = tuple(DTYPES)
-# What tells one number from another: rows that agree in these differ in their seeds only.
+# Columns that tell one number from another: rows that agree in these differ in their seeds only.
 VARIANT = tuple(c for c in COLUMNS if c not in ("seed", "data_seed", "value", "chance", "state"))
 TEXT = [column for column, dtype in DTYPES.items() if dtype == "str"]
 
@@ -84,7 +84,7 @@ def write_results(path: Path, rows: Iterable[Row]) -> None:
 
 
 def write_rows(path: Path, rows: Iterable[Row], columns: tuple[str, ...]) -> None:
-    """Write rows, each with exactly these columns, as CSV; errors as of `write_results`."""
+    """Write rows, each with exactly these columns, as CSV; errors are those of `write_results`."""
     rows = list(rows)
     for row in rows:
         check_columns(row, columns)
@@ -93,7 +93,7 @@ def write_rows(path: Path, rows: Iterable[Row], columns: tuple[str, ...]) -> Non
 
 
 def read_results(folder: Path) -> pd.DataFrame:
-    """Rows of a run folder.
+    """Read `results.csv` of a run folder.
 
     Raises
     ------
@@ -106,7 +106,7 @@ def read_results(folder: Path) -> pd.DataFrame:
 
 
 def read_rows(folder: Path, name: str, columns: tuple[str, ...]) -> pd.DataFrame:
-    """Rows of a file of a run folder that has exactly these columns; errors as of `read_results`."""
+    """Read a table of a run folder that has exactly these columns; errors are those of `read_results`."""
     table = read_table(folder / name)
     check_columns(table.columns, columns)
     if (folder / "status.json").exists():
@@ -115,12 +115,12 @@ def read_rows(folder: Path, name: str, columns: tuple[str, ...]) -> pd.DataFrame
 
 
 def read_checks(folder: Path) -> list[Row]:
-    """What was checked of each seed of a finished run, see `ivae_lab.metrics.check`; nothing where nothing was.
+    """Read the checks of a finished run's assumptions, see `ivae_lab.metrics.check`; an empty list without any.
 
     Raises
     ------
     ValueError
-        If it is not the file that the run wrote.
+        If the file is not as the run wrote it.
     """
     if not (folder / CHECKS).exists():
         return []
@@ -129,9 +129,10 @@ def read_checks(folder: Path) -> list[Row]:
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """Read any table with columns of the schema, such as the aggregate: theirs typed, further columns as pandas reads.
+    """Read a table with columns of the schema, such as the aggregate, and give these columns their types.
 
-    Numbers come back as they were written; empty text is "", an empty whole number `pd.NA`.
+    Further columns have the types that pandas infers. Numbers come back as they were written; empty text is "", an
+    empty whole number `pd.NA`.
     """
     table = pd.read_csv(path, dtype=DTYPES, low_memory=False)
     return table.fillna({column: "" for column in TEXT if column in table})

@@ -18,23 +18,23 @@ if TYPE_CHECKING:
 else:
     pd = Later("pandas")
 
-_LOOKS = ("data.path", "data.root", "data.seed", "outputs", "force", "logger", "show")  # do not make runs different
+_NO_DIFFERENCE = ("data.path", "data.root", "data.seed", "outputs", "force", "logger", "show")  # keys to ignore
 _STRONG = {"latents": "mean", "coefficient": "pearson", "alignment": "strong"}
 
 
 @dataclass(frozen=True)
-class Choice:
-    """What was chosen.
+class SweepChoice:
+    """The value of a key that a sweep chooses, with the numbers behind the choice.
 
     Attributes
     ----------
     summary
-        A row for each value of the key: `elbo` of the best restarts, its standard error `se`, `over` (what this is
-        over, and how many), `restarts` (the mean ELBO of all), `seeds`, `diverged`, `agreement`.
+        A row for each value of the key: `elbo` of the best restarts, its standard error `se`, `over` (the seeds that
+        the error is taken over, and their number), `restarts` (the mean ELBO of all), `seeds`, `diverged`, `agreement`.
     value
-        That of the one-standard-error rule.
+        The value that the one-standard-error rule chooses.
     best
-        That of the largest ELBO.
+        The value with the largest ELBO.
     restart
         Folder and seed of the best ELBO at the chosen value.
     """
@@ -47,13 +47,14 @@ class Choice:
     restart: tuple[str, int]
 
 
-def choose(rows: pd.DataFrame, pairs: pd.DataFrame, key: str) -> Choice:
-    """The choice among runs that differ in a key and in their seeds.
+def choose(rows: pd.DataFrame, pairs: pd.DataFrame, key: str) -> SweepChoice:
+    """Choose a value of `key` among runs that differ in this key and in their seeds.
 
     Parameters
     ----------
     rows, pairs
-        Of results and of agreement, as `aggregation.table` gives them, with `volume`, the log-volume of preprocessing.
+        Tables of results and of agreement, as `aggregation.table` gives them; results also have `volume`, the
+        log-volume of the preprocessing.
     key
         A numeric key.
 
@@ -70,20 +71,22 @@ def choose(rows: pd.DataFrame, pairs: pd.DataFrame, key: str) -> Choice:
     strong = pairs[(pairs["split"] == split) & (pairs[[*_STRONG]] == pd.Series(_STRONG)).all(axis=1)]
     agreement = strong.groupby(_numeric(strong[key], key))["value"].mean()
     groups = elbo.groupby("at")
-    summary = pd.DataFrame([{key: at, **_of_value(own), "agreement": agreement.get(at, np.nan)} for at, own in groups])
+    summary = pd.DataFrame(
+        [{key: at, **_of_value(group), "agreement": agreement.get(at, np.nan)} for at, group in groups]
+    )
     finite = summary[np.isfinite(summary["elbo"])]
     if len(finite) < 2:
         raise BadInputError(f"expected at least two values of {key} with a finite ELBO, got {len(finite)}")
     best = finite.loc[finite["elbo"].idxmax()]
     within = finite[finite["elbo"] >= best["elbo"] - np.nan_to_num(best["se"])]
     value = float(within[key].min())
-    own = elbo[(elbo["at"] == value) & np.isfinite(elbo["elbo"])]
-    first = own.loc[own["elbo"].idxmax()]
-    return Choice(key, split, summary, value, float(best[key]), (str(first["folder"]), int(first["seed"])))
+    at_value = elbo[(elbo["at"] == value) & np.isfinite(elbo["elbo"])]
+    first = at_value.loc[at_value["elbo"].idxmax()]
+    return SweepChoice(key, split, summary, value, float(best[key]), (str(first["folder"]), int(first["seed"])))
 
 
 def _of_value(rows: pd.DataFrame) -> dict[str, Any]:
-    """The best restarts' mean ELBO of one value, and its standard error."""
+    """Summarise the rows of one value: mean ELBO of the best restarts, its standard error, and counts."""
     finite = rows[np.isfinite(rows["elbo"])]
     best = finite.groupby("data_seed")["elbo"].max()
     units, over = (best, "data seeds") if len(best) > 1 else (finite["elbo"], "model seeds")
@@ -106,14 +109,14 @@ def _numeric(values: pd.Series[Any], key: str) -> pd.Series[float]:
 
 
 def differing(rows: pd.DataFrame, key: str) -> list[str]:
-    """Other keys of the configuration that runs differ in, where that does not follow from `key`."""
-    own = [column for column in rows.columns if column not in {*LEADING, *_LOOKS, key, "volume"}]
+    """List other keys of the configuration in which runs with the same value of `key` differ."""
+    others = [column for column in rows.columns if column not in {*LEADING, *_NO_DIFFERENCE, key, "volume"}]
     by_value = rows.groupby(key, observed=True)
-    return [column for column in own if by_value[column].nunique(dropna=False).max() > 1]
+    return [column for column in others if by_value[column].nunique(dropna=False).max() > 1]
 
 
 def matching(rows: pd.DataFrame, given: dict[str, str]) -> pd.DataFrame:
-    """Rows of the runs whose configuration has these values."""
+    """Select the rows of runs whose configuration has the `given` values, by key."""
     for key, value in given.items():
         check_key(rows, key)
         rows = rows[rows[key].astype(str) == value]
@@ -121,7 +124,7 @@ def matching(rows: pd.DataFrame, given: dict[str, str]) -> pd.DataFrame:
 
 
 def check_key(rows: pd.DataFrame, key: str) -> None:
-    """Refuse what is no key of the runs' configuration, by `BadInputError`."""
+    """Raise BadInputError unless `key` is a key of the runs' configuration."""
     if key not in rows.columns or key in LEADING:
         expected = "expected key=, outputs=, out= or a key of the runs' configuration, got another"
         raise BadInputError(f"{key}: {expected}{did_you_mean(key, [*rows.columns])}")

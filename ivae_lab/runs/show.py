@@ -1,4 +1,4 @@
-"""What a finished run says on the terminal: a table per seed, the mean with its interval, and where things lie."""
+"""Show a finished run on the terminal: scores per seed, their mean with its interval, and paths of its files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TITLES = {
     "elbo": "ELBO\nnats",
 }
 _VERDICTS = {True: ("pass", "green"), False: ("fail", "red"), None: ("undecided", "yellow")}
-# Metrics with one number for each seed, shown where they were asked for, under their names in results.csv.
+# Metrics with one number per seed, shown under their names in results.csv where the run has them.
 FURTHER = (
     *("informative", "mcc_informative", "cluster_accuracy", "cluster_purity", "nmi", "gap"),
     *("prior_affine", "decoder_affine", "prior_scaled", "decoder_scaled"),
@@ -61,13 +61,13 @@ def _show_pairs(folder: Path, console: Console) -> None:
     rows = read_pairs(folder)
     split = "test" if (rows["split"] == "test").any() else rows["split"].iloc[0]
     in_facets = rows["position"].isna().any() and rows["position"].notna().any()
-    found = summarise_pairs(rows[rows["split"] == split], ["position"] if in_facets else [])
-    seeds, pairs, lost = found.iloc[0][["seeds", "pairs", "diverged"]]
+    summary = summarise_pairs(rows[rows["split"] == split], ["position"] if in_facets else [])
+    seeds, pairs, lost = summary.iloc[0][["seeds", "pairs", "diverged"]]
     diverged = f", {lost} of them diverged" if lost else ""
     table = Table(title=f"agreement on the {split} rows: MCC of {pairs} pairs of {seeds} seeds{diverged}")
     for name in ("latents", "alignment", "scored", "mean", "95% interval", "chance"):
         table.add_column(name)
-    for row in found.to_dict("records"):
+    for row in summary.to_dict("records"):
         alignment = row["alignment"] if pd.isna(row["rank"]) else f"{row['alignment']}, rank {row['rank']}"
         latents = f"{row['latents']}, {row['coefficient']}"
         if in_facets:
@@ -90,8 +90,8 @@ def _show_checks(folder: Path, console: Console) -> None:
     for check in checks:
         if check["seed"] == seeds[0]:
             verdict, style = _VERDICTS[check["passed"]]
-            said = " ".join(filter(None, (check[part] for part in ("looked_at", "witness", "meaning"))))
-            table.add_row(check["name"], Text(verdict, style), Text(said))
+            words = " ".join(filter(None, (check[part] for part in ("looked_at", "witness", "meaning"))))
+            table.add_row(check["name"], Text(verdict, style), Text(words))
     console.print(table)
 
 

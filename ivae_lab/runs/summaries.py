@@ -1,4 +1,4 @@
-"""Rows over seeds: means and their intervals."""
+"""Summarise rows over seeds: means and their intervals."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def interval(
     draws: int = 9999,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean over seeds.
+    """Compute the percentile bootstrap interval of the mean over seeds.
 
     Each value must be one seed's: values of pairs of seeds share seeds, and resampling them makes an interval that is
     too narrow. Values that are not finite (diverged seeds) are left out, as in the mean that the interval belongs to;
@@ -64,7 +64,7 @@ def interval(
 
 
 def summarise(rows: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
-    """One row per metric variant, over seeds.
+    """Summarise rows over seeds: mean, interval and counts, one row per metric variant.
 
     Parameters
     ----------

@@ -33,7 +33,7 @@ from ivae_lab.runs.agreement_csv import (
     write_pairs,
 )
 from ivae_lab.runs.arrays import read_latents
-from ivae_lab.runs.folder import is_finished, lack, read_status, write_status
+from ivae_lab.runs.folder import is_finished, read_status, unfinished_reason, write_status
 from ivae_lab.runs.headlines import per_seed
 from ivae_lab.runs.results_csv import read_results, write_results
 from ivae_lab.runs.show import show
@@ -262,7 +262,7 @@ class TestRunFolder:
         with pytest.raises(ValueError, match=r"expected agreement.csv as the run wrote it, got another checksum"):
             read_pairs(copy)
         (copy / "agreement.csv").unlink()
-        assert lack(copy) == "expected agreement.csv, got none"
+        assert unfinished_reason(copy) == "expected agreement.csv, got none"
 
     @pytest.mark.slow
     def test_pairs_across_folders_are_those_of_one(self, whole: Path, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ import yaml
 from ivae_lab import aggregate
 from ivae_lab.aggregate import RULE, main
 from ivae_lab.runs import aggregation
-from ivae_lab.runs.aggregation import ABOUT, AGREEMENT, CACHE, Kind, collect, table
+from ivae_lab.runs.aggregation import ABOUT, AGREEMENT, CACHE, TableKind, collect, table
 from ivae_lab.runs.agreement_csv import COLUMNS as PAIR_COLUMNS
 from ivae_lab.runs.agreement_csv import DTYPES as PAIR_DTYPES
 from ivae_lab.runs.agreement_csv import read_pairs, summarise_pairs, write_pairs
@@ -317,7 +317,7 @@ class TestCache:
         read: list[str] = []
         original = aggregation._read_rows
 
-        def spied(text: str, kind: Kind) -> Any:
+        def spied(text: str, kind: TableKind) -> Any:
             read.append(text)
             return original(text, kind)
 
@@ -378,7 +378,9 @@ class TestCache:
     def test_another_version_reads_again(self, outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         collect(run_folders(outputs), outputs / CACHE)
         assert len(aggregation._load(outputs / CACHE)) == 2
-        monkeypatch.setattr(aggregation, "KINDS", tuple(replace(kind, named="others") for kind in aggregation.KINDS))
+        monkeypatch.setattr(
+            aggregation, "KINDS", tuple(replace(kind, unit_name="others") for kind in aggregation.KINDS)
+        )
         assert aggregation._load(outputs / CACHE) == {}
 
 

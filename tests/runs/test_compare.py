@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ivae_lab.core.arrays import Floats, Integers
 from ivae_lab.metrics.agreement import Agreement
-from ivae_lab.runs.compare import Latents, matched, read, score
+from ivae_lab.runs.compare import LatentTable, matched, read, score
 from ivae_lab.score import main
 from ivae_lab.terminal.command_line import BadInputError
 from tests.running import Outcome, command
@@ -119,7 +119,7 @@ class TestRows:
         assert how == "matched by id: 1900, of 2000 in A and 1900 in B"
 
     def test_without_ids_by_their_order(self) -> None:
-        x, y, how = matched(Latents(Path("a"), Z), Latents(Path("b"), -Z))
+        x, y, how = matched(LatentTable(Path("a"), Z), LatentTable(Path("b"), -Z))
         assert np.array_equal(x, -y)
         assert how == "matched by order, as there are no ids: 2000"
 
@@ -256,7 +256,7 @@ class TestCommand:
         with pytest.raises(ValueError, match="expected at least 4 rows, got 3"):
             score(Z[:3], Z[:3])
         with pytest.raises(BadInputError, match="expected at least 4 rows that both files have, got 3"):
-            matched(Latents(Path("a"), Z[:3]), Latents(Path("b"), Z[:3]))
+            matched(LatentTable(Path("a"), Z[:3]), LatentTable(Path("b"), Z[:3]))
 
 
 @pytest.fixture(scope="module")
