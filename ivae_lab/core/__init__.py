@@ -1,1 +1,1 @@
-"""What all floors speak of: arrays, batches and splits, exponential families, mixtures as generators."""
+"""Data types that all packages share: arrays, batches and splits, exponential families, mixture generators."""

@@ -1,4 +1,4 @@
-"""The data that travels between the parts, with its shapes, and the checked number types of the configuration.
+"""Batches, splits and their description: the data that data sets, models and metrics exchange.
 
 Shape letters used everywhere: S seeds, N rows, B rows of a batch, d observed dimensions, n latent
 dimensions, M values of the auxiliary variable u (or k columns, where it is numbers), K mixture components.
@@ -36,11 +36,11 @@ class Batch:
         return len(self.index)
 
     def __getitem__(self, rows: Tensor | slice) -> Batch:
-        """The chosen rows, in the order of `rows`."""
+        """Select rows, in the order of `rows`."""
         return Batch(*(None if part is None else part[rows] for part in self._parts()))  # type: ignore[arg-type]
 
     def to(self, device: torch.device) -> Batch:
-        """The same rows on `device`."""
+        """Copy the rows to `device`."""
         return Batch(*(None if part is None else part.to(device) for part in self._parts()))  # type: ignore[arg-type]
 
     def _parts(self) -> list[Tensor | None]:
@@ -49,12 +49,12 @@ class Batch:
 
 @dataclass(frozen=True)
 class Image:
-    """How a row of x is an image: its bytes, channel by channel, each row by row."""
+    """Layout of an image in a row of x: bytes, channel by channel, and within a channel row by row."""
 
     channels: int  # C
     height: int  # H
     width: int  # W
-    redrawn: bool = False  # a byte b is no observation, but the probability b / 255 of a 1 that is drawn at every step
+    redrawn: bool = False  # a byte b is the probability b / 255 of a 1, and 0 or 1 is drawn anew at every step
     # (d,) standard deviation of each pixel's b / 255 over the training part, before any 0 or 1 is drawn; of grey images
     deviation: Tensor | None = field(default=None, compare=False, repr=False)
 
@@ -66,7 +66,7 @@ class Image:
 
 @dataclass(frozen=True)
 class DataSpec:
-    """What a model must know of the data before it is built."""
+    """Description of a data set that a model is built from: sizes and kinds of x, u and sources."""
 
     x_dim: int  # d
     u_dim: int  # M, the number of values of u, or k, of its columns; 0 where the data has no u
@@ -76,14 +76,15 @@ class DataSpec:
     image: Image | None = None  # x are bytes of images; None: x are numbers
     u_kind: UKind = "labels"
     counts: bool = False  # observations are 0, 1, 2, ...
-    # Observations are codes: how many values each has. x are their one-hot columns, one code's after another's
+    # Number of values of each code, where observations are codes; x are their one-hot columns, code after code
     codes: tuple[int, ...] = ()
-    # What x is drawn from, where its density is known; for scoring only
+    # The distribution of x, where its density is known: for scoring, and for a model that fits the whole population
+    # (`search=population`)
     truth: PiecewiseMixture | None = field(default=None, compare=False, repr=False)
 
     @property
     def observation(self) -> Literal["real", "binary", "counts", "codes"]:
-        """What kind of numbers x are, by the name that messages give it."""
+        """Kind of numbers in x, named as in messages."""
         if self.codes:
             return "codes"
         if self.counts:
@@ -99,12 +100,12 @@ class Splits:
     valid: Batch
     test: Batch
     spec: DataSpec
-    scored: tuple[str, ...] = ("train", "valid", "test")  # parts whose latents are kept and scored after the training
-    summary: tuple[str, ...] = ()  # what was found in the data, to be said before the training
-    recipe: Recipe = field(default_factory=Recipe)  # what made x and u of a table's columns
+    scored: tuple[str, ...] = ("train", "valid", "test")  # parts whose latents are saved and scored after training
+    summary: tuple[str, ...] = ()  # lines about the data, printed before training
+    recipe: Recipe = field(default_factory=Recipe)  # made x and u from a table's columns
     prior: ExponentialFamily | None = None  # p(z given u) of the true sources, where it is one; for scoring only
 
     def items(self) -> list[tuple[str, Batch]]:
-        """The parts that have rows, by name."""
-        named = (("train", self.train), ("valid", self.valid), ("test", self.test))
-        return [(name, part) for name, part in named if len(part)]
+        """List the parts that have rows, with their names."""
+        parts = (("train", self.train), ("valid", self.valid), ("test", self.test))
+        return [(name, part) for name, part in parts if len(part)]

@@ -1,4 +1,4 @@
-"""An exponential family given u as plain numbers: what Theorem 1 of Khemakhem et al. (2020) is about."""
+"""Conditional exponential families as plain numbers, the priors of Theorem 1 of Khemakhem et al. (2020)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal
 
 from ivae_lab.core.arrays import Floats
 
-Statistic = Literal["z", "z^2", "|z|"]
+SufficientStatistic = Literal["z", "z^2", "|z|"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,11 +17,11 @@ class ExponentialFamily:
     Khemakhem et al. 2020, Equation 7.
     """
 
-    natural: Floats  # (M, n k), lambda at each value of u, those of T_1 first; (1, n k) of a density without u
-    statistics: tuple[Statistic, ...]  # T_1 to T_k
-    hidden: bool = False  # u is not observed: the component of a mixture
+    natural: Floats  # (M, n k), lambda at each value of u, that of T_1 first; (1, n k) for a density without u
+    statistics: tuple[SufficientStatistic, ...]  # T_1 to T_k
+    hidden: bool = False  # u is the component of a mixture, and not observed
 
     @property
     def needed(self) -> int:
-        """The n k + 1 values of u that the theorem asks for."""
+        """Number of values of u that the theorem needs: n k + 1."""
         return int(self.natural.shape[1]) + 1

@@ -1,4 +1,4 @@
-"""A mixture prior and a ReLU network as plain numbers: what Kivva et al. (2022) call a generative model."""
+"""Generative models of Kivva et al. (2022) as plain numbers: a mixture prior and a ReLU network."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class ReluNetwork:
     Parameters
     ----------
     weights, biases
-        Of each layer, shapes (out, in) and (out,).
+        One per layer, shapes (out, in) and (out,).
     slope
-        0 for ReLU, above it for leaky ReLU, below 1.
+        0 for ReLU; between 0 and 1 for leaky ReLU.
 
     Raises
     ------
@@ -45,20 +45,20 @@ class ReluNetwork:
             raise ValueError(f"expected a slope from 0 to below 1, got {self.slope}")
 
     def __call__(self, z: Floats) -> Floats:
-        """Give f of each row: (N, m) to (N, d)."""
+        """Apply f to each row: (N, m) to (N, d)."""
         return self._run(z)[1]
 
     def pieces(self, z: Floats) -> Bools:
-        """Which of the H hidden units are above 0, of each row: (N, m) to (N, H)."""
+        """Return, for each row, which of the H hidden units are above 0: (N, m) to (N, H)."""
         return self._run(z)[0]
 
     def affine(self, pattern: Bools) -> tuple[Floats, Floats]:
-        """A (d, m) and b (d,) with f(z) = A z + b on the piece of a pattern (H,)."""
+        """Return A (d, m) and b (d,) with f(z) = A z + b on the piece of a pattern (H,)."""
         _, matrix, offset = self._forms(pattern)
         return matrix, offset
 
     def halfspaces(self, pattern: Bools) -> tuple[Floats, Floats]:
-        """G (H, m) and h (H,) with G z <= h just where the pattern (H,) holds, the piece's border included."""
+        """Return G (H, m) and h (H,) with G z <= h exactly on the piece of a pattern (H,), its border included."""
         (slopes, offsets), _, _ = self._forms(pattern)
         sign = np.where(pattern, 1.0, -1.0)
         return -sign[:, None] * slopes, sign * offsets
@@ -75,7 +75,7 @@ class ReluNetwork:
         return np.concatenate(on, axis=1), out @ self.weights[-1].T + self.biases[-1]
 
     def _forms(self, pattern: Bools) -> tuple[tuple[Floats, Floats], Floats, Floats]:
-        """Every hidden unit before its ReLU as an affine function of z, (H, m) and (H,), then A and b."""
+        """Return every hidden unit before its ReLU as an affine function of z, (H, m) and (H,), then A and b."""
         widths = [len(bias) for bias in self.biases[:-1]]
         if pattern.shape != (sum(widths),):
             raise ValueError(f"expected a pattern of shape ({sum(widths)},), got {pattern.shape}")
@@ -94,9 +94,9 @@ class ReluNetwork:
 
 @dataclass(frozen=True, eq=False)
 class Generator:
-    """z of a Gaussian mixture, (P1), and f, where this is a ReLU network, (F1)."""
+    """A Gaussian mixture of latents z, (P1), and the mixing f, where it is a ReLU network, (F1)."""
 
-    weights: Floats  # (K,), with a sum of 1
+    weights: Floats  # (K,), sum to 1
     means: Floats  # (K, n)
     covariances: Floats  # (K, n, n)
     network: ReluNetwork | None  # None: f is something else

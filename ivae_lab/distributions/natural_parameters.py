@@ -11,13 +11,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ivae_lab.core.exponential_family import ExponentialFamily, Statistic
+from ivae_lab.core.exponential_family import ExponentialFamily, SufficientStatistic
 
 Family = Literal["gaussian", "laplace"]
 Tables = dict[str, Tensor]
 # The natural parameter that belongs to the scale is -c exp(-scale).
 _C = {"gaussian": 0.5, "laplace": 1.0}
-_SCALE_STATISTICS: dict[Family, Statistic] = {"gaussian": "z^2", "laplace": "|z|"}
+_SCALE_STATISTICS: dict[Family, SufficientStatistic] = {"gaussian": "z^2", "laplace": "|z|"}
 
 
 def natural_parameters(tables: Tables, family: Family) -> Tensor | None:
@@ -40,7 +40,7 @@ def exponential_family(tables: Tables, family: Family, *, hidden: bool = False) 
     natural = natural_parameters(tables, family)
     if natural is None:
         return None
-    statistics: dict[str, Statistic] = {"mean": "z", "scale": _SCALE_STATISTICS[family]}
+    statistics: dict[str, SufficientStatistic] = {"mean": "z", "scale": _SCALE_STATISTICS[family]}
     chosen = tuple(statistic for table, statistic in statistics.items() if table in tables)
     return ExponentialFamily(natural.detach().double().cpu().numpy(), chosen, hidden)
 

@@ -1,1 +1,1 @@
-"""Files that survive: written whole, checked, locked."""
+"""Write files whole or not at all, and lock run folders."""

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Write a file whole or not at all."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pathlib import Path
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Give a temporary path in the folder of `path`, with its suffix; what was written there then becomes `path`.
+    """Yield a temporary path in the folder of `path`, with its suffix, and rename it to `path` at the end.
 
-    A reader sees the old file or the new one, never half of it, also after a crash. If the writing raises, the
+    A reader sees the old file or the new one, never half of it, even after a crash. If writing raises an error, the
     temporary file is removed and the old file stays.
 
     Examples

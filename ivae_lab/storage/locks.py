@@ -1,4 +1,4 @@
-"""Locks of run folders: one process trains a run."""
+"""Lock run folders, so that only one process trains a run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class BusyError(RuntimeError):
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a run folder for this process; the lock falls with the process, however it ends."""
+    """Lock a run folder for this process; the lock is released when the process ends, however it ends."""
     with (folder / ".lock").open("w") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -24,11 +24,11 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def is_free(folder: Path) -> bool:
-    """Whether no process holds a run folder."""
+    """Return True if no process holds the lock of a run folder."""
     try:
         with locked(folder):
             return True
-    except FileNotFoundError:  # not even begun
+    except FileNotFoundError:  # the folder does not exist yet
         return True
     except BusyError:
         return False

@@ -1,1 +1,1 @@
-"""What a terminal sees and says: arguments, messages, tables; libraries that wait for their first use."""
+"""Command-line arguments, messages, text tables, and imports that wait until a library is used."""

@@ -1,4 +1,4 @@
-"""What all commands share: key=value arguments, help and version, exit codes, and errors of one line."""
+"""Functions that all commands share: key=value arguments, help and version, exit codes, and one-line errors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ivae_lab.terminal.messages import unknown_key
 OK, FAILED, BAD_INPUT, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 STOPPED = (INTERRUPTED, TERMINATED)  # by Ctrl-C and SIGTERM
 TRUTH = ("true", "false")
-COMMANDS = {  # `ivae-lab <name>`, each the module of this name
+COMMANDS = {  # `ivae-lab <name>` runs the module of this name
     "train": "train a model on data, many seeds at once, and score what it recovers",
     "reproduce": "train what a figure of a paper lacks, draw it, and judge its claims",
     "aggregate": "join the rows of all run folders into one table",
@@ -33,15 +33,15 @@ COMMANDS = {  # `ivae-lab <name>`, each the module of this name
 
 
 class BadInputError(ValueError):
-    """Files or arguments of which nothing can be made: one line."""
+    """Files or arguments cannot be used; the message is one line."""
 
 
 class FailedError(Exception):
-    """Something that was asked for rightly and did not work: one line."""
+    """A valid request did not succeed; the message is one line."""
 
 
 class TerminatedError(BaseException):
-    """SIGTERM came."""
+    """The process received SIGTERM."""
 
 
 def say(name: str, message: object, code: int) -> int:
@@ -58,23 +58,23 @@ def done(
     files: str = "read and write files",
     stopped: str = "stopped; nothing is written",
 ) -> int:
-    """Answer --help and --version, or do what a command line asks for until SIGTERM comes; return the exit code.
+    """Run a command: answer --help and --version, or call `do`, which SIGTERM stops; return the exit code.
 
     Parameters
     ----------
     name
-        How messages name the command: `ivae_lab.score`.
+        Name of the command in messages: `ivae_lab.score`.
     manual
-        What --help prints.
+        Text that --help prints.
     do
-        Does it; None is exit code 0.
+        Runs the command with the arguments and returns the exit code; None stands for 0.
     files, stopped
-        As of `ended`.
+        See `ended`.
     """
 
     def act() -> int | None:
-        if (said := answer(arguments, manual)) is not None:
-            print(said)
+        if (text := answer(arguments, manual)) is not None:
+            print(text)
             return OK
         with _terminable():
             return do(arguments)
@@ -83,14 +83,14 @@ def done(
 
 
 def ended(name: str, act: Callable[[], int | None], files: str, stopped: str) -> int:
-    """Act, and return the exit code; what a user can mend is one line on stderr, any other error a traceback.
+    """Call `act` and return the exit code; print errors that a user can mend as one line, others as a traceback.
 
     Parameters
     ----------
     files
-        What was expected where the operating system refuses: "read and write files".
+        The expectation that an OSError breaks, for its message: "read and write files".
     stopped
-        What is said after Ctrl-C or SIGTERM.
+        Message after Ctrl-C or SIGTERM.
     """
     try:
         code = act()
@@ -111,7 +111,7 @@ def ended(name: str, act: Callable[[], int | None], files: str, stopped: str) ->
 
 
 def answer(arguments: Sequence[str], manual: str | None) -> str | None:
-    """What --version or --help asks for; None where neither is there, or there is no manual."""
+    """Return the version or the manual if the arguments ask for it; None if not, or if there is no manual."""
     if "--version" in arguments:
         return f"ivae_lab {__version__}"
     asked = "--help" in arguments or "-h" in arguments
@@ -120,7 +120,7 @@ def answer(arguments: Sequence[str], manual: str | None) -> str | None:
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """SIGTERM raises an error, so that what is half done is cleared away."""
+    """Make SIGTERM raise TerminatedError, so that unfinished files are removed."""
     before = signal.signal(signal.SIGTERM, _terminate)
     try:
         yield
@@ -133,18 +133,18 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 
 
 def _unheard() -> int:
-    """Nobody reads stdout any more (`| head -1`): what is left in its buffer goes nowhere, without a word."""
+    """Discard the rest of stdout, which nobody reads any more (`| head -1`), so that Python does not complain."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return FAILED
 
 
 def pairs(arguments: Sequence[str], keys: Collection[str], needed: Collection[str] = ()) -> dict[str, str]:
-    """The arguments by their keys, each of which is known and given once, and those that are needed.
+    """Split key=value arguments into a dict.
 
     Raises
     ------
     BadInputError
-        Otherwise.
+        If a key is unknown, given twice or has no value, or if a needed key is missing.
     """
     given: dict[str, str] = {}
     for argument in arguments:
@@ -160,14 +160,14 @@ def pairs(arguments: Sequence[str], keys: Collection[str], needed: Collection[st
 
 
 def whole(key: str, text: str, least: int) -> int:
-    """A whole number that is large enough."""
+    """Parse a whole number of at least `least`, or raise BadInputError."""
     if not text.isdecimal() or int(text) < least:
         raise BadInputError(f"expected {key}= a whole number of at least {least}, got {text}")
     return int(text)
 
 
 def one_of(key: str, text: str, choices: Collection[str]) -> str:
-    """One of a few words."""
+    """Return the text if it is one of the choices, or raise BadInputError."""
     if text not in choices:
         raise BadInputError(f"expected {key}= one of {', '.join(choices)}, got {text}")
     return text
@@ -180,7 +180,7 @@ def written(path: Path, key: str = "out") -> Iterator[Path]:
     Raises
     ------
     BadInputError
-        If nothing can.
+        If the path cannot be written.
     """
     try:
         with atomic(path) as temporary:
@@ -192,7 +192,7 @@ def written(path: Path, key: str = "out") -> Iterator[Path]:
 
 @contextmanager
 def wrong_input() -> Iterator[None]:
-    """What is wrong with files and values, as a `BadInputError`."""
+    """Turn a ValueError, raised where files or values are wrong, into a BadInputError."""
     try:
         yield
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""Libraries and modules that take a while to import wait for their first use: a command may end without any."""
+"""Import slow libraries and modules only when they are used: a command may end without any of them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from typing import Any
 
 
 class Later(ModuleType):
-    """Stands for a module, and imports it when an attribute is asked for.
+    """A stand-in for a module that imports it when an attribute is read.
 
-    Where a few functions need a library they import it themselves; this is for modules all over which it is used.
+    Use it for a library that a whole module uses; where only a few functions need one, they import it themselves.
 
     Examples
     --------
@@ -28,15 +28,15 @@ class Later(ModuleType):
     """
 
     def __getattr__(self, name: str) -> Any:
-        """What the module has under this name."""
+        """Import the module and return its attribute."""
         return getattr(import_module(self.__name__), name)
 
 
 @contextmanager
 def leaving(line: str) -> Iterator[None]:
-    """While libraries are imported within it, Ctrl-C prints the line and ends the process with exit code 130.
+    """Make Ctrl-C print the line and end the process at once with exit code 130, while libraries are imported.
 
-    At once, as an import may swallow the exception that Ctrl-C raises otherwise, and go on.
+    An import may swallow the exception that Ctrl-C raises otherwise, and go on.
     """
 
     def leave(number: int, frame: FrameType | None) -> None:
@@ -51,10 +51,10 @@ def leaving(line: str) -> Iterator[None]:
 
 
 def face(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """Give a package the public names that its `if TYPE_CHECKING:` block imports, each loaded when it is asked for.
+    """Return a package's `__getattr__` and `__dir__`, which load the names of its `if TYPE_CHECKING:` block when used.
 
-    The block is the one list of these names, for type checkers and for Python alike, and so of what a `_target_` may
-    name (`targets`). The package's own `__getattr__` and `__dir__` are what this returns.
+    The block is the one list of the package's public names, for type checkers and for Python alike, and so of the
+    names that a `_target_` may have (`targets`).
 
     Examples
     --------
@@ -65,12 +65,12 @@ def face(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """
     source = Path(str(sys.modules[package].__file__)).read_text(encoding="utf-8")
     blocks = (node.body for node in ast.parse(source).body if isinstance(node, ast.If))
-    imports = (each for body in blocks for each in body if isinstance(each, ast.ImportFrom))
-    homes = {alias.name: str(each.module) for each in imports for alias in each.names}
+    imports = (node for body in blocks for node in body if isinstance(node, ast.ImportFrom))
+    modules = {alias.name: str(node.module) for node in imports for alias in node.names}
 
     def get(name: str) -> Any:
-        if name not in homes:
+        if name not in modules:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        return getattr(import_module(homes[name]), name)
+        return getattr(import_module(modules[name]), name)
 
-    return get, lambda: sorted(homes)
+    return get, lambda: sorted(modules)

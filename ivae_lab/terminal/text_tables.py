@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 else:
     pd = Later("pandas")
 
-# Column of a summary (`reproduction.summary.summary`), under its name for readers.
+# Name for readers -> column of a summary (`ivae_lab.reproduction.summary`).
 SPREAD = {
     "median": "median",
     "sd data": "sd_data",
@@ -25,7 +25,7 @@ _NUMBERS = ("mean", "low", "high", "data_seeds", "seeds", "diverged", *SPREAD.va
 
 
 def text(value: Any) -> str:
-    """A cell: numbers that are not whole to three digits, nothing where there is none."""
+    """Format a cell: floats to three digits, "-" for a missing value."""
     if isinstance(value, str):
         return value
     if value is None or (isinstance(value, float) and value != value) or value is pd.NA:
@@ -34,18 +34,18 @@ def text(value: Any) -> str:
 
 
 def brief(summary: pd.DataFrame) -> pd.DataFrame:
-    """A summary (`reproduction.summary.summary`) with fewer columns, under names for readers."""
-    named = summary[[column for column in summary if column not in _NUMBERS]]
-    named = named.rename(columns=lambda column: str(column).rpartition(".")[2].replace("_", " "))
+    """Shorten a summary (`ivae_lab.reproduction.summary`) to fewer columns, with names for readers."""
+    shortened = summary[[column for column in summary if column not in _NUMBERS]]
+    shortened = shortened.rename(columns=lambda column: str(column).rpartition(".")[2].replace("_", " "))
     several = bool((summary["data_seeds"] > 1).any())
-    named["mean [95%]"] = summary.apply(_interval, axis=1)
+    shortened["mean [95%]"] = summary.apply(_interval, axis=1)
     for name, column in SPREAD.items():
         if several or column != "sd_data":
-            named[name] = summary[column]
+            shortened[name] = summary[column]
     data_seeds = summary["data_seeds"].astype(str) + " x " if several else ""
-    named["seeds"] = data_seeds + summary["seeds"].astype(str)
-    named["diverged"] = summary["diverged"]
-    return named
+    shortened["seeds"] = data_seeds + summary["seeds"].astype(str)
+    shortened["diverged"] = summary["diverged"]
+    return shortened
 
 
 def _interval(row: pd.Series[Any]) -> str:
@@ -54,28 +54,28 @@ def _interval(row: pd.Series[Any]) -> str:
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """A Markdown table, with a newline at its end."""
+    """Format a table as Markdown, with a newline at its end."""
     lines = [[_inline(str(column)) for column in table.columns], ["---"] * len(table.columns)]
     lines += [[_inline(text(value)) for value in row] for row in table.itertuples(index=False, name=None)]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def _inline(said: str) -> str:
-    return " ".join(said.split()).replace("|", "\\|")
+def _inline(cell: str) -> str:
+    return " ".join(cell.split()).replace("|", "\\|")
 
 
 def latex(table: pd.DataFrame) -> str:
-    """A LaTeX table in the style of booktabs; Greek letters as mathematics, which every LaTeX knows."""
+    """Format a table as LaTeX in the style of booktabs; Greek letters as mathematics, which every LaTeX knows."""
     return str(table.map(text).to_latex(index=False, escape=True)).replace("β", r"$\beta$")
 
 
 def show(table: pd.DataFrame, title: str, whole: str | None = None) -> Any:
-    """A table for the terminal (`rich.table.Table`); the column `whole` is never folded."""
+    """Format a table for the terminal (`rich.table.Table`); the column `whole` is never folded."""
     return show_rows([*map(str, table.columns)], table.itertuples(index=False, name=None), title, whole)
 
 
 def show_rows(columns: Sequence[str], rows: Iterable[Iterable[Any]], title: str, whole: str | None = None) -> Any:
-    """As `show`, of rows that are in no data frame."""
+    """Format rows that are in no data frame, otherwise like `show`."""
     from rich.table import Table
     from rich.text import Text
 
