@@ -1,1 +1,1 @@
-"""Configurations: composed, checked against constructors, built, and named by what changes numbers."""
+"""Compose configurations, check them against constructors, build them, and name runs by their digests."""

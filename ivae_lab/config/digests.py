@@ -1,6 +1,6 @@
-"""What makes two runs the same: digests of everything that changes numbers, and of nothing else.
+"""Digests that identify runs: they depend on everything that changes a run's numbers, and on nothing else.
 
-Where the module of a class lies changes none, so a digest has the class's name alone (`targets`).
+The module of a class does not change numbers, so a digest contains the class's name alone (`targets`).
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from typing import Any
 
 from ivae_lab.config.targets import with_names
 
-# What changes the numbers of a run, and so its name; everything else (outputs, logger, compute) does not.
+# Parts of the configuration that change the numbers of a run, and so its name; outputs, logger, compute do not.
 NUMBERS = ("data", "model", "prior", "trainer", "metric")
 
 
 def digest(config: Any) -> str:
-    """Ten hexadecimal digits that stand for a plain configuration tree, wherever the classes that it names lie."""
+    """Hash a plain configuration tree to ten hexadecimal digits, whatever the modules of the classes that it names."""
     return _digits(with_names(config))
 
 
@@ -26,23 +26,23 @@ def _digits(tree: Any) -> str:
 
 
 def numbers(config: dict[str, Any]) -> dict[str, Any]:
-    """The part of a plain configuration that changes numbers: where the files of the data lie does not."""
+    """Return the part of a plain configuration that changes numbers: without the paths of the data files."""
     data = {key: value for key, value in config["data"].items() if key not in ("root", "path")}
     return {name: config[name] for name in NUMBERS} | {"data": data}
 
 
 def cell_digest(config: dict[str, Any]) -> str:
-    """Stands for what a seed's numbers depend on, besides the seed: the same cell has it in every run."""
+    """Return the digest of all that a seed's numbers depend on, besides the seed: it is the same in every run."""
     return digest(numbers(config))
 
 
 def run_digest(config: dict[str, Any], seeds: list[int]) -> str:
-    """Stands for what a run's numbers depend on."""
+    """Return the digest of all that a run's numbers depend on, its seeds included."""
     return digest(_of_run(config, seeds))
 
 
 def run_digest_by_paths(config: dict[str, Any], seeds: list[int]) -> str:
-    """Give the digest that a run had while the paths of modules were in it: its checkpoint has it still."""
+    """Return the digest of earlier versions, which contained the paths of modules: old checkpoints have it."""
     return _digits(_of_run(config, seeds))
 
 

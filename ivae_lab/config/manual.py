@@ -1,4 +1,4 @@
-"""What `train --help` prints, and what is wrong with overrides, on one line."""
+"""Text of `train --help`, and one-line messages about wrong overrides."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ivae_lab.terminal.messages import did_you_mean, one_line
 
 
 def wrong(error: HydraException, arguments: Sequence[str]) -> str:
-    """Say on one line what is wrong with the overrides."""
+    """Return one line that says what is wrong with the overrides."""
     cause = error.__cause__
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         group, _, choice = error.missing_cfg_file.rpartition("/")
@@ -31,21 +31,23 @@ def wrong(error: HydraException, arguments: Sequence[str]) -> str:
 
 
 def _known(arguments: Sequence[str]) -> list[str]:
-    """Groups, and the keys that there are with the choices among the arguments."""
+    """List all groups, and the keys of the configuration that the choices among the arguments give."""
     known = groups()
+    choices = [argument for argument in arguments if argument.partition("=")[0] in known]
     with suppress(HydraException):
-        return [*known, *keys(without_hydra(composed([each for each in arguments if each.partition("=")[0] in known])))]
+        return [*known, *keys(without_hydra(composed(choices)))]
     return [*known]
 
 
 def manual(arguments: Sequence[str]) -> str | None:
-    """What `--help` prints: Hydra's own, which copies all that it knows for each group, takes three times as long.
+    """Return the text that `--help` prints; None where no help is asked for, or Hydra must answer.
 
-    None where no help is asked for, or Hydra must answer: what has flags or keys of its own, or is wrong.
+    Hydra must answer if arguments have its own flags or keys, or are wrong. Its help, which copies all that it knows
+    for each group, takes three times as long.
     """
-    overrides = [each for each in arguments if each not in ("-h", "--help")]
+    overrides = [argument for argument in arguments if argument not in ("-h", "--help")]
     asked = len(overrides) < len(arguments)
-    if not asked or any(each.startswith("-") or "=" not in each or "hydra" in each for each in overrides):
+    if not asked or any(text.startswith("-") or "=" not in text or "hydra" in text for text in overrides):
         return None
     with suppress(HydraException):
         config = composed(overrides)
@@ -56,6 +58,6 @@ def manual(arguments: Sequence[str]) -> str | None:
 
 
 def _groups() -> str:
-    """A line for each group of the configuration: its choices."""
-    named = ((name, choices) for name, choices in groups().items() if name.partition("/")[0] != "hydra")
-    return "".join(f"{name}: {', '.join(choices)}\n" for name, choices in named)
+    """Format the choices of each group of the configuration, a line per group."""
+    shown = ((name, choices) for name, choices in groups().items() if name.partition("/")[0] != "hydra")
+    return "".join(f"{name}: {', '.join(choices)}\n" for name, choices in shown)

@@ -1,4 +1,4 @@
-"""Checked number types: annotations of constructors, held against the configuration before anything is built."""
+"""Number types with ranges, for annotations of constructors, which a configuration is checked against."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import AllowInfNan
 
-# Annotations of constructors are checked against the configuration before anything is built (`config/build.py`).
+# `build.py` checks values of the configuration against the annotations of constructors before it builds anything.
 PositiveInt = Annotated[int, Gt(0)]
 Count = Annotated[int, Ge(0)]
 PositiveFloat = Annotated[float, Gt(0), AllowInfNan(False)]

@@ -1,4 +1,4 @@
-"""Groups, choices and keys of the configuration: what an override of `ivae-lab train` may name. No PyTorch here."""
+"""Groups, choices and keys of the configuration, which overrides of `ivae-lab train` may name. No PyTorch here."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from ivae_lab.terminal.command_line import TRUTH
 
 
 def groups(further: Sequence[Path] = ()) -> dict[str, list[str]]:
-    """Choices of each group, by the names of the files in `conf/` and in further folders of configuration."""
-    found: dict[str, set[str]] = {}
+    """List the choices of each group: names of files in `conf/` and in further folders of configuration."""
+    choices: dict[str, set[str]] = {}
     for root in (CONFIG, *further):
         for path in root.glob("*/**/*.yaml"):
-            found.setdefault(path.parent.relative_to(root).as_posix(), set()).add(path.stem)
-    return {name: sorted(found[name]) for name in sorted(found)}
+            choices.setdefault(path.parent.relative_to(root).as_posix(), set()).add(path.stem)
+    return {name: sorted(choices[name]) for name in sorted(choices)}
 
 
 def composed(overrides: Sequence[str]) -> DictConfig:
@@ -28,7 +28,7 @@ def composed(overrides: Sequence[str]) -> DictConfig:
     Raises
     ------
     HydraException
-        If an override names no group, choice or key, or is not written as one.
+        If an override has wrong syntax, or names an unknown group, choice or key.
     """
     import hydra  # takes a while
 
@@ -37,7 +37,7 @@ def composed(overrides: Sequence[str]) -> DictConfig:
 
 
 def without_hydra(config: DictConfig) -> DictConfig:
-    """Leave out Hydra's part of a composed configuration."""
+    """Return a composed configuration without Hydra's part."""
     return OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
 
 
@@ -47,7 +47,7 @@ def run_config(*overrides: str) -> DictConfig:
 
 
 def keys(config: DictConfig) -> dict[str, Any]:
-    """Values of a configuration by their dotted keys, as `model.latent_dim`; a list is one value."""
+    """Flatten a configuration: values by dotted keys such as `model.latent_dim`; a list is one value."""
     return dict(_leaves(OmegaConf.to_container(config, resolve=False), ""))
 
 
@@ -61,39 +61,42 @@ def _leaves(node: Any, path: str) -> Iterator[tuple[str, Any]]:
 
 
 def completed(given: Sequence[str], word: str) -> Iterable[str]:
-    """Overrides of the configuration: a group with its choices, or a key with its value, a step at a time."""
+    """List the overrides that complete `word`, given the words before it: a group's choices, or a key and its value.
+
+    Dotted names are completed a part at a time.
+    """
     sign, word = (match[1], match[2]) if (match := re.fullmatch(r"([+~]*)(.*)", word)) else ("", word)
     key, equals, value = word.partition("=")
     known = groups(_folders(given))
     if equals and key in known:
-        start = re.match(r"\[?(?:[^,]*,)*", value)  # what stands before the last of several choices
-        return (f"{sign}{key}={start[0] if start else ''}{each}" for each in known[key])
+        start = re.match(r"\[?(?:[^,]*,)*", value)  # the text before the last of several choices
+        return (f"{sign}{key}={start[0] if start else ''}{choice}" for choice in known[key])
     if equals:
-        return (f"{sign}{key}={each}" for each in _values(_chosen_keys(given, known).get(key)))
-    names = [f"{each}=" for each in (*known, *({} if "/" in word else _chosen_keys(given, known)))]
+        return (f"{sign}{key}={text}" for text in _values(_chosen_keys(given, known).get(key)))
+    names = [f"{name}=" for name in (*known, *({} if "/" in word else _chosen_keys(given, known)))]
     return (sign + _step(name, word) for name in names if name.startswith(word))
 
 
 def _step(name: str, word: str) -> str:
-    """A name as far as its next dot or slash: `model.lik` has one answer, `model.likelihood.`, and not one for each."""
+    """Cut a name at its first dot or slash after `word`: `model.lik` is completed to `model.likelihood.` alone."""
     further = re.match(r"[^./=]*[./=]", name[len(word) :])
     return word + further[0] if further else name
 
 
 def _values(value: Any) -> Iterable[str]:
-    """What a key may be set to: of a truth value both, of another the one that it has."""
+    """List values to suggest for a key: both truth values for one of them, otherwise the present value."""
     if isinstance(value, bool):
         return TRUTH
     return [] if value is None or isinstance(value, list | dict) else [str(value)]
 
 
 def _chosen_keys(given: Sequence[str], known: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """Keys of the configuration that the words so far choose; of the default's where these are not right."""
+    """Return keys and values of the configuration that the words so far choose, or of the default if they are wrong."""
     from hydra.errors import HydraException
 
     paths = ",".join(f"file://{folder.resolve()}" for folder in _folders(given))
     search = [f"hydra.searchpath=[{paths}]"] if paths else []
-    chosen = [_first(each) for each in given if each.partition("=")[0] in known]
+    chosen = [_first(word) for word in given if word.partition("=")[0] in known]
     for overrides in (chosen, []):
         try:
             return keys(composed([*search, *overrides]))
@@ -103,13 +106,13 @@ def _chosen_keys(given: Sequence[str], known: Mapping[str, Sequence[str]]) -> di
 
 
 def _first(override: str) -> str:
-    """Of several choices of a sweep (`model=ivae,vade`) the first."""
+    """Reduce an override with several choices of a sweep (`model=ivae,vade`) to the first."""
     key, _, value = override.partition("=")
     return override if value.startswith("[") else f"{key}={value.partition(',')[0]}"
 
 
 def _folders(given: Sequence[str]) -> list[Path]:
-    """Further folders of configuration that the words name."""
+    """List the further folders of configuration that the words name."""
     words = " ".join(given)
-    named = re.findall(r"(?:--config-dir|-cd)[= ](\S+)", words) + re.findall(r"file://([^],\s]+)", words)
-    return [Path(name) for name in named]
+    names = re.findall(r"(?:--config-dir|-cd)[= ](\S+)", words) + re.findall(r"file://([^],\s]+)", words)
+    return [Path(name) for name in names]

@@ -1,7 +1,7 @@
-"""Where the configuration and the experiments lie: beside the package in a clone, inside it in an installed wheel.
+"""Paths of the configuration and the experiments: beside the package in a clone, inside it in an installed wheel.
 
-The environment variable IVAE_LAB_EXPERIMENTS names another folder of experiments, such as one's own figures. What the
-configuration computes, such as `${content:FILE}`, is known once this is imported.
+The environment variable IVAE_LAB_EXPERIMENTS names another folder of experiments, such as one's own figures. Importing
+this module registers the resolvers that the configuration uses, such as `${content:FILE}`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ EXPERIMENTS = Path(os.environ.get("IVAE_LAB_EXPERIMENTS") or _place("experiments
 
 
 def content(path: str | None) -> str | None:
-    """SHA-256 of a file; None where there is none, which whoever reads it says better."""
+    """Return the SHA-256 of a file; None if it does not exist: the code that reads it raises a clearer error."""
     file = Path(path or "")
     return _sha256(file, file.stat().st_mtime_ns) if file.is_file() else None
 

@@ -1,8 +1,8 @@
-"""What a `_target_` stands for: the name of a class, which a run is known by, and the place where the class is now.
+"""Convert a `_target_` to the name of its class, which identifies a run, and to the path where the class is now.
 
-A class of this project is known by its name alone, and no two have one name, so its module can be renamed or moved: it
-is found in the face of a package (`FACES`), also where a configuration of before names the module that it was in. What
-comes from another package keeps its whole path, as nothing keeps names there apart from each other and from ours.
+A class of this project is known by its name alone, and no two have the same name, so its module can be renamed or
+moved: it is found in the face of a package (`FACES`), also where an old configuration names its former module. A class
+of another package keeps its whole path, as its name may equal another's.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 TARGET = "_target_"
 OURS = "ivae_lab."
 FACES = tuple(f"{OURS}{package}" for package in ("data", "networks", "priors", "models", "metrics", "engine"))
-# Classes that had another name when configurations had the paths of modules: they shared it, or it said too little.
+# Classes that had another name in old configurations, which name the paths of modules -> the name now.
 RENAMED = {
     "ivae_lab.data.tcl.TCL": "SegmentedSources",
     "ivae_lab.metrics.elbo.ELBO": "ELBOTerms",
@@ -24,7 +24,7 @@ RENAMED = {
 
 
 def name_of(target: str) -> str:
-    """Name of one of our classes or functions; the whole path of any other.
+    """Return the bare name of one of our classes or functions; the whole path of any other.
 
     Examples
     --------
@@ -37,24 +37,24 @@ def name_of(target: str) -> str:
 
 
 def place_of(target: str) -> str:
-    """Path, in a face, of one of our classes or functions, given by any path or its name; another target as it is."""
+    """Return the path, in a face, of one of our classes or functions, given any path or its name; others unchanged."""
     name = name_of(target)
     return f"{known()[name]}.{name}" if name in known() else target
 
 
 @cache
 def known() -> dict[str, str]:
-    """Every name of a face, with the face."""
+    """Map every public name of the faces to its face."""
     return {name: face for face in FACES for name in dir(import_module(face))}
 
 
 def with_names(config: Any) -> Any:
-    """Put names in place of all targets of a plain configuration tree: two are equal wherever their classes lie."""
+    """Replace all targets of a plain configuration tree by bare names, so that equality ignores where classes lie."""
     return _each_target(config, name_of)
 
 
 def with_places(config: Any) -> Any:
-    """Put in place of all targets of a plain configuration tree where their classes are now."""
+    """Replace all targets of a plain configuration tree by the paths where their classes are now."""
     return _each_target(config, place_of)
 
 
