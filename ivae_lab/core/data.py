@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ivae_lab.core.exponential_family import ExponentialFamily
-from ivae_lab.tabular.preprocessing import Recipe
+from ivae_lab.tabular.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
     from ivae_lab.distributions.piecewise_mixture import PiecewiseMixture
@@ -102,7 +102,7 @@ class Splits:
     spec: DataSpec
     scored: tuple[str, ...] = ("train", "valid", "test")  # parts whose latents are saved and scored after training
     summary: tuple[str, ...] = ()  # lines about the data, printed before training
-    recipe: Recipe = field(default_factory=Recipe)  # made x and u from a table's columns
+    recipe: Preprocessing = field(default_factory=Preprocessing)  # made x and u from a table's columns
     prior: ExponentialFamily | None = None  # p(z given u) of the true sources, where it is one; for scoring only
 
     def items(self) -> list[tuple[str, Batch]]:

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from ivae_lab.config.numbers import Count, Fraction, PositiveInt
 from ivae_lab.core.data import Batch, DataSpec, Splits
 from ivae_lab.data.splitting import Rows, SplitBy, check_split, middles, parts_of, starts_of
-from ivae_lab.tabular.columns import Column, Labels, columns_of, is_label, is_numeric, labels_of, rare
-from ivae_lab.tabular.preprocessing import Preprocess, Recipe, fit_preprocess
+from ivae_lab.tabular.columns import Column, LabelColumn, columns_of, is_label, is_numeric, labels_of, rare
+from ivae_lab.tabular.preprocessing import Preprocess, Preprocessing, fit_preprocess
 from ivae_lab.tabular.reading import Table, open_table
 from ivae_lab.terminal.messages import did_you_mean, listed
 
@@ -245,16 +245,16 @@ class File:
             raise ValueError(f"expected one column of whole numbers or words for u_kind=labels, got {got}")
         return labels and self.u_kind != "columns"
 
-    def _columns(self, raw: Raw, train: Rows, summary: list[str]) -> tuple[Recipe, Chosen]:
-        """Fit the recipe's columns on the training rows; return it and the columns of x that vary there."""
-        varying = {name: column for name, column in raw.x.items() if _varies(column[train])}
-        if not varying:
+    def _columns(self, raw: Raw, train: Rows, said: list[str]) -> tuple[Preprocessing, Chosen]:
+        """What of columns is fitted on the training rows, and the columns of x that vary there."""
+        kept = {name: column for name, column in raw.x.items() if _varies(column[train])}
+        if not kept:
             raise ValueError(f"expected columns of x that vary, got {len(raw.x)} constant ones")
         if constant := [name for name in raw.x if name not in varying]:
             summary.append(
                 f"{len(constant)} constant columns left out: {', '.join(constant[:8])}{', ...' * (len(constant) > 8)}"
             )
-        recipe = Recipe(x_columns=[*varying], window=self.window, u_columns=[*raw.u])
+        recipe = Preprocessing(x_columns=[*kept], window=self.window, u_columns=[*raw.u])
         if self.missing == "mean":
             recipe = replace(recipe, fill=[float(np.nanmean(column[train])) for column in varying.values()])
         if self.observation == "codes":
@@ -266,15 +266,17 @@ class File:
             recipe = replace(recipe, u=u)
         return recipe, varying
 
-    def _preprocessed(self, recipe: Recipe, x: NDArray[Any]) -> Recipe:
-        """Add shift and scale, fitted to the training part's x, (N, d), to the recipe."""
+    def _preprocessed(self, recipe: Preprocessing, x: NDArray[Any]) -> Preprocessing:
+        """With what is fitted to the training part's x, (N, d)."""
         columns = x.shape[1]
         fitted = fit_preprocess(x, self.preprocess, min(self.leading or columns, columns))
         return replace(recipe, shift=fitted.shift, scale=fitted.scale)
 
-    def _spec(self, whole: Batch, recipe: Recipe, train_rows: int) -> DataSpec:
-        labels = isinstance(recipe.u, Labels)
-        u_dim = len(recipe.u.values) if isinstance(recipe.u, Labels) else 0 if whole.u is None else whole.u.shape[1]
+    def _spec(self, whole: Batch, recipe: Preprocessing, train_rows: int) -> DataSpec:
+        labels = isinstance(recipe.u, LabelColumn)
+        u_dim = (
+            len(recipe.u.values) if isinstance(recipe.u, LabelColumn) else 0 if whole.u is None else whole.u.shape[1]
+        )
         return DataSpec(
             x_dim=whole.x.shape[1],
             u_dim=u_dim,
@@ -320,7 +322,7 @@ def _of_training() -> Iterator[None]:
         raise ValueError(f"{error}: the training part has no other (split_by, block_rows)") from None
 
 
-def _batch(raw: Raw, x: NDArray[np.float32], rows: Rows, recipe: Recipe) -> Batch:
+def _batch(raw: Raw, x: NDArray[np.float32], rows: Rows, recipe: Preprocessing) -> Batch:
     """All rows as a model sees them."""
     with _of_training():
         u = recipe.apply_u([column[rows] for column in raw.u.values()])

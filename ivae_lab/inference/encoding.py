@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from ivae_lab.inference.trained_model import Trained
-    from ivae_lab.tabular.preprocessing import Floats, Recipe
+    from ivae_lab.tabular.preprocessing import Floats, Preprocessing
 
 
 def encoded(trained: Trained, table: Table, rows: int | None = None) -> Iterator[Block]:
@@ -79,8 +79,8 @@ def _latents(trained: Trained, frame: pd.DataFrame, columns: list[str], of_u: li
     return {"index": index.to_numpy()[middle], **named}
 
 
-def _fitted(recipe: Recipe, frame: pd.DataFrame) -> Floats:
-    """Convert codes to one-hot columns, or fill in missing numbers."""
+def _fitted(recipe: Preprocessing, frame: pd.DataFrame) -> Floats:
+    """Codes as one-hot columns, or numbers with what stands for missing ones."""
     import pandas as pd
 
     return numbers(pd.DataFrame(recipe.numbers([frame[name].to_numpy() for name in frame]), index=frame.index))

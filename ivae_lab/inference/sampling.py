@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ivae_lab.tabular.columns import Number, OneHot
+from ivae_lab.tabular.columns import NumberColumn, OneHotColumn
 from ivae_lab.tabular.writing import Block, block_rows
 from ivae_lab.terminal.messages import listed
 
@@ -81,8 +81,8 @@ def _values(trained: Trained, u: Any) -> dict[str, Any]:
     return {name: _value(kind, text) for name, kind, text in zip(names, kinds, given, strict=True)}
 
 
-def _value(kind: Number | OneHot | None, text: str) -> Any:
-    if isinstance(kind, OneHot):
+def _value(kind: NumberColumn | OneHotColumn | None, text: str) -> Any:
+    if isinstance(kind, OneHotColumn):
         return _label(kind.labels.values, text)
     try:
         return float(text)

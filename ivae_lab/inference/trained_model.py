@@ -1,7 +1,7 @@
 """Trained models for new rows: from a finished run folder, or from a training that has just ended.
 
-All inputs and outputs are in the units of the table's columns: `Recipe` is applied on the way in, and inverted on the
-way out.
+Everything here is in the units of the rows as they come, the table's columns: `Preprocessing` is applied on the way in,
+and undone on the way out.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from ivae_lab.engine.spec_json import from_plain
 from ivae_lab.engine.stack import ENCODE_IMAGES, ENCODE_ROWS
 from ivae_lab.models.base import Model
 from ivae_lab.runs.folder import check_seal, read_status, unfinished_reason
-from ivae_lab.tabular.columns import Labels
-from ivae_lab.tabular.preprocessing import Recipe
+from ivae_lab.tabular.columns import LabelColumn
+from ivae_lab.tabular.preprocessing import Preprocessing
 from ivae_lab.terminal.messages import listed, one_line
 
 Array = NDArray[Any]
@@ -53,7 +53,7 @@ class Trained:
 
     model: Model
     spec: DataSpec
-    recipe: Recipe
+    recipe: Preprocessing
     seed: int
 
     @property
@@ -62,10 +62,10 @@ class Trained:
         return self._labels.values
 
     @property
-    def _labels(self) -> Labels:
-        """Labels of the training data; positions are labels if u is computed from x, or was given by position."""
+    def _labels(self) -> LabelColumn:
+        """Those of the training data; places are labels where u is made of x, or was given by its places."""
         known, made = self.recipe.u, getattr(self.model, "auxiliary", None) is not None
-        return known if isinstance(known, Labels) and not made else Labels([*range(self.u_dim)])
+        return known if isinstance(known, LabelColumn) and not made else LabelColumn([*range(self.u_dim)])
 
     @property
     def u_dim(self) -> int:
@@ -237,11 +237,11 @@ def _chosen(seeds: list[int], seed: int | None, folder: Path) -> int:
     return seed
 
 
-def _described(folder: Path, status: dict[str, Any]) -> tuple[DataSpec, Recipe, DictConfig]:
+def _described(folder: Path, status: dict[str, Any]) -> tuple[DataSpec, Preprocessing, DictConfig]:
     for name in ("spec.json", "recipe.json"):
         check_seal(folder, name, status)
     spec: DataSpec = from_plain(json.loads((folder / "spec.json").read_text()))
-    recipe = Recipe.from_json((folder / "recipe.json").read_text())
+    recipe = Preprocessing.from_json((folder / "recipe.json").read_text())
     config = OmegaConf.load(folder / "config.yaml")
     assert isinstance(config, DictConfig)
     return spec, recipe, config

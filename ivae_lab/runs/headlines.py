@@ -10,7 +10,7 @@ import numpy as np
 from ivae_lab.runs.agreement_csv import FILE, read_pairs
 from ivae_lab.runs.folder import FINISHED
 from ivae_lab.runs.results_csv import read_results
-from ivae_lab.tabular.preprocessing import Recipe
+from ivae_lab.tabular.preprocessing import Preprocessing
 from ivae_lab.terminal.lazy import Later
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def log_volume(folder: Path) -> float:
     Added to the log-density of a preprocessed row, it gives the log-density of the original row.
     """
     try:
-        return Recipe.from_json((folder / "recipe.json").read_text()).log_volume
+        return Preprocessing.from_json((folder / "recipe.json").read_text()).log_volume
     except FileNotFoundError:  # of an earlier version
         return 0.0
 

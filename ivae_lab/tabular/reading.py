@@ -1,8 +1,8 @@
-"""Tables in files, read in blocks of rows: .npy memory-mapped, Parquet and CSV from the disk, .npz whole.
+"""Read tables from files in blocks of rows: .npy memory-mapped, Parquet and CSV from the disk, .npz whole.
 
-What a column is called: in CSV and Parquet as the file says; of an array `x` (N, d) its columns are x_0 .. x_{d-1}, and
-so are those of other arrays of as many rows; arrays (N,), such as `u` and `index`, are columns of their own. Beside an
-`x.npy` these are `u.npy`, ...
+Names of columns: CSV and Parquet files have them. The columns of an array `x` (N, d) are x_0 .. x_{d-1}, and likewise
+those of other arrays of as many rows; an array (N,), such as `u` and `index`, is one column of its name. These arrays
+stand in the .npz itself, or beside an `x.npy` in `u.npy` and `index.npy`.
 """
 
 from __future__ import annotations
@@ -26,34 +26,34 @@ else:
     pd = Later("pandas")
 
 SUFFIXES = (".npz", ".npy", ".parquet", ".csv")
-UNREADABLE = (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)  # what damaged files raise
+UNREADABLE = (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)  # errors of damaged files
 _PARQUET_ROWS = 16384  # read at once from a row group
-_OF_ROWS = ("x", "u", "sources", "group", "index")  # arrays that have a row for each row
+_OF_ROWS = ("x", "u", "sources", "group", "index")  # arrays that must all have N rows
 Array = NDArray[Any]
 Read = Callable[[list[str], int], Iterable["pd.DataFrame"]]
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table that is read when it is asked for.
+    """A table in a file, whose rows are read block by block.
 
     Attributes
     ----------
     names
-        Of the columns, in the file's order.
+        Names of the columns, in the file's order.
     rows
-        N; of a CSV its lines, so that text with line breaks in it counts more than once.
+        N; for a CSV the number of lines, so that text with line breaks in it counts more than once.
     """
 
     path: Path
     names: list[str]
     rows: int
-    read: Read  # (columns, rows at a time) to frames of about so many rows
+    read: Read  # (columns, block size) to data frames of about so many rows
 
     def blocks(self, columns: Sequence[str], size: int) -> Iterator[pd.DataFrame]:
-        """The columns, `size` rows at a time, the last block with what is left; its index are the rows, from 0 on.
+        """Read columns, `size` rows at a time and the rest in the last block; the index is the row number, from 0 on.
 
-        Memory is that of a block, but for an .npz.
+        Memory holds one block only, but all of an .npz.
 
         Raises
         ------
@@ -75,12 +75,12 @@ class Table:
 
 
 def open_table(path: Path) -> Table:
-    """The table in a file; nothing but its head is read, or all of an .npz.
+    """Open the table in a file; this reads only its head, or all of an .npz.
 
     Raises
     ------
     ValueError
-        If there is no such file or what is in it is no table: one line.
+        If there is no such file, or it holds no table: one line.
     """
     if path.suffix not in SUFFIXES:
         raise ValueError(f"expected a file {', '.join(SUFFIXES)}, got {path}")
@@ -95,12 +95,12 @@ def open_table(path: Path) -> Table:
 
 
 def numbers(frame: pd.DataFrame) -> NDArray[np.float64]:
-    """The block as finite numbers: (B, columns).
+    """Convert a block to finite numbers: (B, columns).
 
     Raises
     ------
     ValueError
-        If there is text, or a value that is missing, NaN or infinite: with its row and column.
+        If there is text, or a value that is missing, NaN or infinite; the message has its row and column.
     """
     try:
         values: NDArray[np.float64] = frame.to_numpy(dtype=np.float64, na_value=np.nan)
@@ -117,7 +117,7 @@ def numbers(frame: pd.DataFrame) -> NDArray[np.float64]:
 
 
 def has_header(path: Path) -> bool:
-    """Whether a CSV's first line names columns: by a word, or by 0, 1, 2, ... as pandas does without names."""
+    """Return True if a CSV's first line names the columns: it has a word, or is 0, 1, 2, ... as pandas writes them."""
     first = pd.read_csv(path, header=None, nrows=1, dtype=str).iloc[0].dropna()
     return bool(pd.to_numeric(first, errors="coerce").isna().any()) or [*first] == [str(i) for i in range(len(first))]
 
@@ -132,34 +132,34 @@ def _of_npz(path: Path) -> tuple[list[str], int, Read]:
 
 def _of_npy(path: Path) -> tuple[list[str], int, Read]:
     beside = [path.with_name(f"{name}.npy") for name in ("u", "index") if path.stem == "x"]
-    paths = {"x": path} | {each.stem: each for each in beside if each.exists()}
+    paths = {"x": path} | {file.stem: file for file in beside if file.exists()}
 
-    def mapped() -> dict[str, Array]:  # anew for each block, so that pages that were read are given back
-        return {name: np.lib.format.open_memmap(each, mode="r") for name, each in paths.items()}
+    def mapped() -> dict[str, Array]:  # anew for each block, so that the memory of read pages is freed
+        return {name: np.lib.format.open_memmap(file, mode="r") for name, file in paths.items()}
 
     return _of_arrays(
-        mapped(), lambda start, stop: {name: np.array(each[start:stop]) for name, each in mapped().items()}
+        mapped(), lambda start, stop: {name: np.array(array[start:stop]) for name, array in mapped().items()}
     )
 
 
 def _of_arrays(arrays: Mapping[str, Array], cut: Callable[[int, int], dict[str, Array]]) -> tuple[list[str], int, Read]:
     rows = _rows_of(arrays)
-    columns = {name: _named(name, each) for name, each in arrays.items() if each.ndim and len(each) == rows}
-    owner = {column: name for name, own in columns.items() for column in own}
+    columns = {name: _column_names(name, array) for name, array in arrays.items() if array.ndim and len(array) == rows}
+    array_of = {column: name for name, of_array in columns.items() for column in of_array}
 
     def read(chosen: list[str], size: int) -> Iterator[pd.DataFrame]:
-        wanted = dict.fromkeys(owner[column] for column in chosen)
+        wanted = dict.fromkeys(array_of[column] for column in chosen)
         for start in range(0, rows, size):
             parts = cut(start, min(start + size, rows))
             frames = [pd.DataFrame(parts[name].reshape(len(parts[name]), -1), columns=columns[name]) for name in wanted]
             yield pd.concat(frames, axis=1)[chosen]
 
-    return [*owner], rows, read
+    return [*array_of], rows, read
 
 
 def _rows_of(arrays: Mapping[str, Array]) -> int:
-    """N, of x, or of the first array with rows; a ValueError where another that should have as many has not."""
-    tables = {name: each for name, each in arrays.items() if each.ndim}
+    """Return N, the rows of x, or of the first array; raise ValueError if another of `_OF_ROWS` differs."""
+    tables = {name: array for name, array in arrays.items() if array.ndim}
     if not tables:
         raise ValueError(f"arrays {listed([*arrays])}, none of them with rows")
     rows = len(tables.get("x", next(iter(tables.values()))))
@@ -170,8 +170,8 @@ def _rows_of(arrays: Mapping[str, Array]) -> int:
     return rows
 
 
-def _named(name: str, array: Array) -> list[str]:
-    """What the columns of an array are called."""
+def _column_names(name: str, array: Array) -> list[str]:
+    """Name the columns of an array."""
     if name == "x" and (array.ndim < 2 or array.dtype.kind not in "fiubUS" or not array[:1].size):
         raise ValueError(f"an x of {array.dtype} {array.shape}; (N, d) is expected")
     return [name] if array.ndim == 1 else [f"{name}_{i}" for i in range(array[0].size)]
@@ -208,13 +208,13 @@ def _of_csv(path: Path) -> tuple[list[str], int, Read]:
 
 
 def _exactly(frames: Iterable[pd.DataFrame], size: int) -> Iterator[pd.DataFrame]:
-    """The same rows in frames of `size` rows each, but for the last."""
-    kept: list[pd.DataFrame] = []
+    """Regroup rows into frames of `size` rows each; the last one may have fewer."""
+    pending: list[pd.DataFrame] = []
     for frame in frames:
-        kept.append(frame)
-        while (held := sum(map(len, kept))) >= size:
-            whole = kept[0] if len(kept) == 1 else pd.concat(kept, ignore_index=True)
-            yield whole if held == size else whole.iloc[:size].copy()
-            kept = [whole.iloc[size:]] if held > size else []
-    if held := sum(map(len, kept)):
-        yield pd.concat(kept, ignore_index=True)
+        pending.append(frame)
+        while (rows := sum(map(len, pending))) >= size:
+            whole = pending[0] if len(pending) == 1 else pd.concat(pending, ignore_index=True)
+            yield whole if rows == size else whole.iloc[:size].copy()
+            pending = [whole.iloc[size:]] if rows > size else []
+    if sum(map(len, pending)):
+        yield pd.concat(pending, ignore_index=True)

@@ -1,6 +1,6 @@
-"""Blocks of named arrays into a file as they come: Parquet of any size, or .npz, which memory holds until the end.
+"""Write blocks of named arrays to a file one by one: Parquet of any size, or .npz, which memory holds until the end.
 
-In Parquet an array (N, k) called `mean` is k columns mean_0 .. mean_(k-1), in .npz it stays an array.
+In Parquet an array (N, k) called `mean` becomes k columns mean_0 .. mean_(k-1); in .npz it stays an array.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 SUFFIXES = (".parquet", ".npz")
-Block = dict[str, NDArray[Any]]  # by name, each (B, ...)
-_LINE_SECONDS = 10.0  # how often a progress line is printed where there is no terminal
-_ROWS, _MOST_ROWS, _NUMBERS = 2**11, 2**16, 2**21  # in a block: least and most rows, and what a wide table has
+Block = dict[str, NDArray[Any]]  # arrays (B, ...) by name
+_LINE_SECONDS = 10.0  # between progress lines where there is no terminal
+_ROWS, _MOST_ROWS, _NUMBERS = 2**11, 2**16, 2**21  # in a block: least rows, most rows, and numbers of a wide table
 
 
 def block_rows(columns: int) -> int:
-    """How many rows to read, encode and write at once: fewer of wide tables, so that memory has a bound."""
+    """Return the number of rows to read, encode and write at once: fewer for wide tables, to bound the memory."""
     return max(_ROWS, min(_MOST_ROWS, _NUMBERS // columns) // _ROWS * _ROWS)
 
 
 def out_path(text: str) -> Path:
-    """The file to write.
+    """Parse the path of the file to write.
 
     Raises
     ------
     BadInputError
-        If it is of no kind that can be written.
+        If its suffix is none of `SUFFIXES`.
     """
     path = Path(text)
     if path.suffix not in SUFFIXES:
@@ -45,12 +45,12 @@ def out_path(text: str) -> Path:
 
 
 def stream(path: Path, blocks: Iterable[Block], total: int, console: Console) -> None:
-    """Write the blocks with progress, rate and time left; the file gets its name when it is whole.
+    """Write the blocks, and show progress, rate and time left; the file gets its name when it is whole.
 
     Raises
     ------
     BadInputError
-        If nothing can be written there.
+        If the path cannot be written.
     """
     began, rows = time.monotonic(), 0
     with written(path) as temporary:
@@ -66,11 +66,11 @@ def _write(path: Path, blocks: Iterable[Block]) -> Iterator[int]:
 
 
 def _npz(path: Path, blocks: Iterable[Block]) -> Iterator[int]:
-    kept: list[Block] = []
+    collected: list[Block] = []
     for block in blocks:
-        kept.append(block)
+        collected.append(block)
         yield _rows(block)
-    arrays: Block = {name: np.concatenate([block[name] for block in kept]) for name in kept[0]}
+    arrays: Block = {name: np.concatenate([block[name] for block in collected]) for name in collected[0]}
     with path.open("wb") as handle:
         np.savez(handle, **arrays)  # type: ignore[arg-type]
 
@@ -92,7 +92,7 @@ def _parquet(path: Path, blocks: Iterable[Block]) -> Iterator[int]:
 
 
 def _columns(block: Block) -> Block:
-    """(B, k) arrays column by column, by name and place."""
+    """Split arrays (B, k) into columns, named by the array and the position in it."""
     columns: Block = {}
     for name, values in block.items():
         places = np.ndindex(values.shape[1:])
@@ -114,15 +114,15 @@ def _watched(blocks: Iterable[Block], total: int, console: Console) -> Iterator[
     )
     with bar:
         task = bar.add_task("", total=total, rate=0.0)
-        began = said = time.monotonic()
+        began = last_line = time.monotonic()
         rows = 0
         for block in blocks:
             yield block
             rows, now = rows + _rows(block), time.monotonic()
             rate = rows / max(now - began, 1e-9)
             bar.update(task, completed=rows, rate=rate)
-            if not console.is_terminal and now - said > _LINE_SECONDS:
-                said, left = now, timedelta(seconds=round((total - rows) / rate))
+            if not console.is_terminal and now - last_line > _LINE_SECONDS:
+                last_line, left = now, timedelta(seconds=round((total - rows) / rate))
                 console.print(f"{rows} of {total} rows, {rate:.0f} rows/s, {left} left", highlight=False)
 
 

@@ -25,8 +25,8 @@ from ivae_lab.config.overrides import composed, without_hydra
 from ivae_lab.core.data import Batch, DataSpec, Splits
 from ivae_lab.inference.sampling import sampled
 from ivae_lab.inference.trained_model import Trained, evaluated
-from ivae_lab.tabular.columns import Column, Labels, columns_of
-from ivae_lab.tabular.preprocessing import Recipe, fit_preprocess
+from ivae_lab.tabular.columns import Column, LabelColumn, columns_of
+from ivae_lab.tabular.preprocessing import Preprocessing, fit_preprocess
 from ivae_lab.terminal.messages import one_line
 from ivae_lab.training.group import train_here
 from ivae_lab.training.job import read_settings
@@ -199,12 +199,12 @@ def _splits(x: Floats, u_columns: list[Column], config: DictConfig, labels: NDAr
     rows, columns = x.shape
     leading = min(columns, config.model.get("latent_dim", columns))
     fitted = fit_preprocess(x.astype(np.float32), config.data.preprocess, leading)
-    kinds = Labels(labels.tolist()) if len(labels) else columns_of(u_columns) if u_columns else None
-    names = [f"u_{i}" for i in range(len(u_columns))] if isinstance(kinds, list) else None
-    recipe = Recipe(shift=fitted.shift, scale=fitted.scale, u_columns=names, u=kinds)
-    u = recipe.apply_u(u_columns)
-    observed_u = None if u is None else torch.from_numpy(u)
-    train = Batch(torch.from_numpy(recipe.apply(x)), observed_u, None, torch.arange(rows))
+    kinds = LabelColumn(labels.tolist()) if len(labels) else columns_of(own) if own else None
+    names = [f"u_{i}" for i in range(len(own))] if isinstance(kinds, list) else None
+    recipe = Preprocessing(shift=fitted.shift, scale=fitted.scale, u_columns=names, u=kinds)
+    u = recipe.apply_u(own)
+    told = None if u is None else torch.from_numpy(u)
+    train = Batch(torch.from_numpy(recipe.apply(x)), told, None, torch.arange(rows))
     spec = DataSpec(
         columns,
         len(labels) or len(u_columns),

@@ -11,7 +11,7 @@ from scipy import stats
 
 from ivae_lab.runs.headlines import held_out_elbo
 from ivae_lab.runs.results_csv import COLUMNS, read_results, write_results
-from ivae_lab.tabular.preprocessing import Recipe
+from ivae_lab.tabular.preprocessing import Preprocessing
 from tests.own import own_file
 from tests.running import command
 
@@ -46,7 +46,10 @@ def test_elbos_are_held_against_each_other_in_the_units_of_the_rows(tmp_path: Pa
     rng, scales = np.random.default_rng(0), np.array([2.0, 0.1])
     x = rng.normal(size=(1000, 2)) * scales
     expected = stats.norm(0, scales).logpdf(x).sum(1).mean()
-    for name, recipe in {"none": Recipe(), "scaled": Recipe(shift=[0, 0], scale=np.diag(1 / scales).tolist())}.items():
+    for name, recipe in {
+        "none": Preprocessing(),
+        "scaled": Preprocessing(shift=[0, 0], scale=np.diag(1 / scales).tolist()),
+    }.items():
         folder, seen = tmp_path / name, recipe.apply(x)
         folder.mkdir()
         (folder / "recipe.json").write_text(recipe.to_json())

@@ -21,7 +21,7 @@ from ivae_lab.engine.shuffling import Shuffled
 from ivae_lab.engine.stack import Stack
 from ivae_lab.inference.trained_model import Trained
 from ivae_lab.models.base import Model
-from ivae_lab.tabular.preprocessing import Recipe
+from ivae_lab.tabular.preprocessing import Preprocessing
 from tests.profiles import examples
 from tests.running import TRAINING
 
@@ -100,7 +100,7 @@ def test_every_row_of_every_split_and_seed_has_a_posterior_sample_of_its_own() -
 
 
 def test_every_block_of_new_rows_has_posterior_samples_of_its_own() -> None:
-    trained = Trained(Echo(), splits(30).spec, Recipe(), seed=3)
+    trained = Trained(Echo(), splits(30).spec, Preprocessing(), seed=3)
     drawn = np.stack([trained.encode(splits(30).train, number)["sample"] for number in range(3)])
     assert len(np.unique(drawn)) == drawn.size
     assert np.array_equal(drawn[1], trained.encode(splits(30).train, 1)["sample"])

@@ -18,7 +18,7 @@ from ivae_lab.runs.agreement_csv import COLUMNS as PAIR_COLUMNS
 from ivae_lab.runs.agreement_csv import write_pairs
 from ivae_lab.runs.results_csv import COLUMNS, write_results
 from ivae_lab.runs.selection import choose
-from ivae_lab.tabular.preprocessing import Recipe
+from ivae_lab.tabular.preprocessing import Preprocessing
 from ivae_lab.terminal.command_line import BadInputError
 
 KEY = "model.latent_dim"
@@ -112,7 +112,7 @@ def make_run(outputs: Path, latents: int, data_seed: int = 1, scale: float = 1.0
     (folder / "status.json").write_text(
         json.dumps({"state": "done", "error": None, "seeds": [0, 1], "cell": folder.name})
     )
-    (folder / "recipe.json").write_text(Recipe(shift=[0.0], scale=[[scale]]).to_json())
+    (folder / "recipe.json").write_text(Preprocessing(shift=[0.0], scale=[[scale]]).to_json())
     fixed = {"data_seed": data_seed, "split": "valid", "state": "done"}
     elbo = -10 / latents - np.log(scale) + 0.01 * data_seed
     rows = [dict.fromkeys(COLUMNS) | {**fixed, "seed": seed, "metric": "elbo", "value": elbo} for seed in (0, 1)]

@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from ivae_lab.tabular.columns import Labels
-from ivae_lab.tabular.preprocessing import Recipe
+from ivae_lab.tabular.columns import LabelColumn
+from ivae_lab.tabular.preprocessing import Preprocessing
 from ivae_lab.tabular.reading import SUFFIXES, _exactly, numbers, open_table
 from tests.profiles import examples
 
@@ -138,13 +138,13 @@ class TestWrongTables:
 
 class TestRecipe:
     def test_invert_undoes_apply_and_json_keeps_every_bit(self) -> None:
-        recipe = Recipe(["b", "a"], [1.0, 1 / 3], [[2.0, 0.1], [0.3, 1.0]], u=Labels(["cold", "warm"]))
-        assert Recipe.from_json(recipe.to_json()) == recipe
+        recipe = Preprocessing(["b", "a"], [1.0, 1 / 3], [[2.0, 0.1], [0.3, 1.0]], u=LabelColumn(["cold", "warm"]))
+        assert Preprocessing.from_json(recipe.to_json()) == recipe
         x = X[:, :2]
         np.testing.assert_allclose(recipe.invert(recipe.apply(x)), x, atol=1e-6)
         assert recipe.log_volume == pytest.approx(np.log(2 - 0.03))
 
     def test_columns_of_x(self) -> None:
-        assert Recipe().columns(["x_10", "u", "x_2", "other"]) == ["x_2", "x_10"]
-        assert Recipe().columns(["u", "height", "index", "width"]) == ["height", "width"]
-        assert Recipe(["width"]).columns(["height", "width"]) == ["width"]
+        assert Preprocessing().columns(["x_10", "u", "x_2", "other"]) == ["x_2", "x_10"]
+        assert Preprocessing().columns(["u", "height", "index", "width"]) == ["height", "width"]
+        assert Preprocessing(["width"]).columns(["height", "width"]) == ["width"]
