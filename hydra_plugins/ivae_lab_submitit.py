@@ -172,7 +172,7 @@ class SlurmLauncher(_QueueLauncher):
         except (FailedJobError, FailedSubmissionError, RuntimeError) as error:
             raise queue.QueueError(f"expected Slurm to take the jobs, got: {_reason(error)}") from None
         tasks = [
-            queue.Task(
+            queue.SubmittedTask(
                 job=job.job_id,
                 folder=settings.folder.name,
                 cell=cell_digest(settings.plain()),

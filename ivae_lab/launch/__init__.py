@@ -1,1 +1,1 @@
-"""Sweeps and queues: which runs a launcher has under way."""
+"""Sweeps and the Slurm queue: runs that a launcher has submitted."""

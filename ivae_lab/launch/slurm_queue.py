@@ -1,8 +1,8 @@
-"""What a sweep has given to Slurm: a record of each submission, and what Slurm says of its tasks. No torch here.
+"""Record the tasks that a sweep submits to Slurm, and ask Slurm for their states. No PyTorch here.
 
-Hydra's submitit launcher submits (`hydra_plugins/ivae_lab_submitit.py`); this tells which runs are waiting or running,
-so that none is submitted twice, and where the log of each lies. What became of a run is never taken from Slurm, which
-calls a job completed that failed: it is what the run folder says.
+Hydra's submitit launcher submits (`hydra_plugins/ivae_lab_submitit.py`); this module tells which runs wait or run, so
+that none is submitted twice, and where their logs lie. The outcome of a run is read from its folder and never from
+Slurm, which reports some failed jobs as completed.
 """
 
 from __future__ import annotations
@@ -33,71 +33,72 @@ IMPOSSIBLE = (
     "QOSNotAllowed",
     "QOSMaxWallDurationPerJobLimit",
 )
+# Message about a run whose folder says that it is running, although no process runs.
 DIED = "the process died without a word (killed, or out of memory?); the same command continues from its checkpoint"
 _LOOK_SECONDS, _SAY_SECONDS = 2.0, 30.0
 
 
 @dataclass(frozen=True)
-class Task:
-    """One task of a submission: a run that Slurm is to do."""
+class SubmittedTask:
+    """A run that was submitted to Slurm as one task of a job array."""
 
-    job: str  # its id, such as 12_3
+    job: str  # id of the task, such as 12_3
     folder: str  # name of the run folder
     cell: str
     seeds: list[int]
     log: str
 
 
-class Queued(NamedTuple):
-    """A task that waits or runs, with Slurm's state and reason."""
+class QueuedTask(NamedTuple):
+    """A task that waits or runs in Slurm's queue, with Slurm's state and reason."""
 
-    task: Task
+    task: SubmittedTask
     state: str
     reason: str
 
     @property
     def now(self) -> str:
-        """What it does, in a word."""
+        """State of the task: waiting or running."""
         return "waiting" if self.state == "PENDING" else "running"
 
 
 class QueueError(RuntimeError):
-    """Slurm could not be asked, or refused: one line."""
+    """Slurm did not answer or refused a request; the message is one line."""
 
 
-def record(outputs: Path, tasks: Sequence[Task]) -> None:
-    """Keep what was submitted, in a file named by the first task's job."""
+def record(outputs: Path, tasks: Sequence[SubmittedTask]) -> None:
+    """Save the submitted tasks, in a file named by the first task's job."""
     path = outputs / RECORDS / f"{tasks[0].job}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic(path) as temporary:
         temporary.write_text(json.dumps([asdict(task) for task in tasks], indent=1))
 
 
-def live(outputs: Path) -> dict[str, Queued]:
-    """Tasks that wait or run, by the name of their run folder, with Slurm's state and reason.
+def live(outputs: Path) -> dict[str, QueuedTask]:
+    """Ask Slurm which tasks wait or run, and return them by the name of their run folder.
 
-    Submissions of which nothing waits or runs any more are moved to a folder `ended`, and not asked about again.
+    The records of submissions that have ended are moved to a folder `ended`, and Slurm is not asked about them again.
 
     Raises
     ------
     QueueError
-        If Slurm cannot be asked: then nothing is known, and nothing should be submitted.
+        If Slurm does not answer: then no state is known, and nothing should be submitted.
     """
-    found: dict[str, Queued] = {}
+    queued: dict[str, QueuedTask] = {}
     for path in _records(outputs / RECORDS):
         tasks = _tasks(path)
         states = _ask(tasks[0].job.partition("_")[0])
-        found |= {task.folder: Queued(task, *states[task.job]) for task in tasks if task.job in states}
+        queued |= {task.folder: QueuedTask(task, *states[task.job]) for task in tasks if task.job in states}
         if not states:
             ended = path.parent / "ended" / path.name
             ended.parent.mkdir(exist_ok=True)
             with suppress(FileNotFoundError):  # another process was faster
                 path.replace(ended)
-    return found
+    return queued
 
 
-def last(outputs: Path) -> dict[str, Task]:
-    """The last task that was to do each run, by the name of its folder."""
+def last(outputs: Path) -> dict[str, SubmittedTask]:
+    """Return the last submitted task of each run, by the name of its folder."""
     paths = [*_records(outputs / RECORDS / "ended"), *_records(outputs / RECORDS)]
     return {task.folder: task for path in paths for task in _tasks(path)}
 
@@ -106,12 +107,12 @@ def _records(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
 
 
-def _tasks(path: Path) -> list[Task]:
-    return [Task(**task) for task in json.loads(path.read_text())]
+def _tasks(path: Path) -> list[SubmittedTask]:
+    return [SubmittedTask(**task) for task in json.loads(path.read_text())]
 
 
 def _ask(job: str) -> dict[str, tuple[str, str]]:
-    """State and reason of every task of a job that waits or runs, by its id."""
+    """Ask Slurm for state and reason of the tasks of a job that wait or run, by their ids."""
     try:
         done = subprocess.run(
             ["squeue", "--noheader", "--array", "--jobs", job, "--format", "%i|%T|%r"],
@@ -122,14 +123,14 @@ def _ask(job: str) -> dict[str, tuple[str, str]]:
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise QueueError(f"expected squeue to say what runs, got: {error}") from None
-    if done.returncode and "Invalid job id" not in done.stderr:  # that is: ended long ago
+    if done.returncode and "Invalid job id" not in done.stderr:  # Slurm forgets jobs that ended long ago
         raise QueueError(f"expected squeue to say what runs, got: {' '.join(done.stderr.split())}")
     lines = [line.split("|", 2) for line in done.stdout.splitlines()]
     return {number: (state, reason) for number, state, reason in lines}
 
 
-def counts(outputs: Path, folders: Iterable[str], queued: dict[str, Queued]) -> Counter[str]:
-    """How many of the run folders are done, diverged, failed, running, waiting or lost; beside them, `resumed`."""
+def counts(outputs: Path, folders: Iterable[str], queued: dict[str, QueuedTask]) -> Counter[str]:
+    """Count the run folders that are done, diverged, failed, running, waiting or lost, and those `resumed`."""
     counted: Counter[str] = Counter()
     for name in folders:
         status = _status(outputs / name)
@@ -144,26 +145,26 @@ def counts(outputs: Path, folders: Iterable[str], queued: dict[str, Queued]) -> 
 
 
 def besides(counted: Counter[str]) -> str:
-    """What there is besides the done, in words; empty where there is nothing."""
+    """Format the counts of all states but `done`; empty where all are 0."""
     names = ("running", "waiting", "diverged", "failed", "lost", "resumed")
     return "".join(f", {counted[name]} {name}" for name in names if counted[name])
 
 
 def watch(outputs: Path, folders: Sequence[str], say: Callable[[str], None]) -> None:
-    """Wait until no task of these run folders waits or runs; say how it stands whenever it changes, or half a minute.
+    """Wait until no task of these run folders waits or runs; report the counts when they change and every half minute.
 
-    Slurm that cannot be asked, such as while its controller restarts, is asked again.
+    If Slurm does not answer, such as while its controller restarts, it is asked again.
 
     Raises
     ------
     QueueError
-        If a task waits for something that cannot come.
+        If a task waits for resources that the cluster cannot give.
     """
     began, before, at = time.monotonic(), "", 0.0
     names, ended_before = set(folders), None
     while True:
         try:
-            queued = {name: found for name, found in live(outputs).items() if name in names}
+            queued = {name: task for name, task in live(outputs).items() if name in names}
         except QueueError as error:
             if str(error) != before:
                 before = str(error)
@@ -183,13 +184,13 @@ def watch(outputs: Path, folders: Sequence[str], say: Callable[[str], None]) -> 
         time.sleep(_LOOK_SECONDS)
 
 
-def refuse_impossible(queued: Iterable[Queued]) -> None:
-    """Cancel tasks that wait for something that cannot come.
+def refuse_impossible(queued: Iterable[QueuedTask]) -> None:
+    """Cancel tasks that wait for resources that the cluster cannot give.
 
     Raises
     ------
     QueueError
-        With Slurm's reason.
+        If there are any, with Slurm's reason.
     """
     stuck = {task.job: reason for task, state, reason in queued if state == "PENDING" and reason in IMPOSSIBLE}
     if stuck:
@@ -202,7 +203,7 @@ def refuse_impossible(queued: Iterable[Queued]) -> None:
 
 
 def _left(seconds: float, ended: int, queued: int) -> str:
-    """How long the rest may take, where some have ended."""
+    """Estimate the time left from the rate so far; empty while no run has ended."""
     return f", {timedelta(seconds=round(seconds / ended * queued))} left at the rate so far" if ended else ""
 
 

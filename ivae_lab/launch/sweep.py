@@ -1,4 +1,4 @@
-"""What the runs of a sweep share (`python -m ivae_lab.train -m ...`): how each is composed, a check, the exit codes."""
+"""Functions that launchers share for a sweep (`python -m ivae_lab.train -m ...`): composing, checks, exit codes."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from ivae_lab.terminal.command_line import BAD_INPUT
 
 NAME = "ivae_lab.train"
 say = partial(arguments.say, NAME)  # (message, exit code)
-exit_codes = [0]  # of the runs of this process, or that it submitted: a sweep goes on after one that fails
+exit_codes = [0]  # of the runs that this process did or submitted: a sweep goes on after a run that fails
 
 
 def composed(launcher: Launcher, overrides: Sequence[str]) -> tuple[DictConfig, dict[str, Any]]:
-    """Compose the configuration of a job, without Hydra's own part, and its choices."""
+    """Compose the configuration of a job without Hydra's part; return it with the choice of each group."""
     loader = launcher.hydra_context.config_loader  # type: ignore[attr-defined]
     config = loader.load_sweep_config(launcher.config, list(overrides))  # type: ignore[attr-defined]
     return without_hydra(config), dict(config.hydra.runtime.choices)
 
 
 def refuse(reason: object) -> int:
-    """Say why a run is not begun, and note its exit code."""
+    """Print why a run is not started, record its exit code and return it."""
     exit_codes.append(BAD_INPUT)
     return say(reason, BAD_INPUT)
 
 
 class WritableOutputs(Callback):
-    """Finds a folder for the outputs that cannot be written before Hydra does, with one line instead of a traceback."""
+    """Checks before Hydra does that the outputs can be written, and prints one line instead of a traceback."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Make the folder, and leave with exit code 2 where that fails."""
+        """Make the folder, and exit with code 2 if that fails."""
         try:
             folder = Path(config.outputs)
             folder.mkdir(parents=True, exist_ok=True)

@@ -1,1 +1,1 @@
-"""Pictures of runs and figures."""
+"""Draw runs and the figures of papers."""

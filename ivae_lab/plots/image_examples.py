@@ -1,4 +1,4 @@
-"""The figure of a run of images: what its first seed makes of them."""
+"""Draw a run on images: reconstructions, draws from the prior, and traversals of its first seed."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ivae_lab.core.arrays import Floats
 from ivae_lab.plots.panels import empty
 from ivae_lab.plots.recovered import Arrays
 from ivae_lab.plots.style import STYLE, save
@@ -17,24 +18,24 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Pixels = NDArray[np.floating[Any]]
-BANDS, ACROSS, DRAWN = 2, 16, 10  # of originals over their reconstructions, images in each; parts of the prior drawn
+BANDS, ACROSS = 2, 16  # rows of original images, each above its reconstructions; images in a row
+DRAWN = 10  # at most as many values of u or components have a row of draws
 
 
 def image_examples(folder: Path, target: Path, title: str) -> None:
     """Draw images over their reconstructions, images drawn from the prior, and traversals, of a run's first seed.
 
-    The rows shown are the first of `examples.npz`, the seed is the first, whatever they look like. Models without a
-    prior to draw from have reconstructions only, those with a grid of codes no traversals.
+    The rows shown are always the first of `examples.npz`, and the seed is the first. Models without a prior to draw
+    from have reconstructions only, those with a grid of codes no traversals.
 
     Parameters
     ----------
     folder
         A run folder of images.
     target
-        Where to write, without suffix: a PNG and a PDF.
+        Path to write a PNG and a PDF to, without suffix.
     title
-        Says which data and model, such as "vade on mnist".
+        Data and model, such as "vade on mnist".
 
     Raises
     ------
@@ -53,7 +54,7 @@ def image_examples(folder: Path, target: Path, title: str) -> None:
 
 
 def _fill(figure: Figure, arrays: Arrays) -> None:
-    """The panels, side by side below the first where images were drawn and latents moved."""
+    """Draw the panels: reconstructions, and below them draws from the prior and traversals side by side."""
     if "drawn" not in arrays:
         _reconstructions(figure.subplots(), arrays)
         return
@@ -82,9 +83,9 @@ def _reconstructions(axis: Axes, arrays: Arrays) -> None:
 
 
 def _mosaic(
-    axis: Axes, images: Pixels, shape: NDArray[np.integer[Any]], title: str, names: list[str] | None = None
+    axis: Axes, images: Floats, shape: NDArray[np.integer[Any]], title: str, names: list[str] | None = None
 ) -> None:
-    """Rows of images (rows, across, d) as one picture, with the names of the rows."""
+    """Draw rows of images (rows, across, d) as one picture, with the names of the rows."""
     axis.set_title(title)
     axis.set(xticks=[], yticks=[])
     axis.spines[:].set_visible(False)
@@ -99,8 +100,8 @@ def _mosaic(
         axis.tick_params(left=False)
 
 
-def tiled(images: Pixels, shape: tuple[int, ...]) -> Pixels:
-    """Images side by side with a white pixel between: (rows, across, C H W) to (h, w), or (h, w, 3) of colours."""
+def tiled(images: Floats, shape: tuple[int, ...]) -> Floats:
+    """Tile images with a white pixel between them: (rows, across, C H W) to (h, w), or (h, w, 3) for colours."""
     rows, across = images.shape[:2]
     channels, height, width = shape
     framed = np.ones((rows, height + 1, across, width + 1, channels))

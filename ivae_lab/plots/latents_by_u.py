@@ -1,4 +1,4 @@
-"""The figure of a run whose true sources are unknown: its latents, coloured by u."""
+"""Draw a run whose true sources are unknown: its latents, coloured by u."""
 
 from __future__ import annotations
 
@@ -17,23 +17,24 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.colors import Colormap, Normalize
 
-SEEDS, LATENTS, FEW = 3, 4, 10  # at most drawn of a run; labels that have a colour each
+SEEDS, LATENTS = 3, 4  # most seeds and latents that are drawn
+FEW = 10  # most labels that have distinct colours
 
 
 def latents_by_u(folder: Path, target: Path, title: str) -> None:
     """Draw posterior means of the first seeds, a row for each, coloured by u.
 
-    Where u is labels: the latents that vary most, two by two. Where it is numbers: these latents over the first column.
-    A latent that varies most stands first; its number is that of latents.npz.
+    If u are labels, the latents that vary most are drawn in pairs, one over the other; if u are numbers, these latents
+    are drawn over the first column of u. The latent that varies most stands first; numbers are those of latents.npz.
 
     Parameters
     ----------
     folder
         A run folder with u in its `latents.npz`.
     target
-        Where to write, without suffix: a PNG and a PDF.
+        Path to write a PNG and a PDF to, without suffix.
     title
-        Says which data and model, such as "ivae on file".
+        Data and model, such as "ivae on file".
     """
     from matplotlib import rc_context
     from matplotlib.cm import ScalarMappable
@@ -48,8 +49,8 @@ def latents_by_u(folder: Path, target: Path, title: str) -> None:
     with rc_context(STYLE):
         figure = Figure(figsize=(1.8 * columns + 1.2, 1.7 * seeds + 0.7))
         axes = figure.subplots(seeds, columns, squeeze=False)
-        for row, own in enumerate(axes):
-            _seed(own, arrays, row, labels)
+        for row, panels in enumerate(axes):
+            _seed(panels, arrays, row, labels)
         shown = ScalarMappable(*_colouring(labels, coloured_by(arrays)))
         ticks = MaxNLocator(integer=labels)
         figure.colorbar(shown, ax=axes, label="u" if labels else "u, first column", pad=0.02, ticks=ticks)
@@ -74,7 +75,7 @@ def _seed(axes: NDArray[Any], arrays: Arrays, row: int, labels: bool) -> None:
 def _scatter(
     axis: Axes, z: NDArray[Any], u: NDArray[Any], order: NDArray[Any], x: int | None, y: int, labels: bool
 ) -> None:
-    """A latent over another, or over u; one latent alone over the rows' order."""
+    """Draw a latent over another, or over u where `x` is None; the last latent takes the place of a missing one."""
     above = min(y, z.shape[1] - 1)
     across = u if x is None else z[:, order[x]]
     norm, cmap = _colouring(labels, u)
@@ -84,7 +85,7 @@ def _scatter(
 
 
 def _colouring(labels: bool, u: NDArray[Any]) -> tuple[Normalize, Colormap]:
-    """Colours apart for a few labels, else in order."""
+    """Choose distinct colours for a few labels, otherwise a sequential scale."""
     from matplotlib import colormaps
     from matplotlib.colors import ListedColormap, Normalize
 

@@ -60,7 +60,7 @@ SCORES = {"mcc_mean": "MCC of the posterior mean", "mcc_sample": "MCC of a poste
 
 
 def method_of(model: str) -> str:
-    """The method that a choice of `model` belongs to, a key of PALETTE.
+    """Return the method of a choice of `model`: a key of PALETTE.
 
     Examples
     --------
@@ -72,11 +72,11 @@ def method_of(model: str) -> str:
 
 
 def name_of(model: str) -> str:
-    """The name of a model's method for legends."""
+    """Return the name of a model's method for legends."""
     return NAMES.get(method_of(model), model)
 
 
 def in_words(values: pd.Series[float]) -> str:
-    """Numbers of groups, of a series indexed by several columns, as a sentence for those who do not see the picture."""
+    """List the numbers of a series indexed by several columns in words, for readers who do not see the picture."""
     items: Any = values.to_dict().items()
     return "; ".join(f"{', '.join(str(part) for part in key)} {value:.3g}" for key, value in items)

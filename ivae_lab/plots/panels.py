@@ -1,4 +1,4 @@
-"""Style of all figures, colours fixed per method, and the figure of recovered against true sources.
+"""Panels of figures: grids of axes, colours of labels, boxes, and points per data seed.
 
 Figures are drawn on `matplotlib.figure.Figure` objects, without pyplot: no global state, no display.
 """
@@ -23,21 +23,21 @@ if TYPE_CHECKING:
 def panels(
     names: Iterable[str], width: float, height: float, columns: int = 4, sharey: bool = False
 ) -> tuple[Figure, dict[str, Axes]]:
-    """A figure with a panel for each name, in rows of at most `columns`; sizes in inches."""
+    """Make a figure with a panel for each name, in rows of at most `columns`; sizes in inches."""
     from matplotlib.figure import Figure
 
-    named = list(names)
-    across = min(columns, len(named))
-    down = -(-len(named) // across)
+    listed = list(names)
+    across = min(columns, len(listed))
+    down = -(-len(listed) // across)
     figure = Figure(figsize=(max(width * across, 4.2), height * down + 0.5))
     axes = figure.subplots(down, across, squeeze=False, sharey=sharey).ravel()
-    for spare in axes[len(named) :]:
+    for spare in axes[len(listed) :]:
         spare.remove()
-    return figure, dict(zip(named, axes, strict=False))
+    return figure, dict(zip(listed, axes, strict=False))
 
 
 def colours(rows: pd.DataFrame) -> dict[str, str]:
-    """A colour for each label of the rows: its method's, paler for the second, third, ... label of one method."""
+    """Choose a colour for each label: its method's, paler for the second, third, ... label of one method."""
     from matplotlib.colors import to_hex, to_rgb
 
     chosen: dict[str, str] = {}
@@ -52,7 +52,7 @@ def colours(rows: pd.DataFrame) -> dict[str, str]:
 
 @contextmanager
 def _repeatable() -> Iterator[None]:
-    """Give seaborn's jitter, which takes NumPy's global generator, the same numbers each time, and leave no trace."""
+    """Seed NumPy's global generator, which seaborn's jitter uses, and restore its state afterwards."""
     before = np.random.get_state()
     np.random.seed(0)
     try:
@@ -62,7 +62,7 @@ def _repeatable() -> Iterator[None]:
 
 
 def boxes(axis: Axes, rows: pd.DataFrame, x: str, score: str) -> None:
-    """A box per label at each value of x with every seed as a point on it, and the chance floor as a dotted line."""
+    """Draw a box per label at each value of x, every seed as a point on it, and the chance floor as a dotted line."""
     import seaborn
 
     palette = colours(rows)
@@ -71,7 +71,7 @@ def boxes(axis: Axes, rows: pd.DataFrame, x: str, score: str) -> None:
     shared = {"data": rows, "x": x, "y": score, "hue": "label", "hue_order": labels, "order": order, "ax": axis}
     seaborn.boxplot(**shared, palette=palette, fliersize=0, linewidth=0.6, saturation=1, legend="full")
     with _repeatable():
-        side_by_side = x != "label"  # else each label has a place of its own
+        side_by_side = x != "label"  # otherwise each label is a value of x
         dark = dict.fromkeys(labels, "#222222")
         seaborn.stripplot(**shared, palette=dark, dodge=side_by_side, size=1.6, legend=False)
     for place, value in enumerate(order):
@@ -81,12 +81,12 @@ def boxes(axis: Axes, rows: pd.DataFrame, x: str, score: str) -> None:
 
 
 def points_by_data_seed(rows: pd.DataFrame, score: str, reported: float | None = None) -> Picture:
-    """Every run as a point over its data seed, lines through the means of data seeds, a panel for each variant."""
+    """Draw every run as a point over its data seed, and lines through the means of data seeds; a panel per variant."""
     figure, axes = panels(rows["variant"].unique(), width=3.4, height=2.6, columns=2, sharey=True)
     for variant, axis in axes.items():
-        own = rows[rows["variant"] == variant]
-        for label, colour in colours(own).items():
-            part = own[own["label"] == label]
+        of_variant = rows[rows["variant"] == variant]
+        for label, colour in colours(of_variant).items():
+            part = of_variant[of_variant["label"] == label]
             axis.plot(part["data_seed"], part[score], "o", color=colour, markersize=2, alpha=0.6)
             means = part.groupby("data_seed")[score].mean()
             axis.plot(means.index, means, "-", color=colour, linewidth=0.8, label=label)
@@ -107,6 +107,6 @@ def points_by_data_seed(rows: pd.DataFrame, score: str, reported: float | None =
 
 
 def empty(panel: Axes, words: str) -> None:
-    """Say in a panel why there is nothing in it."""
+    """Write in an empty panel why it is empty."""
     panel.text(0.5, 0.5, words, transform=panel.transAxes, ha="center", va="center", color="#7F7F7F")
     panel.tick_params(left=False, labelleft=False)

@@ -1,4 +1,4 @@
-"""Recovered against true sources, a row of panels for each seed."""
+"""Draw recovered against true sources, a row of panels for each seed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from ivae_lab.metrics.mcc import Matching
 
-SEEDS, SOURCES, POINTS = 5, 6, 1000  # most rows and columns of panels, and points in each
+SEEDS, SOURCES, POINTS = 5, 6, 1000  # most rows and columns of panels, and points in a panel
 Arrays = Mapping[str, NDArray[Any]]
 
 
@@ -41,13 +41,13 @@ def recovered(
     Parameters
     ----------
     latents
-        A run folder, its `latents.npz`, or the arrays in there.
+        A run folder, its `latents.npz`, or the arrays of that file.
     path
-        Where to write, without suffix: a PNG and a PDF.
+        Path to write a PNG and a PDF to, without suffix.
     title
-        Says which data and model, such as "tcl, ivae".
+        Data and model, such as "tcl, ivae".
     kind
-        Which latents: the posterior mean, or one posterior sample.
+        Latents to draw: the posterior mean, or one posterior sample.
     split
         Rows of one split, None for all rows.
 
@@ -59,11 +59,11 @@ def recovered(
     from matplotlib import rc_context
 
     arrays = _rows_of_split(read_latents(latents) if isinstance(latents, Path) else latents, split)
-    # Margins and titles at known places: finding them takes longer than all the drawing.
+    # Fixed margins and titles: a layout engine takes longer than all the drawing.
     with rc_context(STYLE | {"figure.constrained_layout.use": False, "axes.titley": 1.0}):
         lines = (
             f"{title}: recovered sources",
-            _said(arrays, kind, split),
+            _description(arrays, kind, split),
             "latents standardised, signs flipped to match",
         )
         save(_panels(arrays, kind, lines), path)
@@ -81,8 +81,8 @@ def _rows_of_split(arrays: Arrays, split: str | None) -> Arrays:
     return {"seed": arrays["seed"], "mean": arrays["mean"][:, keep], "sample": arrays["sample"][:, keep]} | cut
 
 
-def _said(arrays: Arrays, kind: str, split: str | None) -> str:
-    """Say what the figure shows and what it leaves out."""
+def _description(arrays: Arrays, kind: str, split: str | None) -> str:
+    """Describe in words what the figure shows and what it leaves out."""
     seeds, (rows, sources) = len(arrays["seed"]), arrays["sources"].shape
     parts = [f"posterior {kind}, {f'{split} split' if split else 'all splits'}"]
     parts += [f"{POINTS} of {rows} points drawn"] if rows > POINTS else [f"{rows} points"]
@@ -116,7 +116,7 @@ def _panels(arrays: Arrays, kind: str, lines: Iterable[str]) -> Figure:
 
 
 def _colour_bar(figure: Figure, arrays: Arrays, place: tuple[float, float, float, float]) -> None:
-    """The scale of u's colours, at a place in fractions of the figure: left, bottom, width, height."""
+    """Draw the scale of u's colours, at a place in fractions of the figure: left, bottom, width, height."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
     from matplotlib.ticker import MaxNLocator
@@ -129,7 +129,7 @@ def _colour_bar(figure: Figure, arrays: Arrays, place: tuple[float, float, float
 
 
 def _seed_row(axes: NDArray[Any], arrays: Arrays, kind: str, row: int, drawn: NDArray[Any]) -> None:
-    """One seed: a panel per source."""
+    """Draw one seed: a panel per source."""
     from ivae_lab.metrics.mcc import match
 
     latents, sources = arrays[kind][row], arrays["sources"]  # (N, n), (N, k)
@@ -160,11 +160,11 @@ def _scatter(
 
 
 def coloured_by(arrays: Arrays) -> NDArray[Any]:
-    """What points are coloured by: the labels u, or the first of its columns, (N,)."""
+    """Return the values that colour the points, (N,): the labels u, or its first column."""
     return arrays["u"] if arrays["u"].ndim == 1 else arrays["u"][:, 0]
 
 
 def _standardised(values: NDArray[Any]) -> NDArray[np.float64]:
-    """Mean 0 and standard deviation 1; a constant, such as a collapsed latent, becomes 0."""
+    """Scale to mean 0 and standard deviation 1; a constant, such as a collapsed latent, becomes 0."""
     centred = values.astype(np.float64) - values.mean(dtype=np.float64)
     return np.asarray(centred / centred.std() if np.ptp(values) else np.zeros_like(centred))

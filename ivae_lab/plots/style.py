@@ -1,4 +1,4 @@
-"""How all pictures look, and how they are saved."""
+"""Style of all figures, and functions that save them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 SEQUENTIAL = "viridis"
-REPORTED_LINE: dict[str, Any] = {"linestyle": ":", "color": "#555555", "linewidth": 0.8}  # at what a paper reports
+REPORTED_LINE: dict[str, Any] = {"linestyle": ":", "color": "#555555", "linewidth": 0.8}  # of a number in a paper
 STYLE: dict[str, Any] = {
     "font.size": 8,
     "axes.titlesize": 8,
@@ -42,7 +42,7 @@ def save(figure: Figure, path: Path, suffixes: Sequence[str] = (".png", ".pdf"))
     """Write a figure under `path`, which has no suffix, in each of the formats."""
     from matplotlib import rc_context
 
-    # Laid out once: with an engine, also the placeholder that "none" leaves, all is drawn once more before each file.
+    # Lay out once: any engine, also the placeholder that "none" leaves, draws everything again before each file.
     with rc_context({"figure.constrained_layout.use": False}):
         if figure.get_layout_engine() is not None:
             figure.draw_without_rendering()
@@ -55,7 +55,7 @@ def save(figure: Figure, path: Path, suffixes: Sequence[str] = (".png", ".pdf"))
 
 @dataclass(frozen=True)
 class Picture:
-    """A drawn figure with its file name, and in words what it shows, for those who do not see it."""
+    """A drawn figure with its file name, a caption, and a description for readers who do not see it."""
 
     stem: str
     figure: Figure

@@ -23,7 +23,7 @@ from ivae_lab.reproduction.show import about
 from ivae_lab.terminal.command_line import OK, STOPPED, TerminatedError, say
 
 if TYPE_CHECKING:
-    from ivae_lab.launch.slurm_queue import Queued
+    from ivae_lab.launch.slurm_queue import QueuedTask
     from ivae_lab.reproduction.cells import Cell
     from ivae_lab.reproduction.evidence import FigureEvidence
     from ivae_lab.reproduction.found_runs import FoundRuns
@@ -49,7 +49,7 @@ class CellTraining:
         self.cells, self.request, self.console = cells, request, console
         self.began, self.worked = time.monotonic(), 0.0
         self.refused: dict[tuple[str, ...], str] = {}
-        self.queued: dict[str, Queued] = {}
+        self.queued: dict[str, QueuedTask] = {}
         self.code = OK
 
     def run(self) -> int:

@@ -14,14 +14,14 @@ from hydra_plugins.ivae_lab_submitit import SlurmLauncher
 from ivae_lab.config.paths import CONFIG
 from ivae_lab.launch import slurm_queue as queue
 from ivae_lab.launch import sweep
-from ivae_lab.launch.slurm_queue import Queued, Task
+from ivae_lab.launch.slurm_queue import QueuedTask, SubmittedTask
 from ivae_lab.runs.folder import write_status
 from ivae_lab.runs.results_csv import write_results
 from tests.running import TINY, settings
 
 
-def task(folder: str, job: str = "12_0") -> Task:
-    return Task(job=job, folder=folder, cell="c", seeds=[0], log=f"/logs/{job}/err")
+def task(folder: str, job: str = "12_0") -> SubmittedTask:
+    return SubmittedTask(job=job, folder=folder, cell="c", seeds=[0], log=f"/logs/{job}/err")
 
 
 def launcher(**params: Any) -> SlurmLauncher:
@@ -36,7 +36,7 @@ def test_every_run_is_counted_once_by_what_its_folder_and_slurm_say(tmp_path: Pa
     for name, state in states.items():
         (tmp_path / name).mkdir()
         write_status(tmp_path / name, {"state": state, "resumed": int(name == "d")})
-    queued = {name: Queued(task(name), state, "") for name, state in {"d": "RUNNING", "f": "PENDING"}.items()}
+    queued = {name: QueuedTask(task(name), state, "") for name, state in {"d": "RUNNING", "f": "PENDING"}.items()}
     counted = queue.counts(tmp_path, [*states, "nothing"], queued)
     assert counted == {"done": 1, "diverged": 1, "failed": 1, "running": 1, "waiting": 1, "lost": 2, "resumed": 1}
     assert queue.besides(counted) == ", 1 running, 1 waiting, 1 diverged, 1 failed, 2 lost, 1 resumed"
@@ -45,14 +45,14 @@ def test_every_run_is_counted_once_by_what_its_folder_and_slurm_say(tmp_path: Pa
 def test_runs_that_are_in_the_queue_are_not_submitted_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def submit(wanted: list[Any], outputs: Path, first: int) -> list[Task]:
+    def submit(wanted: list[Any], outputs: Path, first: int) -> list[SubmittedTask]:
         submitted.extend(each.folder.name for _, each in wanted)
         return [task(each.folder.name, "13_0") for _, each in wanted]
 
     submitted: list[str] = []
     slurm = launcher(wait=False)
     monkeypatch.setattr(slurm, "_submit", submit)
-    monkeypatch.setattr(queue, "live", lambda outputs: {"a": Queued(task("a"), "PENDING", "Priority")})
+    monkeypatch.setattr(queue, "live", lambda outputs: {"a": QueuedTask(task("a"), "PENDING", "Priority")})
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     wanted: list[Any] = [([], SimpleNamespace(folder=tmp_path / name)) for name in "ab"]
     slurm._do(wanted, 0)
