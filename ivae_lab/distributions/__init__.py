@@ -1,1 +1,1 @@
-"""Densities: their log-probabilities, divergences, natural parameters and draws."""
+"""Densities: log-probabilities, divergences, natural parameters and draws."""

@@ -1,8 +1,8 @@
-"""Densities over latents, as plain values: parameters in, log-densities and samples out.
+"""Densities over latents as dataclasses of their parameters, with log-densities and samples.
 
 They are dataclasses of tensors rather than `torch.distributions` objects, because a training step maps them
 over many seeds and compiles them, and because the total correlation needs the density of each dimension.
-Tests hold each against `torch.distributions`, SciPy and numerical integration.
+Tests compare each one with `torch.distributions`, SciPy and numerical integration.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ class Distribution(Protocol):
 
     @property
     def mean(self) -> Tensor:
-        """Means, of a mixture those of its components: (B, n) or (K, n), or anything that broadcasts to it."""
+        """Means, or the means of a mixture's components: (B, n) or (K, n), or anything that broadcasts to it."""
         ...
 
     @property
     def std(self) -> Tensor:
-        """Standard deviations, as `mean`."""
+        """Standard deviations, of the same shape as `mean`."""
         ...
 
     def log_prob(self, z: Tensor) -> Tensor:
@@ -60,7 +60,7 @@ class Normal:
         return self.log_prob_each(z).sum(-1)
 
     def rsample(self, noise: Tensor) -> Tensor:
-        """The draw m + s noise that standard normal noise makes (the reparameterisation trick): (B, n)."""
+        """Return the draw m + s noise from standard normal noise (the reparameterisation trick): (B, n)."""
         return self.mean + torch.exp(0.5 * self.log_var) * noise
 
     def sample(self, rows: int, generator: torch.Generator) -> Tensor:
@@ -84,12 +84,12 @@ class CorrelatedNormal:
         return -0.5 * (_LOG_2PI + self.log_var + noise**2).sum(-1)
 
     def rsample(self, noise: Tensor) -> Tensor:
-        """The draw m + L noise that standard normal noise makes: (B, n)."""
+        """Return the draw m + L noise from standard normal noise: (B, n)."""
         mixed = noise + (self.lower * noise.unsqueeze(-2)).sum(-1)
         return self.mean + torch.exp(0.5 * self.log_var) * mixed
 
     def marginals(self) -> Normal:
-        """Each dimension's own density."""
+        """Return the marginal density of each dimension."""
         return Normal(self.mean, self.log_var + torch.log1p((self.lower**2).sum(-1)))
 
 
@@ -136,11 +136,11 @@ class NormalMixture:
 
     @property
     def covariance(self) -> Tensor:
-        """Of each component: (K, n, n)."""
+        """Covariances of the components: (K, n, n)."""
         return torch.diag_embed(torch.exp(self.log_var))
 
     def log_joint(self, z: Tensor) -> Tensor:
-        """The joint log-density of z and k, log w_k + log N(z; m_k, s_k^2): (B, n) to (B, K)."""
+        """Joint log-density of z and k, log w_k + log N(z; m_k, s_k^2): (B, n) to (B, K)."""
         components = Normal(self.mean, self.log_var)
         return self.log_weights + components.log_prob(z.unsqueeze(-2))
 
@@ -149,7 +149,7 @@ class NormalMixture:
         return torch.logsumexp(self.log_joint(z), -1)
 
     def responsibilities(self, z: Tensor) -> Tensor:
-        """p(k given z): (B, K)."""
+        """Probability of each component, p(k given z): (B, n) to (B, K)."""
         return torch.softmax(self.log_joint(z), -1)
 
     def sample(self, rows: int, generator: torch.Generator) -> Tensor:
@@ -162,7 +162,7 @@ class NormalMixture:
 class CorrelatedMixture(NormalMixture):
     """A mixture of Gaussians with any covariance: sum_k w_k N(z; m_k, (A_k^T A_k)^-1), A_k = (I + C_k) diag(1 / s_k).
 
-    Triangular factors of the precisions, so that a density takes products and no system of equations.
+    The parameters are triangular factors of the precisions, so that a density needs products only, and no solver.
     """
 
     lower: Tensor  # (K, n, n), C, zero on and above the diagonal
@@ -174,12 +174,12 @@ class CorrelatedMixture(NormalMixture):
 
     @property
     def covariance(self) -> Tensor:
-        """Of each component: (K, n, n)."""
+        """Covariances of the components: (K, n, n)."""
         factor = torch.exp(0.5 * self.log_var).unsqueeze(-1) * self._inverse()
         return factor @ factor.mT
 
     def log_joint(self, z: Tensor) -> Tensor:
-        """The joint log-density of z and k: (B, n) to (B, K)."""
+        """Joint log-density of z and k: (B, n) to (B, K)."""
         scaled = (z.unsqueeze(-2) - self.mean) * torch.exp(-0.5 * self.log_var)  # (B, K, n)
         noise = scaled + torch.einsum("kij,...kj->...ki", self.lower, scaled)
         return self.log_weights - 0.5 * (_LOG_2PI + self.log_var + noise**2).sum(-1)
@@ -201,25 +201,25 @@ class CorrelatedMixture(NormalMixture):
 class Facets:
     """A product of mixtures, each over its own part of z: prod_j sum_k w_jk N(z_j; m_jk, S_jk) (Falck et al. 2021).
 
-    The parts are those of `torch.tensor_split`; all mixtures have as many components.
+    The parts are those of `torch.tensor_split`; all mixtures have the same number K of components.
     """
 
-    each: tuple[NormalMixture, ...]  # (J,)
+    mixtures: tuple[NormalMixture, ...]  # (J,)
 
     @property
     def mean(self) -> Tensor:
         """Means of J K of its K^J components, a row for each component of each facet: see `_beside_the_heaviest`."""
-        return self._beside_the_heaviest([mixture.mean for mixture in self.each])
+        return self._beside_the_heaviest([mixture.mean for mixture in self.mixtures])
 
     @property
     def std(self) -> Tensor:
         """Standard deviations of the components that `mean` has: (J K, n)."""
-        return self._beside_the_heaviest([mixture.std for mixture in self.each])
+        return self._beside_the_heaviest([mixture.std for mixture in self.mixtures])
 
     def log_joint(self, z: Tensor) -> Tensor:
-        """The joint log-density of z_j and its component: (B, n) to (B, J, K)."""
-        parts = torch.tensor_split(z, len(self.each), -1)
-        return torch.stack([mixture.log_joint(part) for mixture, part in zip(self.each, parts, strict=True)], -2)
+        """Joint log-density of z_j and its component: (B, n) to (B, J, K)."""
+        parts = torch.tensor_split(z, len(self.mixtures), -1)
+        return torch.stack([mixture.log_joint(part) for mixture, part in zip(self.mixtures, parts, strict=True)], -2)
 
     def log_prob_each(self, z: Tensor) -> Tensor:
         """Log-density of each facet: (B, J)."""
@@ -230,14 +230,14 @@ class Facets:
         return self.log_prob_each(z).sum(-1)
 
     def sample(self, rows: int, generator: torch.Generator) -> Tensor:
-        """Independent draws, of each facet by itself: (rows, n)."""
-        return torch.cat([mixture.sample(rows, generator) for mixture in self.each], -1)
+        """Independent draws, for each facet independently: (rows, n)."""
+        return torch.cat([mixture.sample(rows, generator) for mixture in self.mixtures], -1)
 
     def _beside_the_heaviest(self, tables: list[Tensor]) -> Tensor:
-        """Rows (J K, n): those of a facet's table, (K, n_j), beside the row of the heaviest component of the others."""
+        """Join each row of a facet's table (K, n_j) with the others' rows of their heaviest component: (J K, n)."""
         heaviest = [
             table[mixture.log_weights.argmax()].expand_as(table)
-            for mixture, table in zip(self.each, tables, strict=True)
+            for mixture, table in zip(self.mixtures, tables, strict=True)
         ]
         rows = [
             torch.cat([tables[j] if j == facet else heaviest[j] for j in range(len(tables))], -1)
@@ -247,13 +247,19 @@ class Facets:
 
 
 def tempered(distribution: Distribution, temperature: float) -> Distribution:
-    """The same density with all standard deviations, of a mixture those of its components, times the temperature."""
+    """Multiply all standard deviations of a density, or of a mixture's components, by the temperature.
+
+    Raises
+    ------
+    ValueError
+        If the temperature is not above 0, or not 1 for another kind of density.
+    """
     if not temperature > 0:
         raise ValueError(f"expected a temperature above 0, got {temperature}")
     if temperature == 1:
         return distribution
     if isinstance(distribution, Facets):
-        return Facets(tuple(tempered(each, temperature) for each in distribution.each))  # type: ignore[misc]
+        return Facets(tuple(tempered(mixture, temperature) for mixture in distribution.mixtures))  # type: ignore[misc]
     shift = math.log(temperature)
     if isinstance(distribution, Laplace):
         return replace(distribution, log_scale=distribution.log_scale + shift)
@@ -263,11 +269,11 @@ def tempered(distribution: Distribution, temperature: float) -> Distribution:
 
 
 def kl_divergence(q: Posterior, p: Distribution) -> Tensor | None:
-    """KL(q || p) in nats where it has a closed form, (B,); None where it has none (mixtures).
+    """Compute KL(q || p) in nats where it has a closed form, (B,); None where it has none (mixtures).
 
     Normal to Normal: 1/2 sum_i [log s_p^2 - log s_q^2 + (s_q^2 + (m_q - m_p)^2) / s_p^2 - 1].
-    Normal to Laplace: sum_i [E|z_i - m_p| / b + log 2b] - H(q), the mean of a folded normal.
-    Correlated dimensions add sum_i H(q_i) - H(q) to that of the marginals q_i, as p's are independent.
+    Normal to Laplace: sum_i [E|z_i - m_p| / b + log 2b] - H(q), where E is the mean of a folded normal.
+    For a correlated q, KL(q || p) = sum_i KL(q_i || p_i) + sum_i H(q_i) - H(q), as p has independent dimensions.
     """
     if isinstance(q, CorrelatedNormal):
         marginals = q.marginals()

@@ -1,7 +1,7 @@
 """Natural parameters of the exponential families that priors are made of (Khemakhem et al. 2020, Equation 7).
 
-A family is given by its learned tables: `mean` m and `scale`, log s^2 of a Gaussian and log b of a Laplace density,
-each (M, n). What is not there is zero.
+A family is given by its learned tables, each (M, n): `mean` m, and `scale`, log s^2 of a Gaussian or log b of a Laplace
+density. A table that is missing is zero.
 """
 
 from __future__ import annotations
@@ -15,16 +15,17 @@ from ivae_lab.core.exponential_family import ExponentialFamily, SufficientStatis
 
 Family = Literal["gaussian", "laplace"]
 Tables = dict[str, Tensor]
-# The natural parameter that belongs to the scale is -c exp(-scale).
+# The natural parameter of the scale is -c exp(-scale).
 _C = {"gaussian": 0.5, "laplace": 1.0}
 _SCALE_STATISTICS: dict[Family, SufficientStatistic] = {"gaussian": "z^2", "laplace": "|z|"}
 
 
 def natural_parameters(tables: Tables, family: Family) -> Tensor | None:
-    """Of each value of u, (M, n k): m / s^2 where the mean is learned, then -1 / (2 s^2) or -1 / b where the scale is.
+    """Compute the natural parameters at each value of u: (M, n k), or None for Laplace densities with learned means.
 
-    T = (z, z^2) for Gaussians, z or z^2 alone for those of unit scale or zero mean, and |z| for Laplace densities of
-    zero mean. Laplace densities of learned means are no exponential family: None.
+    They are m / s^2 if the mean is learned, followed by -1 / (2 s^2) or -1 / b if the scale is learned. T = (z, z^2)
+    for Gaussians, z or z^2 alone for those of unit scale or zero mean, and |z| for Laplace densities of zero mean.
+    Laplace densities with learned means are no exponential family.
     """
     if "mean" in tables and family == "laplace":
         return None
@@ -36,7 +37,10 @@ def natural_parameters(tables: Tables, family: Family) -> Tensor | None:
 
 
 def exponential_family(tables: Tables, family: Family, *, hidden: bool = False) -> ExponentialFamily | None:
-    """The family as plain numbers; None where `natural_parameters` is. `hidden`: u is the component of a mixture."""
+    """Convert the tables to plain numbers; None where `natural_parameters` is None.
+
+    `hidden` says that u is the component of a mixture.
+    """
     natural = natural_parameters(tables, family)
     if natural is None:
         return None
@@ -47,9 +51,9 @@ def exponential_family(tables: Tables, family: Family, *, hidden: bool = False) 
 
 @torch.no_grad()
 def add_noise_(tables: Tables, family: Family, noise: Tensor) -> None:
-    """Change the tables, in place, to those whose natural parameters are the present ones plus `noise`, (M, n k).
+    """Add `noise`, (M, n k), to the natural parameters, and change the tables in place accordingly.
 
-    No precision falls below half of what it was: noise could make it negative.
+    A precision falls at most to half of its value, as noise could make it negative.
     """
     natural = natural_parameters(tables, family)
     assert natural is not None  # a model refuses noise for a prior that has no natural parameters

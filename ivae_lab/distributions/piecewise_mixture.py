@@ -1,9 +1,9 @@
-"""Gaussian mixtures through a network of one hidden layer of (leaky) ReLUs: their likelihood, without approximation.
+"""Exact likelihood of Gaussian mixtures through a network with one hidden layer of (leaky) ReLUs.
 
-Such a network is affine between the places where a unit switches, so that within each such piece p(z) p(x given z) is
+Such a network is affine between the points where a unit switches, so that within each such piece p(z) p(x given z) is
 a sum of truncated Gaussians (Kivva et al. 2022, (P1) and (F1)). For one latent its integral is a sum of differences of
-the normal distribution function; for two latents one of them is integrated so, and the other by Gauss-Legendre rules
-on panels that end where the integrand has kinks.
+the normal distribution function; for two latents one of them is integrated in this way, and the other by Gauss-Legendre
+rules on panels that end where the integrand has kinks.
 """
 
 from __future__ import annotations
@@ -19,25 +19,26 @@ from torch import Tensor
 from ivae_lab.core.mixture_generator import Generator, ReluNetwork
 from ivae_lab.distributions.densities import NormalMixture
 
-_REACH = 7.5  # standard deviations beyond which a Gaussian is nothing: 6e-14 of it
+_REACH = 7.5  # standard deviations beyond which a Gaussian is taken as 0: a mass of 6e-14
 _BEYOND = 40.0  # standard deviations of a component up to which the outermost pieces reach
-_LEVEL = 1e-12  # squared slope of a piece along which nothing changes
-_FLAT = 1e-9  # a unit that hardly depends on a latent switches far away
+_LEVEL = 1e-12  # squared slope up to which a piece counts as constant
+_FLAT = 1e-9  # least weight of a unit: one that hardly depends on a latent switches far away
 _POINTS = 8  # Gauss-Legendre points on a panel
 _STEP = 0.8  # of a trapezoidal rule, in standard deviations of the noise; its error falls as exp(-2 (pi / step)^2)
-_SEEN = 6.0  # standard deviations of z and of the noise within which x is looked at; 2e-9 lie beyond
+_SEEN = 6.0  # standard deviations of z and of the noise that the grid of x covers; a mass of 2e-9 lies beyond
 PANELS = 16  # for the outer of two integrals, where a number is reported; enough where the noise is not small
-_UNSEEN = -30.0  # log of a density that adds nothing
-_ROWS = 256  # x at a time
+_UNSEEN = -30.0  # log-density up to which a point of the grid is dropped
+_ROWS = 256  # rows of x at a time
 SLICE = 0.5  # how far a slice through the truth reaches
 _LOG_2PI = math.log(2 * math.pi)
 
 
 @dataclass(frozen=True)
 class PiecewiseMixture:
-    """x = B a(W z + b) + c + e, with z of a Gaussian mixture, a(h) = max(h, slope h) and e of N(0, v I).
+    """Model x = B a(W z + b) + c + e, with z from a Gaussian mixture, a(h) = max(h, slope h) and e from N(0, v I).
 
-    One latent or two, and any number of x. Everything here can be differentiated and mapped over models.
+    It has one latent or two, and any number of observed dimensions. All functions can be differentiated and mapped over
+    models.
     """
 
     prior: NormalMixture  # of K components and n latents
@@ -50,11 +51,11 @@ class PiecewiseMixture:
 
     @property
     def numbers(self) -> int:
-        """P, how many parameters there are."""
+        """Number of parameters, P."""
         return sum(part.numel() for part in _parameters(self))
 
     def generator(self) -> Generator:
-        """The same as plain numbers, without the noise."""
+        """Convert prior and network to plain numbers, without the noise."""
         layers = (self.weight, self.out_weight), (self.bias, self.out_bias)
         weights, biases = (tuple(part.detach().cpu().numpy() for part in parts) for parts in layers)
         prior = (self.prior.log_weights.exp(), self.prior.mean, self.prior.covariance)
@@ -62,15 +63,15 @@ class PiecewiseMixture:
         return Generator(mixture, means, covariances, ReluNetwork(weights, biases, self.slope))
 
     def decode(self, z: Tensor) -> Tensor:
-        """The network, (..., n) to (..., d)."""
+        """Apply the network: (..., n) to (..., d)."""
         h = z @ self.weight.mT + self.bias
         return torch.where(h > 0, h, self.slope * h) @ self.out_weight.mT + self.out_bias
 
     def log_prob(self, x: Tensor, panels: int | None = None) -> Tensor:
-        """Exact log p(x): (B, d) to (B,).
+        """Compute log p(x): (B, d) to (B,), exactly for one latent, by quadrature of the outer integral for two.
 
-        Of two latents by quadrature; without a number of `panels` for the outer integral, these are doubled until no
-        value changes by more than 1e-9.
+        Without a number of `panels` for the outer integral, panels are doubled until no value changes by more than
+        1e-9.
         """
         if self.weight.shape[1] == 1:
             log_joint = self.prior.log_weights, self.prior.mean[:, 0], self.prior.covariance[:, 0, 0]
@@ -85,15 +86,15 @@ class PiecewiseMixture:
         return now
 
     def _two_latents(self, x: Tensor, panels: int) -> Tensor:
-        """The second latent in closed form, the first by a rule on panels: (B, d) to (B,)."""
-        z, weights = self._outer(panels)  # (Q,) each
-        log_weights, mean, variance = self._given_first(z)  # (Q, K) each
+        """Integrate the second latent in closed form, and the first by a rule on panels: (B, d) to (B,)."""
+        z, weights = self._outer(panels)  # both (Q,)
+        log_weights, mean, variance = self._given_first(z)  # all (Q, K)
         bias = self.bias + z.unsqueeze(-1) * self.weight[:, 0]  # (Q, H)
         inner = _one_latent(x.unsqueeze(-2), self.weight[:, 1], bias, self, log_weights, mean, variance)  # (B, Q)
         return torch.logsumexp(inner + torch.log(weights.clamp(min=torch.finfo(weights.dtype).tiny)), -1)
 
     def _given_first(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Of each component at the first latent, (Q,): log of weight and density, and z_2's mean and variance there."""
+        """Condition each component on the first latent, (Q,): log weight plus log-density, mean and variance of z_2."""
         covariance, mean = self.prior.covariance, self.prior.mean
         first, cross, second = covariance[:, 0, 0], covariance[:, 0, 1], covariance[:, 1, 1]
         away = z.unsqueeze(-1) - mean[:, 0]  # (Q, K)
@@ -105,9 +106,10 @@ class PiecewiseMixture:
         )
 
     def _outer(self, panels: int) -> tuple[Tensor, Tensor]:
-        """Points and weights for the first latent: panels end where two units' lines meet, or one meets a component.
+        """Compute points and weights for the first latent, on panels that end where the integrand has kinks.
 
-        The latter matters for a line that is nearly upright, which the first latent crosses at once.
+        Kinks are where the lines on which two units switch meet, or where such a line enters a component. The latter
+        matters for a nearly upright line, which the first latent crosses within a small interval.
         """
         w, b = self.weight.detach(), self.bias.detach()
         one, other = torch.combinations(torch.arange(len(w)), 2).unbind(1)
@@ -117,17 +119,17 @@ class PiecewiseMixture:
         return _rule(torch.cat([at, enters.flatten(), self._bulk(0)]), *self._reach(0), panels)
 
     def _bulk(self, latent: int) -> Tensor:
-        """Where panels end as well, so that narrow components have some of their own: (5 K,)."""
+        """Return further ends of panels, so that narrow components have panels of their own: (5 K,)."""
         mean, std = self.prior.mean[:, latent].detach(), self.prior.std[:, latent].detach()
         return torch.cat([mean + by * std for by in (-3.5, -1.5, 0.0, 1.5, 3.5)])
 
     def _reach(self, latent: int) -> tuple[Tensor, Tensor]:
-        """Between which values the latent lies."""
+        """Return the lowest and the highest value of a latent that are integrated over."""
         mean, std = self.prior.mean[:, latent].detach(), self.prior.std[:, latent].detach()
         return (mean - _REACH * std).amin(), (mean + _REACH * std).amax()
 
     def nodes(self, panels: int) -> tuple[Tensor, Tensor]:
-        """Points z, (Q, 2), and weights, (Q,), for integrals over two latents of what is smooth within each piece."""
+        """Compute points z (Q, 2) and weights (Q,) to integrate over two latents a function smooth on each piece."""
         first, outer = self._outer(panels)  # (Q1,)
         w = self.weight.detach()
         switches = -(self.bias.detach() + first.unsqueeze(-1) * w[:, 0]) / _away_from_zero(w[:, 1])  # (Q1, H)
@@ -137,15 +139,15 @@ class PiecewiseMixture:
         return z.flatten(0, 1), (outer.unsqueeze(-1) * inner).flatten()
 
     def log_prob_on(self, axes: list[Tensor], panels: int) -> Tensor:
-        """Log p(x) on all points of two axes, (X1,) and (X2,), of two latents: (X1 X2,).
+        """Compute log p(x) for two latents at all points of a grid with axes (X1,) and (X2,): (X1 X2,).
 
-        A Gaussian with independent coordinates is a product, and the sum over nodes a product of matrices. Nodes that
-        are too few make a mixture of narrow Gaussians: still a density, as the weights are brought to a sum of 1.
+        A Gaussian with independent coordinates is a product, so the sum over nodes is a product of matrices. Too few
+        nodes give a mixture of narrow Gaussians: still a density, as the weights are scaled to a sum of 1.
         """
         z, weights = self.nodes(panels)
         mass = weights * torch.exp(self.prior.log_prob(z))  # (Q,)
         away = [axis.unsqueeze(-1) - f for axis, f in zip(axes, self.decode(z).unbind(-1), strict=True)]  # (X, Q)
-        one, other = (torch.exp(-0.5 * each**2 / self.variance) for each in away)
+        one, other = (torch.exp(-0.5 * distance**2 / self.variance) for distance in away)
         density = (one * (mass / mass.sum())) @ other.mT / (2 * math.pi * self.variance)
         return torch.log(density.clamp(min=torch.finfo(density.dtype).tiny)).flatten()
 
@@ -168,7 +170,7 @@ class PiecewiseMixture:
         return mean, (torch.cat(squares) - mean**2).clamp(min=1e-12)
 
     def sample(self, rows: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Draw latents, (N, n), their components, (N,), and x, (N, d)."""
+        """Draw latents (N, n), their components (N,), and x (N, d)."""
         z = self.prior.sample(rows, generator)
         noise = torch.randn((rows, len(self.out_bias)), generator=generator, dtype=z.dtype)
         component = torch.multinomial(self.prior.responsibilities(z), 1, generator=generator).squeeze(-1)
@@ -176,7 +178,9 @@ class PiecewiseMixture:
 
 
 class Population:
-    """All of p(x) of a known model, for up to two x: what another model's expected log-likelihood is taken over.
+    """The whole density p(x) of a known model on a grid of x, to integrate another model's log-likelihood over.
+
+    x has one or two dimensions.
 
     Attributes
     ----------
@@ -204,27 +208,27 @@ class Population:
         self.entropy = -(self.mass * self.log_density).sum()
 
     def log_prob(self, model: PiecewiseMixture, panels: int = 8) -> Tensor:
-        """Log p(x) of a model of as many latents at all points: (X,)."""
+        """Compute log p(x) of a model with the same number of latents at all points: (X,)."""
         if self.latents == 2 and len(self.axes) == 2:
             return model.log_prob_on(self.axes, panels)
         return model.log_prob(self.x, panels)
 
     def error(self) -> float:
-        """Of the entropy, in nats: what half the step and twice as many panels change."""
+        """Estimate the error of the entropy, in nats: its change with half the step and twice as many panels."""
         finer = Population(self.truth, _STEP / 2, 2 * PANELS)
         return abs(float(self.entropy - finer.entropy))
 
     def divergence(self, model: PiecewiseMixture, panels: int = 8) -> Tensor:
-        """KL(truth, model) = E[-log p(x)] - entropy, in nats, under the truth: a scalar."""
+        """Compute KL(truth, model) = E[-log p(x)] - entropy, in nats, under the truth: a scalar."""
         return (self.mass * (self.log_density - self.log_prob(model, panels))).sum()
 
 
 def slices(population: Population, points: int) -> dict[str, Tensor]:
-    """The expected negative log-likelihood through the truth, along each of its P parameters by itself.
+    """Compute the expected negative log-likelihood on slices through the truth, along each of its P parameters.
 
-    "offset" (T,), from `-SLICE` to `SLICE` about the parameter's value; "nll" (P, T), in nats; "least" (P,), where on
-    the slice it is least, by SciPy's bounded search; "error" (), of the integrals, in nats. Parameters are, in this
-    order, logits of the weights, means and log-variances of the prior, then W, b, B and c of the network.
+    Returns "offset" (T,), from `-SLICE` to `SLICE` about the parameter's value; "nll" (P, T), in nats; "least" (P,),
+    the offset with the least value, by SciPy's bounded search; "error" (), of the integrals, in nats. Parameters are,
+    in this order, logits of the weights, means and log-variances of the prior, then W, b, B and c of the network.
     """
     from scipy.optimize import minimize_scalar
 
@@ -237,12 +241,12 @@ def slices(population: Population, points: int) -> dict[str, Tensor]:
         return (population.entropy + population.divergence(_with_parameters(truth, moved), PANELS)).item()
 
     curves = [[nll(position, float(by)) for by in offset] for position in range(len(flat))]
-    found = [
+    least = [
         minimize_scalar(partial(nll, position), bounds=(-SLICE, SLICE), method="bounded", options={"xatol": 1e-8}).x
         for position in range(len(flat))
     ]
     error = torch.tensor(population.error())
-    return {"offset": offset, "nll": torch.tensor(curves), "least": torch.tensor(found), "error": error}
+    return {"offset": offset, "nll": torch.tensor(curves), "least": torch.tensor(least), "error": error}
 
 
 def _parameters(model: PiecewiseMixture) -> list[Tensor]:
@@ -272,10 +276,10 @@ def draw(
     noise_std: float,
     scale: float,
 ) -> PiecewiseMixture:
-    """A random model: weights N(0, 1), means uniform on (-3, 3), standard deviations on (.3, 1).
+    """Draw a random model: weights N(0, 1), means uniform on (-3, 3), standard deviations uniform on (.3, 1).
 
-    Each unit switches at a draw of z: where there is no z, nobody could tell where it does. Mixture weights are
-    Dirichlet(5, ..., 5), x is centred, and brought to a standard deviation of `scale` on average.
+    Each unit switches at a draw of z, as no data could tell where a unit switches outside the range of z. Mixture
+    weights are Dirichlet(5, ..., 5). x is centred, and scaled to a standard deviation of `scale` on average.
     """
     rng = np.random.default_rng([seed, 0])
     weight, out_weight = rng.normal(size=(hidden, latent_dim)), rng.normal(size=(x_dim, hidden))
@@ -300,12 +304,12 @@ def draw(
 def _one_latent(
     x: Tensor, w: Tensor, b: Tensor, network: PiecewiseMixture, log_weights: Tensor, mean: Tensor, variance: Tensor
 ) -> Tensor:
-    """Log of sum_k w_k int N(z; m_k, s_k^2) N(x; f(z), v I) dz, f(z) = B a(w z + b) + c: x is (..., d), b (..., H).
+    """Compute log sum_k w_k int N(z; m_k, s_k^2) N(x; f(z), v I) dz with f(z) = B a(w z + b) + c: (...,).
 
-    log_weights, mean and variance are (..., K). Between two switches f(z) = a z + e, so the integrand is a Gaussian of
-    precision 1 / s_k^2 + a a / v times N(x; a m_k + e, v I + s_k^2 a a^T), and its integral a difference of the normal
-    distribution function. The second factor is taken along a and across it by themselves, so that nothing cancels where
-    a component is as good as a point.
+    x is (..., d), b (..., H); log_weights, mean and variance are (..., K). Between two switches f(z) = a z + e, so the
+    integrand is a Gaussian of precision 1 / s_k^2 + a a / v times N(x; a m_k + e, v I + s_k^2 a a^T), and its integral
+    a difference of the normal distribution function. The second factor is computed along a and across it separately, so
+    that nothing cancels where a component is nearly a point.
     """
     w = _away_from_zero(w)
     switches = torch.sort(-b / w).values  # (..., H)
@@ -332,7 +336,7 @@ def _one_latent(
 
 
 def _log_between(low: Tensor, high: Tensor) -> Tensor:
-    """The log of Phi(high) - Phi(low), without cancellation in the upper tail."""
+    """Compute log(Phi(high) - Phi(low)) without cancellation in the upper tail."""
     upper = low + high > 0
     low, high = torch.where(upper, -high, low), torch.where(upper, -low, high)
     log_high, log_low = _log_ndtr(high), _log_ndtr(low)
@@ -340,7 +344,7 @@ def _log_between(low: Tensor, high: Tensor) -> Tensor:
 
 
 def _log_ndtr(h: Tensor) -> Tensor:
-    """Log of Phi(h), for which PyTorch's own has no rule to be mapped over models."""
+    """Compute log Phi(h); PyTorch's own function cannot be mapped over models."""
     below, above = h.clamp(max=0) / math.sqrt(2), h.clamp(min=0) / math.sqrt(2)
     return torch.where(
         h < 0, torch.log(torch.special.erfcx(-below) / 2) - below**2, torch.log1p(-torch.special.erfc(above) / 2)
@@ -358,7 +362,7 @@ def _legendre() -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 
 def _rule(kinks: Tensor, low: Tensor, high: Tensor, panels: int) -> tuple[Tensor, Tensor]:
-    """Points and weights from low to high, on equal panels that are cut at the kinks, (..., k): (..., Q) each."""
+    """Compute points and weights from low to high, on equal panels cut at the kinks (..., k): two arrays (..., Q)."""
     even = low + (high - low) * torch.linspace(0, 1, panels + 1, dtype=kinks.dtype, device=kinks.device)
     edges = torch.cat([even.expand(*kinks.shape[:-1], -1), torch.clamp(kinks, low, high)], -1).sort(-1).values
     width = edges.diff(dim=-1).unsqueeze(-1)

@@ -1,7 +1,7 @@
-"""The two-parameter exponential families on (0, inf) and (0, 1), as densities of y on the real line.
+"""Two-parameter exponential families on (0, inf) and (0, 1), as densities of y on the real line.
 
-z = exp(y), or 1 / (1 + exp(-y)) for the beta distribution, has the family's density; so y = log z or logit z has what
-stands here, and one that maps data to latents need not keep to an interval. Latents are y everywhere.
+z = exp(y), or 1 / (1 + exp(-y)) for the beta distribution, has the family's density, and y = log z or logit z the
+density computed here, so that a map from data to latents is not restricted to an interval. Latents are y everywhere.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-Family = Literal["gamma", "inverse_gamma", "inverse_gaussian", "beta"]
-# Where densities are integrated: beyond, all but heavy tails hold nothing.
+TwoParameterFamily = Literal["gamma", "inverse_gamma", "inverse_gaussian", "beta"]
+# Densities are integrated from -_EDGE to _EDGE: only heavy tails have mass beyond.
 _EDGE, _POINTS = 40.0, 8001
 
 
@@ -37,7 +37,7 @@ def _beta(y: Tensor, a: Tensor, b: Tensor) -> Tensor:
     return a * logsigmoid(y) + b * logsigmoid(-y) - torch.lgamma(a) - torch.lgamma(b) + torch.lgamma(a + b)
 
 
-_LOG_DENSITIES: dict[Family, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+_LOG_DENSITIES: dict[TwoParameterFamily, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "gamma": _gamma,
     "inverse_gamma": _inverse_gamma,
     "inverse_gaussian": _inverse_gaussian,
@@ -46,13 +46,13 @@ _LOG_DENSITIES: dict[Family, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
 
 
 @dataclass(frozen=True)
-class OfFamily:
-    """Independent y_i whose z_i are of a family with two positive parameters.
+class TwoParameterDensity:
+    """Density of independent y_i whose z_i follow a family with two positive parameters.
 
-    Of z: gamma (shape, rate), inverse gamma (shape, scale), inverse Gaussian (mean, shape) or beta (a, b).
+    Families of z: gamma (shape, rate), inverse gamma (shape, scale), inverse Gaussian (mean, shape) and beta (a, b).
     """
 
-    family: Family
+    family: TwoParameterFamily
     log_first: Tensor  # (B, n)
     log_second: Tensor  # (B, n)
 
@@ -86,7 +86,7 @@ class OfFamily:
         return (points.flatten()[at] - over * 2 * _EDGE / (_POINTS - 1)).squeeze(-1)
 
     def _masses(self) -> tuple[Tensor, Tensor]:
-        """Points of a grid and the probability of each: (P, 1, 1) and (P, B, n)."""
+        """Return the points of a grid and their probabilities: (P, 1, 1) and (P, B, n)."""
         of = {"dtype": self.log_first.dtype, "device": self.log_first.device}
         points = torch.linspace(-_EDGE, _EDGE, _POINTS, **of).reshape(-1, 1, 1)  # type: ignore[call-overload]
         return points, torch.softmax(self.log_prob_each(points), 0)

@@ -177,8 +177,9 @@ class Trained:
     def prior_at(self, codes: Array | None) -> tuple[Array, Array]:
         """Mean and standard deviation of the prior, (n,) each, at one u, or of the heaviest component of a mixture."""
         prior = self.model.prior_of_z(None if codes is None else torch.from_numpy(codes))
-        parameters = self.model.prior_parameters(prior)
-        mixture = prior.each[0] if isinstance(prior, Facets) else prior  # of the others the heaviest is there anyway
+        said = self.model.prior_parameters(prior)
+        # The row of a component of the first facet has the heaviest components of the other facets.
+        mixture = prior.mixtures[0] if isinstance(prior, Facets) else prior
         place = int(mixture.log_weights.argmax()) if isinstance(mixture, NormalMixture) else 0
         mean, std = (parameters[name][place].tile(self.model.positions).numpy() for name in ("prior_mean", "prior_std"))
         return mean, std

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ivae_lab.distributions.two_parameter import Family, OfFamily
+from ivae_lab.distributions.two_parameter import TwoParameterDensity, TwoParameterFamily
 from ivae_lab.networks.base import look_up
 
 
@@ -24,16 +24,16 @@ class FamilyTable(nn.Module):
 
     labels_only = True
 
-    def __init__(self, latent_dim: int, u_dim: int, *, family: Family) -> None:
+    def __init__(self, latent_dim: int, u_dim: int, *, family: TwoParameterFamily) -> None:
         super().__init__()
         if not u_dim:
             raise ValueError("expected data with an auxiliary variable u for a conditional prior, got data without")
-        self.family: Family = family
+        self.family: TwoParameterFamily = family
         self.log_first = nn.Parameter(torch.zeros(u_dim, latent_dim))
         self.log_second = nn.Parameter(torch.zeros(u_dim, latent_dim))
 
-    def forward(self, u: Tensor | None) -> OfFamily:
+    def forward(self, u: Tensor | None) -> TwoParameterDensity:
         """(B,) labels to a distribution over (B, n)."""
         if u is None:
             raise ValueError("expected u for a conditional prior, got none")
-        return OfFamily(self.family, look_up(self.log_first, u), look_up(self.log_second, u))
+        return TwoParameterDensity(self.family, look_up(self.log_first, u), look_up(self.log_second, u))

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from ivae_lab.config.build import build
 from ivae_lab.data.family_sources import RANGES, Families, sources
 from ivae_lab.data.family_sources import Family as Source
-from ivae_lab.distributions.two_parameter import Family, OfFamily
+from ivae_lab.distributions.two_parameter import TwoParameterDensity, TwoParameterFamily
 from ivae_lab.priors.family_table import FamilyTable
 
 Compose = Callable[..., DictConfig]
@@ -35,18 +35,20 @@ def z_of(family: str, y: NDArray[np.float64]) -> NDArray[np.float64]:
     return 1 / (1 + np.exp(-y)) if family == "beta" else np.exp(y)
 
 
-def density(family: Family, first: float, second: float) -> OfFamily:
+def density(family: TwoParameterFamily, first: float, second: float) -> TwoParameterDensity:
     logs = torch.tensor([[first], [second]], dtype=torch.float64).log()
-    return OfFamily(family, logs[:1], logs[1:])
+    return TwoParameterDensity(family, logs[:1], logs[1:])
 
 
 def test_every_family_has_its_reference() -> None:
-    assert set(REFERENCES) == set(get_args(Family)) == set(get_args(Source)) - {"normal"}
+    assert set(REFERENCES) == set(get_args(TwoParameterFamily)) == set(get_args(Source)) - {"normal"}
 
 
 @pytest.mark.parametrize("family", REFERENCES)
 @given(first=POSITIVE, second=POSITIVE, y=strategies.floats(-4, 4))
-def test_the_density_of_y_is_that_of_z_times_the_slope(family: Family, first: float, second: float, y: float) -> None:
+def test_the_density_of_y_is_that_of_z_times_the_slope(
+    family: TwoParameterFamily, first: float, second: float, y: float
+) -> None:
     z = z_of(family, np.array([y]))
     slope = np.log(z * (1 - z)) if family == "beta" else y
     expected = REFERENCES[family](first, second).logpdf(z) + slope
@@ -56,7 +58,7 @@ def test_the_density_of_y_is_that_of_z_times_the_slope(family: Family, first: fl
 
 @pytest.mark.parametrize("family", REFERENCES)
 @pytest.mark.slow
-def test_sources_draws_and_moments_are_those_of_the_family(family: Family) -> None:
+def test_sources_draws_and_moments_are_those_of_the_family(family: TwoParameterFamily) -> None:
     first, second, rows = 2.5, 1.7, 20000
     law, own = REFERENCES[family](first, second), density(family, first, second)
     y = sources(RandomState(0), family, np.full(rows, first), np.full(rows, second))

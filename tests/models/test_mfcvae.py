@@ -135,7 +135,7 @@ class TestLoss:
         z = q.mean + q.std * noise[:, : model.noise_dim]
         total = torch.zeros(ROWS)
         share = min(max((progress - 0.5) / 0.319, 0), 1)
-        for each, part, g in zip(model.prior(None).each, (slice(0, 3), slice(3, 5)), (share, 1.0), strict=True):
+        for each, part, g in zip(model.prior(None).mixtures, (slice(0, 3), slice(3, 5)), (share, 1.0), strict=True):
             of_facet: Any = Independent(Normal(q.mean[:, part], q.std[:, part]), 1)
             log_q = of_facet.log_prob(z[:, part])
             given_c = components_of(each).log_prob(z[:, None, part])  # (B, K)
@@ -244,7 +244,7 @@ class TestStart:
             torch.nn.init.zeros_(each.logits)
             torch.nn.init.constant_(each.log_var, np.log(0.01))
         model.start(batch, z, seed=0)
-        first, second = model.prior(None).each
+        first, second = model.prior(None).mixtures
         for each, sign in ((first, 1), (second, -1)):
             assert np.allclose(np.sort(sign * each.mean.detach()[:, 0]), centres[:, 0], atol=0.02)
             assert torch.allclose(each.log_var.exp(), torch.tensor(0.01))
@@ -253,7 +253,7 @@ class TestStart:
     def test_it_starts_as_configured(self, tiny: Compose, splits_of: Any, model_of: Any) -> None:
         config = tiny(*SMALL)
         model = model_of(config, splits_of(config).spec)
-        for each in model.prior(None).each:
+        for each in model.prior(None).mixtures:
             assert torch.allclose(each.log_var.exp(), torch.tensor(0.01))
             assert each.log_weights.unique().numel() == 1
         assert model.starts_from_data
