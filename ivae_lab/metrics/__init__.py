@@ -1,4 +1,4 @@
-"""Metrics: what is said about one seed on one split, given its posterior and, where known, the true sources."""
+"""Metrics: scores of one seed on one split, from its posterior and, where known, the true sources."""
 
 from typing import TYPE_CHECKING
 

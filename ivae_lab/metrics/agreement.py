@@ -26,8 +26,8 @@ from ivae_lab.core.arrays import Floats, Integers
 from ivae_lab.metrics.mcc import (
     Alignment,
     Coefficient,
+    HalvedTable,
     Scored,
-    Side,
     matched_mean,
     one_thread,
     standardise,
@@ -41,23 +41,23 @@ Scores = dict[Variant, float]
 
 
 @dataclass(frozen=True)
-class _Latents:
+class _PreparedLatents:
     """Latents of one seed, prepared once for all of its pairs."""
 
     whole: NDArray[np.float64]  # (N, n) standardised, for the strong alignment
-    cut: Side  # in two halves, for the weak one
+    cut: HalvedTable  # in two halves, for the weak one
 
     @classmethod
     def of(cls, table: Floats, coefficient: Coefficient, half_seed: int | None) -> Self | None:
-        """None where a value is not finite: the seed diverged."""
+        """Prepare a table (N, n); None where a value is not finite, as the seed diverged."""
         if not np.isfinite(table).all():
             return None
-        return cls(standardise(table, coefficient), Side.of(table, *halves(len(table), half_seed)))
+        return cls(standardise(table, coefficient), HalvedTable.of(table, *halves(len(table), half_seed)))
 
-    def shuffled(self, rng: np.random.Generator) -> _Latents:
-        """Its rows in random order; each half by itself, so that it need not be whitened again."""
+    def shuffled(self, rng: np.random.Generator) -> _PreparedLatents:
+        """Shuffle the rows, within each half only, so that the halves need not be whitened again."""
         fitted, held_out = rng.permutation(len(self.cut.fitted)), rng.permutation(len(self.cut.held_out))
-        return _Latents(rng.permutation(self.whole), self.cut.reordered(fitted, held_out))
+        return _PreparedLatents(rng.permutation(self.whole), self.cut.reordered(fitted, held_out))
 
 
 class Agreement:
@@ -65,24 +65,24 @@ class Agreement:
 
     A pair has one row of the strong MCC and, for each rank, two of the weak one: its CCA is fitted on one half of
     the rows and scored there (`in`) and on the other half (`out`); see `mcc.py`. Rows of two seeds are matched by their
-    row ids. Of latents on a grid, those of each position are compared with those of the same position alone, as in the
-    paper's Figure B.1; of latents in facets likewise, and all facets as one besides. A pair with a seed that diverged
-    has rows of NaN. A pair has the same numbers whatever other seeds there are. Pairs share seeds, so their spread is
-    no standard error: see `ivae_lab.runs.agreement_csv.interval_over_seeds`.
+    row ids. Latents on a grid are compared position by position, as in the paper's Figure B.1; latents in facets are
+    compared facet by facet, and also as a whole. A pair with a seed that diverged has rows of NaN. The numbers of a
+    pair do not depend on other seeds. Pairs share seeds, so their spread is no standard error: see
+    `ivae_lab.runs.agreement_csv.interval_over_seeds`.
 
     Parameters
     ----------
     latents
-        Which latents to compare: the posterior `mean`, one posterior `sample`, or both.
+        Latents to compare: the posterior `mean`, one posterior `sample`, or both.
     coefficients
         `pearson`, `spearman`, or both.
     ranks
         Ranks of the CCA; None is full rank, the number of latents, and a larger one is lowered to it.
     chance_draws
-        Number of re-pairings of the rows, in each pair, that the chance floor is the mean of.
+        Number of re-pairings of the rows, in each pair; the chance floor is the mean over them.
     half_seed
-        Seeds the random half of the rows that the CCA is fitted on; None: the first half by the row ids, which of
-        images are their places in what is published.
+        Seeds the random half of the rows that the CCA is fitted on; None: the first half by the row ids, which for
+        images are their positions in the published files.
     chance_seed
         Seeds the re-pairings, together with the seeds of the pair.
     """
@@ -101,14 +101,14 @@ class Agreement:
 
     @one_thread()
     def pairs(self, estimates: Mapping[int, Estimate], which: Collection[Pair] | None = None) -> list[dict[str, Any]]:
-        """Rows of pairs of seeds on the rows that all of the seeds have.
+        """Score pairs of seeds on the rows that all seeds have.
 
         Parameters
         ----------
         estimates
-            What each seed says of one split.
+            Estimates of one split, by seed.
         which
-            Pairs of its seeds; None: all.
+            Pairs of seeds; None: all.
 
         Raises
         ------
@@ -131,11 +131,11 @@ class Agreement:
     def intervals_over_rows(
         self, a: Floats, b: Floats, draws: int, seed: int = 0, confidence: float = 0.95
     ) -> dict[tuple[Coefficient, Variant], tuple[float, float]]:
-        """Percentile bootstrap intervals of the MCC of one pair: what other rows would change, not other seeds.
+        """Compute percentile bootstrap intervals of the MCC of one pair over rows: other seeds would vary more.
 
-        Pairs of rows are drawn with replacement, of each half by itself, so that no row is in both; alignment and
-        assignment are solved again on every draw. Rows repeat in a draw, which a CCA takes for agreement, and an
-        assignment takes the best of what there is: near the chance floor, and in sample, intervals lie too high.
+        Pairs of rows are drawn with replacement within each half, so that no row is in both; alignment and assignment
+        are solved again on every draw. Intervals lie too high near the chance floor and in sample: rows repeat in a
+        draw, which a CCA takes for agreement, and an assignment picks the largest correlations.
 
         Parameters
         ----------
@@ -151,7 +151,7 @@ class Agreement:
         Returns
         -------
         dict
-            Low and high of what `pairs` has a row for.
+            Low and high for each coefficient and variant, as in the rows of `pairs`.
 
         Raises
         ------
@@ -174,27 +174,28 @@ class Agreement:
             confidence_level=confidence,
             rng=np.random.default_rng(seed),
         ).confidence_interval
-        variants = [(coefficient, each) for coefficient in self.coefficients for each in self._variants(a.shape[1])]
+        variants = [*product(self.coefficients, self._variants(a.shape[1]))]
         between = np.stack([drawn.low, drawn.high], 1).tolist()  # (V, 2)
         return {variant: (low, high) for variant, (low, high) in zip(variants, between, strict=True)}
 
     def _resampled(
         self, a: Floats, b: Floats, fitted: Integers, held_out: Integers
     ) -> dict[tuple[Coefficient, Variant], float]:
-        """MCC on some rows, each as often as it is named."""
+        """Compute the MCC in all its variants on resampled rows, given by their numbers."""
         rows, tables = np.concatenate([fitted, held_out]), (a, b)
-        cuts = [Side.of(table, fitted, held_out) for table in tables]  # whatever the coefficient, and the dear part
-        found: dict[tuple[Coefficient, Variant], float] = {}
+        cuts = [HalvedTable.of(table, fitted, held_out) for table in tables]  # slow, and the same for all coefficients
+        values: dict[tuple[Coefficient, Variant], float] = {}
         for coefficient in self.coefficients:
             one, other = (
-                _Latents(standardise(table[rows], coefficient), cut) for table, cut in zip(tables, cuts, strict=True)
+                _PreparedLatents(standardise(table[rows], coefficient), cut)
+                for table, cut in zip(tables, cuts, strict=True)
             )
             scores = self._scores(one, other, coefficient, a.shape[1])
-            found |= {(coefficient, variant): value for variant, value in scores.items()}
-        return found
+            values |= {(coefficient, variant): value for variant, value in scores.items()}
+        return values
 
     def _variants(self, n: int) -> list[Variant]:
-        """Of `n` latents, in the order of the rows."""
+        """List the variants of the MCC of `n` latents, in the order of the rows."""
         ranks = sorted({min(rank or n, n) for rank in self.ranks})
         weak: list[Variant] = [("weak", rank, scored) for rank in ranks for scored in ("in", "out")]
         return [("strong", None, "all"), *weak]
@@ -202,9 +203,9 @@ class Agreement:
     def _rows(
         self, tables: Mapping[int, Floats], pairs: list[Pair], coefficient: Coefficient
     ) -> Iterator[dict[str, Any]]:
-        """What is scored on the tables (N, n) of all seeds."""
+        """Score the pairs, given the tables (N, n) of all seeds: a row per pair and variant."""
         used = {seed for pair in pairs for seed in pair}
-        prepared = {seed: _Latents.of(tables[seed], coefficient, self.half_seed) for seed in used}
+        prepared = {seed: _PreparedLatents.of(tables[seed], coefficient, self.half_seed) for seed in used}
         for a, b in pairs:
             check_pair(tables[a], tables[b], rows=4)
             rows, n = tables[a].shape
@@ -216,23 +217,27 @@ class Agreement:
                 chance = chances[alignment, rank, scored]
                 yield row | {"points": points[scored], "latent_dim": n, "value": value, "chance": chance}
 
-    def _scores(self, a: _Latents | None, b: _Latents | None, coefficient: Coefficient, n: int) -> Scores:
-        """MCC of a pair in all its variants."""
+    def _scores(
+        self, a: _PreparedLatents | None, b: _PreparedLatents | None, coefficient: Coefficient, n: int
+    ) -> Scores:
+        """Compute the MCC of a pair in all its variants."""
         if a is None or b is None:
             return dict.fromkeys(self._variants(n), float("nan"))
         correlations = variate_correlations(a.cut, b.cut, coefficient) | {"all": a.whole.T @ b.whole}
         chosen = {variant: correlations[variant[2]][: variant[1], : variant[1]] for variant in self._variants(n)}
         return {variant: matched_mean(part) for variant, part in chosen.items()}
 
-    def _chances(self, a: _Latents | None, b: _Latents | None, coefficient: Coefficient, n: int, pair: Pair) -> Scores:
-        """Mean MCC over re-pairings of the rows."""
+    def _chances(
+        self, a: _PreparedLatents | None, b: _PreparedLatents | None, coefficient: Coefficient, n: int, pair: Pair
+    ) -> Scores:
+        """Compute the chance floors: the mean MCC over re-pairings of the rows."""
         rng = np.random.default_rng([self.chance_seed, *pair])
         draws = [self._scores(a, b and b.shuffled(rng), coefficient, n) for _ in range(self.chance_draws)]
         return {variant: float(np.mean([draw[variant] for draw in draws])) for variant in draws[0]}
 
 
 def _on_common_rows(estimates: Mapping[int, Estimate], latents: LatentName) -> dict[int, Floats]:
-    """Latents of every seed on the rows that all of them have, in the order of the row ids: (N, P n)."""
+    """Select, for every seed, the latents on the rows that all seeds have, in the order of the row ids: (N, P n)."""
     common = reduce(np.intersect1d, (estimate.index for estimate in estimates.values()))
     chosen = {}
     for seed, estimate in estimates.items():
@@ -243,13 +248,13 @@ def _on_common_rows(estimates: Mapping[int, Estimate], latents: LatentName) -> d
 
 
 def _by_place(estimates: Mapping[int, Estimate], tables: dict[int, Floats]) -> dict[int | None, dict[int, Floats]]:
-    """What is compared: the tables of each place of a grid or facet, and under None the whole ones, but of a grid."""
+    """Cut the tables of all seeds by position in a grid or facet; under None the whole tables, but not of a grid."""
     one = next(iter(estimates.values()))
     places = one.positions * one.facets
     if places == 1:
         return {None: tables}
     cut = {seed: np.array_split(table, places, axis=1) for seed, table in tables.items()}
-    found: dict[int | None, dict[int, Floats]] = {
+    by_place: dict[int | None, dict[int, Floats]] = {
         place: {seed: parts[place] for seed, parts in cut.items()} for place in range(places)
     }
-    return found | {None: tables} if one.positions == 1 else found
+    return by_place | {None: tables} if one.positions == 1 else by_place

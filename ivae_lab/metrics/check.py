@@ -1,4 +1,4 @@
-"""What is said of one assumption of a paper: does it hold where it was looked at, and what shows it if not."""
+"""The verdict on one assumption of a paper: whether it holds where it was checked, and what breaks it if not."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Check:
     name
         The paper's name of the assumption, such as `F3`.
     looked_at
-        One sentence: what was checked, with counts. The verdict says nothing of anything else.
+        One sentence: what was checked, with counts. The verdict is about nothing else.
     passed
         None where it could not be decided.
     witness
@@ -24,11 +24,11 @@ class Check:
     evidence
         Numbers behind the verdict by name: plain floats, integers and lists of them.
     numbers
-        Those that are rows of results.csv too, by the name of the row; they are evidence as well.
+        Evidence that also becomes rows of results.csv, by the name of the row.
     meaning
-        One sentence: what the verdict means for who uses the model.
+        One sentence: what the verdict means for users of the model.
     limit
-        One sentence: how far the rows that were looked at can tell.
+        One sentence: what the checked rows cannot tell.
     """
 
     name: str
@@ -41,17 +41,17 @@ class Check:
     limit: str = ""
 
     def of_truth(self) -> Check:
-        """The same, said of what the data are made from: its names begin with `true_`."""
+        """Mark the check as one of the true generator: names get the prefix `true_`."""
         numbers = {f"true_{name}": value for name, value in self.numbers.items()}
         return replace(self, name=f"true_{self.name}", numbers=numbers)
 
     def values(self) -> dict[str, float]:
-        """What results.csv has of it, by the name of the row: the verdict, 1 holds and 0 does not, and its numbers."""
+        """Return rows of results.csv by name: the verdict, 1 holds, 0 does not, NaN undecided, and the numbers."""
         verdict = float("nan") if self.passed is None else float(self.passed)
         return {self.name: verdict, **self.numbers}
 
     def as_row(self) -> dict[str, Any]:
-        """Every field by name, ready for JSON, which has no numbers that are not finite."""
+        """Return every field by name, ready for JSON, with None for numbers that are not finite."""
         numbers = {name: value if isfinite(value) else None for name, value in self.numbers.items()}
         return {
             "name": self.name,

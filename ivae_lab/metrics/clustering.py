@@ -1,4 +1,4 @@
-"""How well the clusters that a model found are the labels u that it may not have seen.
+"""Scores of a model's clusters against the labels u, which the model may not have seen.
 
 References
 ----------
@@ -24,9 +24,9 @@ Labels = NDArray[Any]
 
 
 def cluster_accuracy(clusters: Integers, labels: Labels) -> float:
-    """Share of the rows whose cluster stands for their label, under the best one-to-one matching of the two.
+    """Share of the rows whose cluster is matched to their label, under the best one-to-one matching of the two.
 
-    Rows of a cluster that no label is left for, where there are more clusters than labels, count as wrong.
+    Where there are more clusters than labels, rows of clusters without a label count as wrong.
 
     Parameters
     ----------
@@ -64,12 +64,12 @@ _SCORES: dict[str, Callable[[Integers, Labels], float]] = {
 class Clustering:
     """Rows of `cluster_accuracy`, `cluster_purity` and `nmi` of a model's clusters against u, with their chance floors.
 
-    Of a model with several clusterings each has rows of its own: `nmi_facet_1` and so on.
+    If a model has several clusterings, each has its own rows: `nmi_facet_1` and so on.
 
     Parameters
     ----------
     chance_draws
-        Number of re-pairings of the rows that the chance floor is the mean of.
+        Number of re-pairings of the rows; the chance floor is the mean over them.
     chance_seed
         Seeds the re-pairings.
     """
@@ -78,31 +78,32 @@ class Clustering:
         self.chance_draws, self.chance_seed = chance_draws, chance_seed
 
     def __call__(self, estimate: Estimate) -> list[dict[str, Any]]:
-        """Rows of this seed and split; none where the model has no clusters or the data no labels u."""
+        """Score this seed and split; no rows where the model has no clusters or the data no labels u."""
         clusters, labels = estimate.clusters, estimate.u
         if clusters is None or labels is None or labels.ndim > 1:
             return []
         facets = _by_facet(clusters)
-        if not np.isfinite(estimate.mean).all():  # then the most probable cluster is none
+        if not np.isfinite(estimate.mean).all():  # then no cluster is the most probable
             names = [name + facet for name, facet in product(_SCORES, facets)]
             return [estimate.row(name, float("nan"), latents="mean", scored="all") for name in names]
         rows = []
-        for (name, score), (facet, own) in product(_SCORES.items(), facets.items()):
+        for (name, score), (facet, of_facet) in product(_SCORES.items(), facets.items()):
             orders = shuffles(len(labels), self.chance_draws, self.chance_seed)
-            chance = float(np.mean([score(own, labels[order]) for order in orders]))
-            rows.append(estimate.row(name + facet, score(own, labels), latents="mean", scored="all", chance=chance))
+            chance = float(np.mean([score(of_facet, labels[order]) for order in orders]))
+            value = score(of_facet, labels)
+            rows.append(estimate.row(name + facet, value, latents="mean", scored="all", chance=chance))
         return rows
 
 
 def _by_facet(clusters: Integers) -> dict[str, Integers]:
-    """What is appended to the name of a score, and the clusters (N,) of that facet: of (N,) or (N, facets)."""
+    """Split clusters (N,) or (N, facets) by facet, under the suffix that the facet adds to the name of a score."""
     if clusters.ndim == 1:
         return {"": clusters}
-    return {f"_facet_{number}": own for number, own in enumerate(clusters.T, 1)}
+    return {f"_facet_{number}": of_facet for number, of_facet in enumerate(clusters.T, 1)}
 
 
 def _counts(clusters: Integers, labels: Labels) -> Integers:
-    """How many rows each cluster has of each label: (clusters, labels)."""
+    """Count the rows of each cluster and label: (clusters, labels)."""
     from sklearn.metrics.cluster import contingency_matrix
 
     return np.asarray(contingency_matrix(labels, clusters).T)

@@ -15,5 +15,5 @@ class ELBOTerms:
     """
 
     def __call__(self, estimate: Estimate) -> list[dict[str, Any]]:
-        """Rows of this seed and split."""
+        """Return the rows of this seed and split."""
         return [estimate.row(name, value, scored="all") for name, value in estimate.terms.items()]

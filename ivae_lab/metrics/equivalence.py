@@ -1,4 +1,4 @@
-"""How far a model is from the truth after all that Theorem 3.5 of Kivva et al. (2022) leaves open."""
+"""Distance of a model from the true generator, up to the maps that Theorem 3.5 of Kivva et al. (2022) leaves open."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from ivae_lab.core.arrays import Floats
 from ivae_lab.core.mixture_generator import Generator
 from ivae_lab.metrics.resampling import Estimate
 
-_REACH = 7.0  # standard deviations of a component beyond which it is nothing
-_POINTS = {1: 20_001, 2: 301}  # of each axis of the grid that a distance is taken on
-_COARSE, _ANGLES = 81, 72  # of the same for two latents, while angles are compared
-_DRAWS = 4000  # of z, at which decoders are compared
+_REACH = 7.0  # standard deviations of a component beyond which it is taken as 0
+_POINTS = {1: 20_001, 2: 301}  # number of latents -> points on each axis of the grid for total variation
+_COARSE, _ANGLES = 81, 72  # points on each axis while angles are compared, and number of these angles
+_DRAWS = 4000  # draws of z at which decoders are compared
 
 
 @dataclass(frozen=True)
-class Distance:
-    """What is left between two generators when one is brought to the other by z -> A z + t."""
+class GeneratorDistance:
+    """Distance between two generators after one is mapped to the other by z -> A z + t."""
 
     prior: float  # total variation between the priors, 0 to 1
     decoder: float | None  # sqrt(E |f'(A z + t) - f(z)|^2 / Var f(z)) under the true prior; None without networks
@@ -29,7 +29,7 @@ class Distance:
     shift: Floats  # (n,), t
 
 
-_UNKNOWN = Distance(np.nan, np.nan, np.zeros((0, 0)), np.zeros(0))
+_UNKNOWN = GeneratorDistance(np.nan, np.nan, np.zeros((0, 0)), np.zeros(0))
 
 
 class Equivalence:
@@ -40,50 +40,50 @@ class Equivalence:
 
     .. math:: \min_{A, t} \tfrac12 \int | p'(A z + t) |\det A| - p(z) | \, dz,
 
-    and at that map the distance of the decoders, sqrt(E |f'(A z + t) - f(z)|^2 / Var f(z)). Priors that are the same up
-    to an affine map have the same standardised density up to a rotation, so A and t are those that bring mean and
-    covariance of the one to the other, and the rotation is searched for; as densities are compared, a model may have
-    more components than the truth, empty ones or twice the same. For one latent or two.
+    and at that map the distance of the decoders, sqrt(E |f'(A z + t) - f(z)|^2 / Var f(z)). Priors that are equal up to
+    an affine map have the same standardised density up to a rotation. So A and t map the true mean and covariance to
+    the model's, and only the rotation is searched for. As densities are compared, a model may have more components than
+    the truth, empty or repeated ones. There may be one latent or two.
     """
 
     def __call__(self, estimate: Estimate) -> list[dict[str, Any]]:
-        """Rows of this seed; none where the truth or the model is no Gaussian mixture, or of more than two latents."""
-        truth, found = estimate.truth, estimate.generator
-        if truth is None or found is None or truth.means.shape[1] != found.means.shape[1]:
+        """Score this seed; no rows where truth or model is no Gaussian mixture, or has more than two latents."""
+        truth, model = estimate.truth, estimate.generator
+        if truth is None or model is None or truth.means.shape[1] != model.means.shape[1]:
             return []
         if truth.means.shape[1] not in _POINTS:
             return []
         rows = []
         for name, distance_of in (("affine", affine), ("scaled", scaled)):
             try:
-                distance = distance_of(truth, found)
-            except np.linalg.LinAlgError:  # a prior that has no width any more, which is no reason to lose the run
+                distance = distance_of(truth, model)
+            except np.linalg.LinAlgError:  # the prior has collapsed to a point or line: the run keeps its other scores
                 distance = _UNKNOWN
             rows.append(estimate.row(f"prior_{name}", distance.prior, scored="all"))
-            if distance.decoder is not None and truth.network is not None and found.network is not None:
+            if distance.decoder is not None and truth.network is not None and model.network is not None:
                 rows.append(estimate.row(f"decoder_{name}", distance.decoder, scored="all"))
         return rows
 
 
-def affine(truth: Generator, found: Generator) -> Distance:
-    """The least distance over all affine maps."""
-    (mean, root), (other_mean, other_root) = _moments(truth), _moments(found)
-    one, other = _standardised(truth, mean, root), _standardised(found, other_mean, other_root)
+def affine(truth: Generator, model: Generator) -> GeneratorDistance:
+    """Compute the least distance over all affine maps."""
+    (mean, root), (other_mean, other_root) = _moments(truth), _moments(model)
+    one, other = _standardised(truth, mean, root), _standardised(model, other_mean, other_root)
     rotation = _best(one, other, _rotations(one, other))
-    return _distance(truth, found, other_root @ rotation @ np.linalg.inv(root), (mean, other_mean))
+    return _distance(truth, model, other_root @ rotation @ np.linalg.inv(root), (mean, other_mean))
 
 
-def scaled(truth: Generator, found: Generator) -> Distance:
-    """The least distance over permutations with scales, signs and shifts."""
-    (mean, root), (other_mean, other_root) = _moments(truth), _moments(found)
-    spread, other_spread = (np.diag(np.sqrt(np.diag(each @ each.T))) for each in (root, other_root))
-    one, other = _standardised(truth, mean, spread), _standardised(found, other_mean, other_spread)
+def scaled(truth: Generator, model: Generator) -> GeneratorDistance:
+    """Compute the least distance over permutations with scales, signs and shifts."""
+    (mean, root), (other_mean, other_root) = _moments(truth), _moments(model)
+    spread, other_spread = (np.diag(np.sqrt(np.diag(factor @ factor.T))) for factor in (root, other_root))
+    one, other = _standardised(truth, mean, spread), _standardised(model, other_mean, other_spread)
     rotation = _best(one, other, iter(_signed_permutations(len(mean))))
-    return _distance(truth, found, other_spread @ rotation @ np.linalg.inv(spread), (mean, other_mean))
+    return _distance(truth, model, other_spread @ rotation @ np.linalg.inv(spread), (mean, other_mean))
 
 
 def total_variation(one: Generator, other: Generator, points: int | None = None) -> float:
-    """Half the integral of |p - p'| of two mixture priors, by the trapezoidal rule on a grid that holds both.
+    """Compute half the integral of |p - p'| of two mixture priors, by the trapezoidal rule on a grid that holds both.
 
     Raises
     ------
@@ -93,7 +93,7 @@ def total_variation(one: Generator, other: Generator, points: int | None = None)
     size = one.means.shape[1]
     if size not in _POINTS:
         raise ValueError(f"expected one latent or two, got {size}")
-    both = [_box(each) for each in (one, other)]
+    both = [_box(generator) for generator in (one, other)]
     low, high = np.minimum(both[0][0], both[1][0]), np.maximum(both[0][1], both[1][1])
     axes = [np.linspace(a, b, points or _POINTS[size]) for a, b in zip(low, high, strict=True)]
     cell = float(np.prod([axis[1] - axis[0] for axis in axes]))
@@ -102,7 +102,7 @@ def total_variation(one: Generator, other: Generator, points: int | None = None)
 
 
 def density(generator: Generator, z: Floats) -> Floats:
-    """p(z) of the mixture: (N, n) to (N,)."""
+    """Compute p(z) of the mixture: (N, n) to (N,)."""
     whole = np.zeros(len(z))
     for weight, mean, covariance in zip(generator.weights, generator.means, generator.covariances, strict=True):
         factor = np.linalg.inv(np.linalg.cholesky(covariance))
@@ -112,17 +112,17 @@ def density(generator: Generator, z: Floats) -> Floats:
 
 
 def mapped(generator: Generator, matrix: Floats, shift: Floats) -> Generator:
-    """The same mixture of A z + t, without its network."""
+    """Map the mixture by z -> A z + t, and drop its network."""
     covariances = matrix @ generator.covariances @ matrix.T
     return replace(generator, means=generator.means @ matrix.T + shift, covariances=covariances, network=None)
 
 
 def _moments(generator: Generator) -> tuple[Floats, Floats]:
-    """Mean, (n,), and the symmetric root of the covariance, (n, n), of the whole mixture."""
+    """Compute the mean (n,) and the symmetric root of the covariance (n, n) of the whole mixture."""
     mean = generator.weights @ generator.means
     away = generator.means - mean
-    each = generator.covariances + away[:, :, None] * away[:, None, :]
-    values, vectors = np.linalg.eigh(np.einsum("k,kij->ij", generator.weights, each))
+    second_moments = generator.covariances + away[:, :, None] * away[:, None, :]  # (K, n, n), about the mean
+    values, vectors = np.linalg.eigh(np.einsum("k,kij->ij", generator.weights, second_moments))
     return mean, (vectors * np.sqrt(values)) @ vectors.T
 
 
@@ -132,7 +132,7 @@ def _standardised(generator: Generator, mean: Floats, root: Floats) -> Generator
 
 
 def _box(generator: Generator) -> tuple[Floats, Floats]:
-    """Between which corners all components lie."""
+    """Return the corners of a box that holds all components."""
     std = np.sqrt(np.diagonal(generator.covariances, axis1=1, axis2=2))
     return (generator.means - _REACH * std).min(0), (generator.means + _REACH * std).max(0)
 
@@ -152,7 +152,7 @@ def _signed_permutations(size: int) -> list[Floats]:
 
 
 def _rotations(one: Generator, other: Generator) -> Iterator[Floats]:
-    """Orthogonal matrices of which one is as good as any: both signs, or in two dimensions a search over angles."""
+    """Yield orthogonal matrices, one of them the best: both signs, or in two dimensions the best of each sign."""
     from scipy.optimize import minimize_scalar
 
     if one.means.shape[1] == 1:
@@ -165,8 +165,8 @@ def _rotations(one: Generator, other: Generator) -> Iterator[Floats]:
             return total_variation(mapped(one, _rotation(angle, mirror), np.zeros(2)), other, _COARSE)
 
         start = min(np.arange(_ANGLES) * step, key=left)
-        found = minimize_scalar(left, bounds=(start - step, start + step), method="bounded", options={"xatol": 1e-7})
-        yield _rotation(float(found.x), mirror)
+        best = minimize_scalar(left, bounds=(start - step, start + step), method="bounded", options={"xatol": 1e-7})
+        yield _rotation(float(best.x), mirror)
 
 
 def _rotation(angle: float, mirror: float) -> Floats:
@@ -174,15 +174,15 @@ def _rotation(angle: float, mirror: float) -> Floats:
     return np.array([[cosine, -mirror * sine], [sine, mirror * cosine]])
 
 
-def _distance(truth: Generator, found: Generator, matrix: Floats, means: tuple[Floats, Floats]) -> Distance:
+def _distance(truth: Generator, model: Generator, matrix: Floats, means: tuple[Floats, Floats]) -> GeneratorDistance:
     shift = means[1] - matrix @ means[0]
-    prior = total_variation(mapped(truth, matrix, shift), found)
-    return Distance(prior, _between(truth, found, lambda z: z @ matrix.T + shift), matrix, shift)
+    prior = total_variation(mapped(truth, matrix, shift), model)
+    return GeneratorDistance(prior, _between(truth, model, lambda z: z @ matrix.T + shift), matrix, shift)
 
 
-def _between(truth: Generator, found: Generator, to: Callable[[Floats], Floats]) -> float | None:
-    if truth.network is None or found.network is None:
+def _between(truth: Generator, model: Generator, to: Callable[[Floats], Floats]) -> float | None:
+    if truth.network is None or model.network is None:
         return None
     z = truth.sample(_DRAWS, 0)
-    f, other = truth.network(z), found.network(to(z))
+    f, other = truth.network(z), model.network(to(z))
     return float(np.sqrt(np.square(other - f).sum() / np.square(f - f.mean(0)).sum()))

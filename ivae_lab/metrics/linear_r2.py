@@ -1,4 +1,4 @@
-"""How much of the true sources a linear map of the latents explains, on rows that the map has not seen."""
+"""R^2 of a linear map from the latents to the true sources, on rows that the map was not fitted on."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ivae_lab.metrics.resampling import Estimate, LatentName, check_pair, halves
 
 
 def linear_r2(latents: Floats, sources: Floats, half_seed: int) -> float:
-    """R^2 of ordinary least squares from latents to sources, fitted on one half of the rows, scored on the other.
+    """Compute R^2 of least squares from latents to sources, fitted on one half of the rows, scored on the other.
 
     `R^2 = mean_j [1 - sum_i (s_ij - p_ij)^2 / sum_i (s_ij - mean_i s_ij)^2]` over held-out rows i, where p is the
     prediction: 1 for latents that are an invertible affine map of the sources, about 0 for unrelated ones, and below 0
@@ -48,7 +48,7 @@ def linear_r2(latents: Floats, sources: Floats, half_seed: int) -> float:
 
 
 def chance_r2(latents: Floats, sources: Floats, half_seed: int, draws: int, seed: int) -> float:
-    """Chance floor of `linear_r2`: its mean over `draws` random re-pairings of all the rows, seeded by `seed`."""
+    """Compute the chance floor of `linear_r2`: its mean over `draws` random re-pairings of the rows, from `seed`."""
     orders = shuffles(len(sources), draws, seed)
     return float(np.mean([linear_r2(latents, sources[order], half_seed) for order in orders]))
 
@@ -59,9 +59,9 @@ class LinearR2:
     Parameters
     ----------
     latents
-        Which latents to score: the posterior `mean`, one posterior `sample`, or both.
+        Latents to score: the posterior `mean`, one posterior `sample`, or both.
     chance_draws
-        Number of re-pairings that the chance floor is the mean of.
+        Number of re-pairings; the chance floor is the mean over them.
     half_seed
         Seeds the half of the rows that the map is fitted on.
     chance_seed
@@ -79,7 +79,7 @@ class LinearR2:
         self.chance_draws, self.half_seed, self.chance_seed = chance_draws, half_seed, chance_seed
 
     def __call__(self, estimate: Estimate) -> list[dict[str, Any]]:
-        """Rows of this seed and split; none where the sources are unknown."""
+        """Score this seed and split; no rows where the sources are unknown."""
         if estimate.sources is None:
             return []
         return [self._row(estimate, estimate.sources, latents) for latents in self.latents]

@@ -1,9 +1,9 @@
 """Mean correlation coefficient (MCC) between latents and sources, or between the latents of two models.
 
-A number without its choices says nothing, so every function takes all of them: the coefficient (Pearson or Spearman),
-the alignment ("strong": permutation and sign only; "weak": a linear map found by CCA first) with its rank and the rows
-that it is fitted and scored on, and how chance is drawn. Averaging over small batches would bias the MCC upwards: all
-rows are scored at once.
+An MCC depends on choices, so every function takes all of them as arguments: the coefficient (Pearson or Spearman), the
+alignment ("strong": permutation and sign only; "weak": a linear map by CCA first) with its rank and the rows that it is
+fitted and scored on, and how chance is drawn. Averaging over small batches would bias the MCC upwards, so all rows are
+scored at once.
 
 References
 ----------
@@ -51,8 +51,8 @@ def _blas() -> ThreadpoolController:
 def one_thread() -> Iterator[None]:
     """Keep NumPy's linear algebra on one thread.
 
-    On tables of this size a second thread gains a product little and a decomposition nothing, and where other work
-    runs on the same cores the two wait for each other: up to twenty times as long.
+    On tables of this size a second thread speeds up a product little and a decomposition not at all, and where other
+    work runs on the same cores the threads wait for each other: up to twenty times as long.
     """
     with _blas().limit(limits=1):
         yield
@@ -60,7 +60,7 @@ def one_thread() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Matching:
-    """Which latent stands for which source."""
+    """The latent that is matched to each source, and their correlation."""
 
     columns: Integers  # (k,) column of the latents matched to each source, -1 where no latent is left
     correlations: Array  # (k,) signed correlation of each matched pair, NaN where no latent is left
@@ -68,7 +68,7 @@ class Matching:
 
 @one_thread()
 def mean_correlation(latents: Floats, sources: Floats, coefficient: Coefficient = "pearson") -> float:
-    """Strong MCC: the mean of |correlation| over the best one-to-one matching of latents and sources.
+    """Compute the strong MCC: the mean of |correlation| over the best one-to-one matching of latents and sources.
 
     `MCC = max over matchings p of mean_j |corr(latents[:, p(j)], sources[:, j])|`, solved exactly as a linear
     assignment. With more latents than sources the best latents are matched and the others ignored; with fewer, the
@@ -99,7 +99,7 @@ def mean_correlation(latents: Floats, sources: Floats, coefficient: Coefficient 
 
 @one_thread()
 def chance_correlation(latents: Floats, sources: Floats, coefficient: Coefficient, draws: int, seed: int) -> float:
-    """Chance floor of `mean_correlation`: its mean over `draws` random re-pairings of all the rows.
+    """Compute the chance floor of `mean_correlation`: its mean over `draws` random re-pairings of all the rows.
 
     The floor depends on the number of rows, so no rows are left out. Arguments and errors are those of
     `mean_correlation`; `seed` seeds the re-pairings.
@@ -128,7 +128,7 @@ def match(latents: Floats, sources: Floats, coefficient: Coefficient = "pearson"
 def weak_mean_correlation(
     latents: Floats, sources: Floats, coefficient: Coefficient, rank: int | None, half_seed: int
 ) -> dict[Scored, float]:
-    """Weak MCC: the strong MCC after a linear alignment by CCA, in and out of sample.
+    """Compute the weak MCC: the strong MCC after a linear alignment by CCA, in and out of sample.
 
     CCA of `rank` components is fitted on a random half of the rows; latents and sources are then replaced by their
     canonical variates and scored on that half (`in`) and on the other (`out`), the assignment solved again on each.
@@ -159,14 +159,14 @@ def weak_mean_correlation(
     if not _finite(latents, sources):
         return {"in": float("nan"), "out": float("nan")}
     rows = halves(len(latents), half_seed)
-    return _aligned(Side.of(latents, *rows), Side.of(sources, *rows), coefficient, rank)
+    return _aligned(HalvedTable.of(latents, *rows), HalvedTable.of(sources, *rows), coefficient, rank)
 
 
 @one_thread()
 def weak_chance_correlation(
     latents: Floats, sources: Floats, coefficient: Coefficient, rank: int | None, half_seed: int, draws: int, seed: int
 ) -> dict[Scored, float]:
-    """Chance floor of `weak_mean_correlation`: alignment and score repeated on `draws` re-pairings of the rows.
+    """Compute the chance floor of `weak_mean_correlation`: its mean over `draws` re-pairings, each aligned anew.
 
     Arguments and errors are those of `weak_mean_correlation`; `seed` seeds the re-pairings.
     """
@@ -175,9 +175,9 @@ def weak_chance_correlation(
     if not _finite(latents, sources):
         return {"in": float("nan"), "out": float("nan")}
     rows = halves(len(latents), half_seed)
-    fixed = Side.of(latents, *rows)  # the same in every re-pairing
+    fixed = HalvedTable.of(latents, *rows)  # the same in every re-pairing
     scores = [
-        _aligned(fixed, Side.of(sources[order], *rows), coefficient, rank)
+        _aligned(fixed, HalvedTable.of(sources[order], *rows), coefficient, rank)
         for order in shuffles(len(sources), draws, seed)
     ]
     return {"in": float(np.mean([s["in"] for s in scores])), "out": float(np.mean([s["out"] for s in scores]))}
@@ -185,7 +185,7 @@ def weak_chance_correlation(
 
 @one_thread()
 def canonical_weights(a: Floats, b: Floats, rank: int) -> tuple[Array, Array]:
-    """Weights of the first `rank` pairs of canonical variates of two centred tables.
+    """Compute the weights of the first `rank` pairs of canonical variates of two centred tables.
 
     The weights of pair j maximise corr(a @ w, b @ v) among variates uncorrelated with the pairs before (Hotelling,
     1936). With orthonormal bases Q = table @ W of both tables they are `w = W_a U`, `v = W_b V` of the singular value
@@ -213,7 +213,7 @@ class MCC:
     Parameters
     ----------
     latents
-        Which latents to score: the posterior `mean`, one posterior `sample`, or both.
+        Latents to score: the posterior `mean`, one posterior `sample`, or both.
     coefficients
         `pearson`, `spearman`, or both.
     alignment
@@ -221,7 +221,7 @@ class MCC:
     rank
         Rank of the CCA, None for min(n, k). Must be None for `strong`.
     chance_draws
-        Number of re-pairings that the chance floor is the mean of.
+        Number of re-pairings; the chance floor is the mean over them.
     half_seed
         Seeds the half of the rows that the CCA is fitted on; read by `weak` only.
     chance_seed
@@ -256,7 +256,7 @@ class MCC:
 
     @one_thread()
     def __call__(self, estimate: Estimate) -> list[dict[str, Any]]:
-        """Rows of this seed and split; none where the sources are unknown."""
+        """Score this seed and split; no rows where the sources are unknown."""
         if estimate.sources is None:
             return []
         score = self._strong if self.alignment == "strong" else self._weak
@@ -271,7 +271,7 @@ class MCC:
         self, estimate: Estimate, sources: Floats, latents: LatentName, coefficient: Coefficient
     ) -> list[dict[str, Any]]:
         z = getattr(estimate, latents)  # (N, n)
-        a, b = _standardised(z, sources, coefficient)  # once for both: taking ranks is the dear part
+        a, b = _standardised(z, sources, coefficient)  # once for score and chance: taking ranks is slow
         value, chance = _assigned(a, b), _chance(a, b, self.chance_draws, self.chance_seed)
         choices = {"latents": latents, "coefficient": coefficient, "alignment": "strong", "scored": "all"}
         return [estimate.row("mcc", value, chance=chance, **choices)]
@@ -298,7 +298,7 @@ def _finite(*tables: Floats) -> bool:
 
 
 def _standardised(latents: Floats, sources: Floats, coefficient: Coefficient) -> tuple[Array, Array]:
-    """Both tables standardised, or as NaN where a value is not finite."""
+    """Standardise both tables; return tables of NaN where a value is not finite."""
     check_pair(latents, sources, rows=2)
     if not _finite(latents, sources):
         return np.full(latents.shape, np.nan), np.full(sources.shape, np.nan)
@@ -306,10 +306,10 @@ def _standardised(latents: Floats, sources: Floats, coefficient: Coefficient) ->
 
 
 def standardise(table: Floats, coefficient: Coefficient) -> Array:
-    """Columns (of ranks, for Spearman) with mean 0 and length 1, so that a.T @ b holds correlations; constant: 0."""
+    """Scale columns (or their ranks, for Spearman) to mean 0, length 1, or constants to 0: a.T @ b are correlations."""
     values = _ranks(table) if coefficient == "spearman" else table.astype(np.float64)
     centred = values - values.mean(axis=0)
-    centred[:, _constant(table)] = 0.0  # their mean may be off by rounding, which would be noise of length 1
+    centred[:, _constant(table)] = 0.0  # their mean may be off by rounding, which would be scaled to length 1
     centred /= _or_one(np.abs(centred).max(axis=0))  # so that squares of tiny or huge columns stay in range
     return np.asarray(centred / _or_one(np.sqrt((centred**2).sum(axis=0))))
 
@@ -325,12 +325,12 @@ def _or_one(sizes: Array) -> Array:
 
 
 def _constant(table: Floats) -> NDArray[np.bool_]:
-    """Which columns have one value only."""
+    """Return which columns have one value only."""
     return np.asarray((table == table[0]).all(axis=0))
 
 
 def matched_mean(correlations: Array) -> float:
-    """Mean of |correlation| over the best one-to-one matching of rows and columns (n, k), NaN if one is NaN."""
+    """Average |correlation| over the best one-to-one matching of rows and columns (n, k); NaN if one is NaN."""
     from scipy.optimize import linear_sum_assignment
 
     strength = np.minimum(np.abs(correlations), 1.0)
@@ -340,12 +340,12 @@ def matched_mean(correlations: Array) -> float:
 
 
 def _assigned(a: Array, b: Array) -> float:
-    """Strong MCC of standardised columns, NaN if they are."""
+    """Compute the strong MCC of standardised tables; NaN if they are NaN."""
     return matched_mean(a.T @ b)
 
 
 def _chance(a: Array, b: Array, draws: int, seed: int) -> float:
-    """Mean strong MCC of standardised columns over re-pairings of their rows; re-pairing rows re-pairs ranks."""
+    """Average the strong MCC of standardised tables over re-pairings of their rows; re-pairing rows re-pairs ranks."""
     return float(np.mean([_assigned(a, b[order]) for order in shuffles(len(b), draws, seed)]))
 
 
@@ -358,36 +358,37 @@ class _Whitened:
 
     @classmethod
     def of(cls, table: Floats) -> _Whitened:
-        """From the thin singular value decomposition: U, and V / sizes."""
+        """Compute the basis U and the weights V / sizes from the thin singular value decomposition."""
         basis, sizes, axes = np.linalg.svd(table, full_matrices=False)  # (N, m), (m,), (m, n), m = min(N, n)
         varying = sizes > COLLAPSED * sizes[0]
         return cls(basis[:, varying], axes[varying].T / sizes[varying])
 
 
 @dataclass(frozen=True)
-class Side:
-    """Latents or sources as the weak alignment takes them: scaled as the fitted rows say, and these whitened."""
+class HalvedTable:
+    """A table prepared for the weak alignment: scaled by the fitted rows, cut in halves, the fitted half whitened."""
 
     fitted: Array  # (F, n)
     held_out: Array  # (N - F, n)
     whitened: _Whitened  # of the fitted rows
 
     @classmethod
-    def of(cls, table: Floats, fitted: Integers, held_out: Integers) -> Side:
-        """Scale, cut in two and whiten the rows of a table."""
+    def of(cls, table: Floats, fitted: Integers, held_out: Integers) -> HalvedTable:
+        """Scale the rows of a table, cut them in two, and whiten the fitted ones."""
         scaled = _scaled_by(table, fitted)
         return cls(scaled[fitted], scaled[held_out], _Whitened.of(scaled[fitted]))
 
-    def reordered(self, fitted: Integers, held_out: Integers) -> Side:
-        """The rows of each half in another order: these are whitened already."""
+    def reordered(self, fitted: Integers, held_out: Integers) -> HalvedTable:
+        """Reorder the rows within each half, which need not be whitened again."""
         whitened = _Whitened(self.whitened.basis[fitted], self.whitened.weights)
-        return Side(self.fitted[fitted], self.held_out[held_out], whitened)
+        return HalvedTable(self.fitted[fitted], self.held_out[held_out], whitened)
 
 
-def variate_correlations(a: Side, b: Side, coefficient: Coefficient) -> dict[Scored, Array]:
-    """Correlations between all canonical variates of two sides that were cut in the same rows, by where: (m, m) each.
+def variate_correlations(a: HalvedTable, b: HalvedTable, coefficient: Coefficient) -> dict[Scored, Array]:
+    """Compute the correlations between all canonical variates of two tables, on the fitted and on the held-out rows.
 
-    With m = min(n, k). A CCA of rank r has the first r rows and columns of them.
+    Both tables are cut at the same rows. Each result is (m, m) with m = min(n, k); a CCA of rank r has its first r rows
+    and columns.
     """
     weights = _paired(a.whitened, b.whitened, min(a.fitted.shape[1], b.fitted.shape[1]))
     tables: dict[Scored, tuple[Array, Array]] = {"in": (a.fitted, b.fitted), "out": (a.held_out, b.held_out)}
@@ -398,25 +399,25 @@ def variate_correlations(a: Side, b: Side, coefficient: Coefficient) -> dict[Sco
     return correlations
 
 
-def _aligned(a: Side, b: Side, coefficient: Coefficient, rank: int) -> dict[Scored, float]:
-    """Weak MCC of two sides that were cut in the same rows."""
+def _aligned(a: HalvedTable, b: HalvedTable, coefficient: Coefficient, rank: int) -> dict[Scored, float]:
+    """Compute the weak MCC of two tables that are cut at the same rows."""
     correlations = variate_correlations(a, b, coefficient)
     return {scored: matched_mean(part[:rank, :rank]) for scored, part in correlations.items()}
 
 
 def _paired(a: _Whitened, b: _Whitened, rank: int) -> tuple[Array, Array]:
-    """Canonical weights of whitened tables."""
+    """Compute the canonical weights of two whitened tables."""
     left, _, right = np.linalg.svd(a.basis.T @ b.basis, full_matrices=False)  # (r, m), (m,), (m, s)
     return _filled(a.weights @ left, rank), _filled(b.weights @ right.T, rank)
 
 
 def _filled(weights: Array, rank: int) -> Array:
-    """The first `rank` columns, (n, rank), zeros where there are fewer."""
+    """Return the first `rank` columns, (n, rank), filled with zeros where there are fewer."""
     return np.pad(weights[:, :rank], ((0, 0), (0, max(0, rank - weights.shape[1]))))
 
 
 def _scaled_by(table: Floats, rows: Integers) -> Array:
-    """Centre and scale the columns of the whole table as `rows` say; a column that is constant there becomes 0."""
+    """Centre and scale the columns of a table by the moments of `rows`; a column that is constant there becomes 0."""
     chosen = table[rows].astype(np.float64)
     constant = _constant(chosen)
     scaled = (table - chosen.mean(axis=0)) / np.where(constant, 1.0, chosen.std(axis=0))

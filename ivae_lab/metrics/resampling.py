@@ -1,4 +1,4 @@
-"""What a metric is given, the row it answers with, and the seeded choices of rows that metrics share."""
+"""Input and output of metrics: the estimates they score, the rows they return, and seeded choices of rows."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LatentName = Literal["mean", "sample"]
 
 @dataclass(frozen=True)
 class Estimate:
-    """What one seed says about one split.
+    """Latents of one seed on one split, with everything that a metric may compare them with.
 
     A metric is any callable `Metric(estimate) -> rows`, or a `CheckingMetric`. Each row has every column of
     `ivae_lab.runs.results_csv.COLUMNS` but `seed`, `data_seed` and `split`, which the caller knows and adds: see `row`.
@@ -37,8 +37,8 @@ class Estimate:
     facets: int = 1  # parts of the latents, cut as `np.array_split` does
     log_density: float | None = None  # E[log p(x)] of the true p, in nats, where it is known
     generator: Generator | None = None  # mixture prior and decoder, of a model that has them
-    truth: Generator | None = None  # what x is drawn from, where that is known
-    prior: ExponentialFamily | None = None  # p(z given u), of a model whose prior is one
+    truth: Generator | None = None  # the generator that x is drawn from, where it is known
+    prior: ExponentialFamily | None = None  # p(z given u), if the model's prior is an exponential family
     true_prior: ExponentialFamily | None = None  # p(z given u) of the true sources, where that is known
 
     @property
@@ -48,7 +48,7 @@ class Estimate:
         return "done" if all(np.isfinite(part).all() for part in parts) else "diverged"
 
     def row(self, metric: str, value: float, **choices: Any) -> dict[str, Any]:
-        """One row of results: `value` of `metric` under `choices`; what does not apply stays None.
+        """Make one row of results: `value` of `metric` under `choices`; columns that do not apply stay None.
 
         Parameters
         ----------
@@ -73,20 +73,20 @@ class Estimate:
         return row | choices
 
     def rows_of(self, checks: Iterable[Check]) -> list[dict[str, Any]]:
-        """Rows of results of what was checked: the verdicts, 1 holds, 0 does not, NaN undecided, and their numbers."""
+        """Make rows of results from checks: the verdicts, 1 holds, 0 does not, NaN undecided, and their numbers."""
         return [self.row(name, value, scored="all") for check in checks for name, value in check.values().items()]
 
 
 @runtime_checkable
 class PairMetric(Protocol):
-    """A metric of two seeds at once: its rows say how far models of different seeds agree on the same split."""
+    """A metric of two seeds at once, which measures how far models of different seeds agree on the same split."""
 
     def pairs(
         self, estimates: Mapping[int, Estimate], which: Collection[tuple[int, int]] | None = None
     ) -> list[dict[str, Any]]:
-        """Rows of pairs of seeds, `which` or all of them.
+        """Score pairs of seeds, `which` or all of them.
 
-        They have every column of `ivae_lab.runs.agreement_csv.COLUMNS` but `data_seed` and `split`, which the caller
+        Rows have every column of `ivae_lab.runs.agreement_csv.COLUMNS` but `data_seed` and `split`, which the caller
         knows and adds.
         """
         ...
@@ -94,10 +94,10 @@ class PairMetric(Protocol):
 
 @runtime_checkable
 class CheckingMetric(Protocol):
-    """A metric that says in words what it checked; its rows are made of that: `Estimate.rows_of`."""
+    """A metric that returns verdicts in words; `Estimate.rows_of` makes its rows from them."""
 
     def checks(self, estimate: Estimate) -> list[Check]:
-        """What was checked of one seed and split; as many checks for each seed whose latents are finite."""
+        """Check one seed and split; the number of checks is the same for every seed with finite latents."""
         ...
 
 
@@ -111,7 +111,7 @@ class LimitedMetric(Protocol):
 
 
 def check_pair(latents: Floats, sources: Floats, rows: int) -> None:
-    """Refuse two tables that can't be compared row by row.
+    """Raise ValueError unless two tables can be compared row by row.
 
     Raises
     ------
@@ -128,9 +128,10 @@ def check_pair(latents: Floats, sources: Floats, rows: int) -> None:
 
 
 def halves(rows: int, seed: int | None) -> tuple[Integers, Integers]:
-    """Row numbers of two halves; the first has the odd row.
+    """Split row numbers into two halves; the first has the odd row.
 
-    They are random, the same for the same `rows` and `seed`; without a seed, the rows up to the middle and the others.
+    The halves are random, the same for the same `rows` and `seed`; without a seed, the rows up to the middle and the
+    others.
     """
     order = np.arange(rows) if seed is None else np.random.default_rng(seed).permutation(rows)
     cut = (rows + 1) // 2
@@ -138,6 +139,6 @@ def halves(rows: int, seed: int | None) -> tuple[Integers, Integers]:
 
 
 def shuffles(rows: int, draws: int, seed: int) -> Iterator[Integers]:
-    """Give `draws` random orders of the rows, one at a time; pairing rows through one leaves nothing but chance."""
+    """Yield `draws` random orders of the rows; agreement of rows that are re-paired by one is chance."""
     rng = np.random.default_rng(seed)
     return (rng.permutation(rows) for _ in range(draws))

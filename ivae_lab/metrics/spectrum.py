@@ -1,4 +1,4 @@
-"""How many latents carry information, told from the spectrum of their standard deviations (Sorrenson et al. 2020)."""
+"""Number of latents that carry information, from the spectrum of their standard deviations (Sorrenson et al. 2020)."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ Rule = Literal["gap", "knee"]
 
 
 def spectrum(latents: Floats) -> tuple[Floats, NDArray[np.intp]]:
-    """Standard deviations of the latents, (N, n), in decreasing order, and which latent each is of: (n,) and (n,).
+    """Compute the standard deviations of latents (N, n) in decreasing order, and the order of the latents: both (n,).
 
-    A flow that preserves volume gives a latent the more spread, the more of the data's volume it stands for.
+    A flow that preserves volume gives a latent more spread the more of the data's volume it represents.
     """
     std = np.asarray(latents, float).std(0)
     order = np.argsort(-std, kind="stable")
@@ -25,11 +25,11 @@ def spectrum(latents: Floats) -> tuple[Floats, NDArray[np.intp]]:
 
 
 def informative(std: Floats, rule: Rule) -> int:
-    """How many of a decreasing spectrum s_1 >= ... >= s_n stand out.
+    """Count the leading values of a decreasing spectrum s_1 >= ... >= s_n that stand out.
 
     `gap`: the k with the largest log s_k - log s_(k+1), for a spectrum of two levels. `knee`: for one that falls
     steeply and then slowly, the k before the point that lies farthest below the straight line from (1, log s_1) to
-    (n, log s_n) (Satopaa et al. 2011). Latents of no spread at all are not informative. 0 where a value is not finite.
+    (n, log s_n) (Satopaa et al. 2011). Latents without spread are not informative. 0 where a value is not finite.
     """
     std = np.asarray(std, float)
     if not np.isfinite(std).all():
@@ -44,9 +44,10 @@ def informative(std: Floats, rule: Rule) -> int:
 
 
 def leading_correlation(latents: Floats, sources: Floats, count: int) -> float:
-    """Strong MCC of the `count` latents of largest spread with the sources, (N, n) and (N, k), a mean over the sources.
+    """Compute the strong MCC of the `count` latents of largest spread, (N, n), with the sources, (N, k).
 
-    A source that no latent is left for counts as 0, so fewer latents than sources cost; more do not.
+    It is a mean over all sources: a source without a latent counts as 0, so that fewer latents than sources lower it;
+    more latents do not.
     """
     check_pair(latents, sources, 2)
     if not np.isfinite(latents).all():
@@ -71,7 +72,7 @@ class Spectrum:
         self.rule: Rule = rule
 
     def __call__(self, estimate: Estimate) -> list[dict[str, Any]]:
-        """Rows of this seed and split, of the posterior's means."""
+        """Score the posterior means of this seed and split."""
         std, _ = spectrum(estimate.mean)
         count = informative(std, self.rule)
         rows = [estimate.row("informative", count, latents="mean", scored="all")]

@@ -1,14 +1,14 @@
-"""Whether a ReLU network is injective, or weakly injective, where rows visit it (Kivva et al. 2022, Definition 3.2).
+"""Check injectivity and weak injectivity of a ReLU network on visited pieces (Kivva et al. 2022, Definition 3.2).
 
 A network of linear layers with (leaky) ReLUs between them cuts R^m into finitely many convex polyhedra, its pieces, on
-each of which it is affine: f(z) = A z + b. Which units are on and which off, the pattern of z, tells its piece, and
-given a pattern the piece is a set of linear inequalities in z, however deep the network is. So whether two pieces
-share a value of f is a question for a linear program.
+each of which it is affine: f(z) = A z + b. The pattern of z, that is which units are on and which off, identifies its
+piece, and given a pattern the piece is a set of linear inequalities in z, however deep the network is. So a linear
+program tells whether two pieces share a value of f.
 
-Both checks look at the pieces that rows of z visit, and at no others: `looked_at` says how many, and which share of
-the rows they hold. With s the largest singular value of these pieces and r half the longest side of the rows'
-bounding box, z and z' count as two points from |z - z'| = sqrt(tolerance) * r on, and f gives two points one image
-where |f(z) - f(z')| <= tolerance * s * min(|z - z'|, r). So a network that is injective by construction, such as one of
+Both checks look only at pieces that rows of z visit: `looked_at` says how many, and which share of the rows they hold.
+With s the largest singular value of these pieces and r half the longest side of the rows' bounding box, z and z' count
+as two points from |z - z'| = sqrt(tolerance) * r on, and f gives two points one image where
+|f(z) - f(z')| <= tolerance * s * min(|z - z'|, r). So a network that is injective by construction, such as one of
 invertible layers and leaky ReLUs, still fails where it shrinks a direction below the tolerance.
 """
 
@@ -27,19 +27,20 @@ from ivae_lab.core.arrays import Bools, Floats
 from ivae_lab.core.mixture_generator import ReluNetwork
 from ivae_lab.metrics.check import Check
 
-Points = tuple[Floats, Floats]  # z and z', (m,) each
+Points = tuple[Floats, Floats]  # z and z', both (m,)
 
 
 def injective(network: ReluNetwork, z: Floats, tolerance: float = 1e-8, most_pieces: int = 200) -> Check:
-    """(F3), |f^-1({x})| = 1 for every x in f(R^m), on the visited pieces inside the bounding box of the rows.
+    """Check (F3), |f^-1({x})| = 1 for every x in f(R^m), on the visited pieces inside the bounding box of the rows.
 
-    A piece of rank below m that holds two points with one image breaks it: linear programs maximise and minimise each
-    coordinate of z - z' under A z = A z', both inside the piece and the box. So do two pieces, of patterns p and p',
-    that share an image away from their common border. As unit j is not below 0 in the one and not above 0 in the other
-    where p and p' differ, a linear program maximises the sum of its values' magnitudes at z and z', over the j that
-    differ, under A z + b = A' z' + b'. At 0 both points lie in both pieces, and are one as f is injective on each;
-    otherwise they are two. Pairs that bounding boxes of the images or the linear equations rule out are spared the
-    program. A collision is reported only where the network itself confirms it.
+    A piece of rank below m breaks it if it holds two points with one image: linear programs maximise and minimise each
+    coordinate of z - z' under A z = A z', both inside the piece and the box. Two pieces, of patterns p and p', break it
+    if they share an image away from their common border. Where p and p' differ, unit j is not below 0 in one piece and
+    not above 0 in the other, so a linear program maximises the sum of the unit's magnitudes at z and z', over the j
+    that differ, under A z + b = A' z' + b'. If the maximum is 0, both points lie in both pieces, and are one point as f
+    is injective on each piece; otherwise they are two points. No program is run for pairs that are ruled out by the
+    bounding boxes of the images or by the linear equations. A collision is reported only if the network itself confirms
+    it.
 
     Parameters
     ----------
@@ -55,8 +56,9 @@ def injective(network: ReluNetwork, z: Floats, tolerance: float = 1e-8, most_pie
     Returns
     -------
     Check
-        Failed: `evidence` has `z`, `z_other` and `f`, and of a piece also a `row` that visits it, its `rank` and the
-        `direction` (m,) that f does not see. None: a program gave no answer, or one the network does not confirm.
+        Failed: `evidence` has `z`, `z_other` and `f`, and for a single piece also a `row` that visits it, its `rank`
+        and the `direction` (m,) in which f is constant. None: a program gave no answer, or one that the network does
+        not confirm.
 
     Raises
     ------
@@ -67,18 +69,18 @@ def injective(network: ReluNetwork, z: Floats, tolerance: float = 1e-8, most_pie
     evidence = region.evidence()
     lower = [index for index, piece in enumerate(region.pieces) if piece.rank < region.size]
     lost = _search(region, ((index, index) for index in lower), [region.box] * len(region.pieces))
-    if lost.found is not None:
-        return _lost_rank(region, lost.found, lower[lost.tried - 1], evidence)
+    if lost.points is not None:
+        return _lost_rank(region, lost.points, lower[lost.tried - 1], evidence)
     extents = _extents(region)
     crossed = _search(region, _meeting(region, extents), extents)
     undecided = lost.undecided + crossed.undecided
     total = len(region.pieces) * (len(region.pieces) - 1) // 2
     evidence |= {"pairs": total, "pairs_tried": crossed.tried, "undecided": undecided}
     looked_at = f"Rank and collisions of {region.what()}: {total} pairs, of which {crossed.tried} have images near by."
-    if crossed.found is not None:
+    if crossed.points is not None:
         looked_at = f"Rank and collisions of {region.what()}, up to the first of {total} pairs that collides."
-        evidence |= region.images(crossed.found)
-        return Check("F3", looked_at, False, f"Two pieces share an image: {region.say(crossed.found)}", evidence)
+        evidence |= region.images(crossed.points)
+        return Check("F3", looked_at, False, f"Two pieces share an image: {region.say(crossed.points)}", evidence)
     if undecided:
         return Check(
             "F3", looked_at, None, f"Of {undecided} pieces or pairs, linear programs could not tell.", evidence
@@ -89,18 +91,18 @@ def injective(network: ReluNetwork, z: Floats, tolerance: float = 1e-8, most_pie
 def weakly_injective(
     network: ReluNetwork, z: Floats, tolerance: float = 1e-8, most_pieces: int = 200, most_rows: int = 200
 ) -> Check:
-    """(F2) on the visited pieces, each taken whole: not cut off at the bounding box of the rows.
+    """Check (F2) on the visited pieces, each taken whole: not cut off at the bounding box of the rows.
 
-    (i) There are x0 and delta > 0 such that every x of f(R^m) in the ball B(x0, delta) has one preimage. A row z in a
-    piece of rank m is looked for whose x0 = f(z) keeps a distance from the image of every other visited piece;
-    delta is at most that distance, and at most the piece's smallest singular value times the distance from z to the
-    piece's border, behind which there may be pieces that no row visits.
+    (i) There are x0 and delta > 0 such that every x of f(R^m) in the ball B(x0, delta) has one preimage. The check
+    searches for a row z in a piece of rank m whose x0 = f(z) has a distance from the image of every other visited
+    piece; delta is at most that distance, and at most the piece's smallest singular value times the distance from z to
+    the piece's border, behind which there may be pieces that no row visits.
 
     (ii) The x with infinitely many preimages have measure 0 in f(R^m). The paper speaks of the Lebesgue measure on
-    f(R^m), a set in R^n that Lebesgue measure of R^n does not see if m < n; here it is read as the m-dimensional
-    Hausdorff measure. As there are finitely many pieces, such an x has infinitely many preimages in one of them, which
-    then is of rank < m, and the images of those pieces have dimension < m. So (ii) holds of every network in this
-    reading, and only (i) is left to check. Parts of the image that have lower dimension throughout count for nothing.
+    f(R^m), a set of Lebesgue measure 0 in R^n if m < n; here it is read as the m-dimensional Hausdorff measure. As
+    there are finitely many pieces, such an x has infinitely many preimages in one of them, which then has rank < m, and
+    the images of those pieces have dimension < m. So in this reading (ii) holds for every network, and only (i) is left
+    to check. Parts of the image that have lower dimension throughout count for nothing.
 
     So x -> max(x, 0) is weakly injective on R, and x -> |x| and x -> 0 are not: both break (i).
 
@@ -114,7 +116,7 @@ def weakly_injective(
     Returns
     -------
     Check
-        Passed: `evidence` has `z`, `x0` and `delta`; `delta` is None where f is affine, so that any will do. Failed:
+        Passed: `evidence` has `z`, `x0` and `delta`; `delta` is None where f is affine, so that any delta fits. Failed:
         each row tried shares its image with a point of another piece (`z`, `z_other`, `f` of one of them), or lies on
         an edge, or no piece has rank m. None: all rows tried lie on edges, or a linear program gave no answer.
 
@@ -133,30 +135,30 @@ def weakly_injective(
     tried, unsolved, shared = 0, 0, None
     for tried, row in enumerate(rows, 1):
         try:
-            found = _own_ball(region, row)
+            result = _own_ball(region, row)
         except _UnsolvedError:
             unsolved += 1
             continue
-        if isinstance(found, float):
+        if isinstance(result, float):
             evidence |= {"rows_tried": tried, "z": region.z[row].tolist(), "x0": region.f(region.z[row]).tolist()}
-            evidence["delta"] = found if np.isfinite(found) else None
+            evidence["delta"] = result if np.isfinite(result) else None
             return Check("F2", _tried(region, tried), True, "", evidence)
-        shared = shared or found
+        shared = shared or result
     evidence |= {"rows_tried": tried, "rows_undecided": unsolved}
     passed, witness = _none_of_its_own(region, shared, unsolved)
     return Check("F2", _tried(region, tried), passed, witness, evidence | (region.images(shared) if shared else {}))
 
 
 class _UnsolvedError(Exception):
-    """A linear program ended neither with an optimum nor with a proof that there is none."""
+    """A linear program ended neither with an optimum nor with a proof that it has none."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Piece:
     """A visited piece in the units of its region."""
 
-    row: int  # a row that visits it
-    count: int  # rows that do
+    row: int  # number of a row that visits it
+    count: int  # number of rows that visit it
     pattern: Bools  # (H,)
     matrix: Floats  # (d, m)
     offset: Floats  # (d,)
@@ -181,8 +183,8 @@ class _Region:
         first, member, count = _distinct(patterns)
         self.visited = len(first)
         self.owner = member  # (N,) number of each row's piece, the most visited first
-        kept = [(int(row), int(rows)) for row, rows in zip(first[:most_pieces], count[:most_pieces], strict=True)]
-        forms = [network.affine(patterns[row]) for row, _ in kept]
+        chosen = [(int(row), int(rows)) for row, rows in zip(first[:most_pieces], count[:most_pieces], strict=True)]
+        forms = [network.affine(patterns[row]) for row, _ in chosen]
         singular = np.linalg.svd(np.stack([matrix for matrix, _ in forms]), compute_uv=False)
         singular = np.pad(singular, ((0, 0), (0, self.size - singular.shape[1])))  # if d < m the others are 0
         self.largest = float(singular.max())
@@ -191,7 +193,7 @@ class _Region:
         self.near = 2 * tolerance * np.sqrt(self.size)  # no less than what may lie between colliding images, in units
         self.pieces = tuple(
             self._piece(row, rows, patterns[row], affine, values)
-            for (row, rows), affine, values in zip(kept, forms, singular, strict=True)
+            for (row, rows), affine, values in zip(chosen, forms, singular, strict=True)
         )
 
     def _piece(self, row: int, count: int, pattern: Bools, affine: tuple[Floats, Floats], singular: Floats) -> _Piece:
@@ -215,17 +217,17 @@ class _Region:
         )
 
     def f(self, z: Floats) -> Floats:
-        """Image (d,) of a point (m,)."""
+        """Compute the image (d,) of a point (m,)."""
         image: Floats = self.network(z[None])[0]
         return image
 
     def point(self, t: Floats) -> Floats:
-        """A point t (m,) in the units of z."""
+        """Convert a point t (m,) to the units of z."""
         z: Floats = self.centre + self.radius * t
         return z
 
     def evidence(self) -> dict[str, Any]:
-        """Counts of pieces and rows, and the range of the singular values."""
+        """Return the counts of pieces and rows, and the range of the singular values."""
         smallest = min(float(piece.singular[-1]) for piece in self.pieces)
         return {
             "pieces_visited": self.visited,
@@ -238,28 +240,28 @@ class _Region:
         }
 
     def what(self) -> str:
-        """How many pieces are looked at, in words."""
+        """Describe in words how many pieces are looked at."""
         share = sum(piece.count for piece in self.pieces) / len(self.z)
         return (
             f"{len(self.pieces)} of the {self.visited} pieces that {len(self.z)} rows visit, with {share:.1%} of them"
         )
 
     def apart(self, points: Points) -> bool:
-        """Whether they count as two points; see the module."""
+        """Return True if z and z' count as two points; see the module."""
         return bool(np.linalg.norm(points[0] - points[1]) >= np.sqrt(self.tolerance) * self.radius)
 
     def collide(self, points: Points) -> bool:
-        """Whether the network itself gives two points one image; see the module."""
+        """Return True if the network itself gives two points one image; see the module."""
         distance = min(float(np.linalg.norm(points[0] - points[1])), self.radius)
         rise = np.linalg.norm(self.f(points[0]) - self.f(points[1]))
         return self.apart(points) and bool(rise <= self.tolerance * self.largest * distance)
 
     def images(self, points: Points) -> dict[str, Any]:
-        """Evidence of a collision."""
+        """Return the evidence of a collision."""
         return {"z": points[0].tolist(), "z_other": points[1].tolist(), "f": self.f(points[0]).tolist()}
 
     def say(self, points: Points) -> str:
-        """Put a collision in words."""
+        """Describe a collision in words."""
         return f"f({_short(points[0])}) = f({_short(points[1])}) = ({_short(self.f(points[0]))})."
 
 
@@ -273,7 +275,7 @@ def _check(z: Floats, tolerance: float, most_pieces: int) -> None:
 
 
 def _distinct(patterns: Bools) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
-    """A row of each distinct pattern, most frequent first, the number of each row's pattern, and their counts."""
+    """Find the distinct patterns, most frequent first: a row of each, the number of every row's pattern, and counts."""
     packed = np.packbits(np.pad(patterns, ((0, 0), (0, 1))), axis=1)  # one more bit, so that no units are a pattern too
     _, first, member, count = np.unique(packed, axis=0, return_index=True, return_inverse=True, return_counts=True)
     order = np.argsort(-count, kind="stable")
@@ -284,7 +286,7 @@ def _distinct(patterns: Bools) -> tuple[NDArray[np.intp], NDArray[np.intp], NDAr
 def _minimum(
     cost: Floats, sides: Floats, limits: Floats, bounds: Floats, equations: tuple[Floats, Floats] | None = None
 ) -> Floats | None:
-    """Where cost w is least under sides w <= limits, the bounds and left w = right; None where nothing fits.
+    """Minimise cost w under sides w <= limits, the bounds and left w = right; return w, or None where nothing fits.
 
     Raises
     ------
@@ -307,21 +309,21 @@ def _minimum(
 
 
 def _differences(size: int) -> Iterator[Floats]:
-    """Costs (2 m,) that look for the least and the largest t_i - t'_i, for each i."""
+    """Yield the costs (2 m,) whose minima are the least and the largest t_i - t'_i, for each i."""
     for axis in np.eye(size):
         yield np.r_[axis, -axis]
         yield np.r_[-axis, axis]
 
 
 def _equations(one: _Piece, other: _Piece, tolerance: float, near: float) -> tuple[Floats, Floats] | None:
-    """A t + b = A' t' + b' as independent equations: left (rank, 2 m) with orthonormal rows, right (rank,).
+    """Write A t + b = A' t' + b' as independent equations: left (rank, 2 m) with orthonormal rows, right (rank,).
 
-    None where no t and t' come nearer to it than `near`.
+    Return None where no t and t' satisfy it to within `near`.
     """
     joined, gap = np.concatenate([one.matrix, -other.matrix], axis=1), other.offset - one.offset
     across, values, left = np.linalg.svd(joined, full_matrices=False)
-    kept = values > tolerance
-    across, values, left = across[:, kept], values[kept], left[kept]
+    independent = values > tolerance
+    across, values, left = across[:, independent], values[independent], left[independent]
     met = across.T @ gap
     if np.linalg.norm(gap - across @ met) > near:
         return None
@@ -329,24 +331,24 @@ def _equations(one: _Piece, other: _Piece, tolerance: float, near: float) -> tup
 
 
 def _identical(left: Floats, right: Floats, apart: float) -> bool:
-    """Whether all t and t' in [-1, 1]^m with left (t, t') = right are less than `apart` from each other.
+    """Return True if all t and t' in [-1, 1]^m with left (t, t') = right are less than `apart` from each other.
 
-    So it is of two pieces that meet in a face and whose planes, in enough dimensions d, meet nowhere else.
+    This holds for two pieces that meet in a face and whose planes, in enough dimensions d, meet nowhere else.
     """
     size = left.shape[1] // 2
     difference = np.concatenate([np.eye(size), -np.eye(size)], axis=1)
-    free = difference - difference @ left.T @ left  # what the equations leave open of t - t'
+    free = difference - difference @ left.T @ left  # the part of t - t' that the equations do not determine
     most = np.linalg.norm(difference @ left.T @ right) + np.linalg.norm(free, 2) * np.sqrt(2 * size)
     return bool(most < apart)
 
 
 def _collision(region: _Region, pieces: tuple[_Piece, _Piece], extents: tuple[Floats, Floats]) -> Points | None:
-    """Two points with one image, one in each piece and within its extent (m, 2); None where there are none.
+    """Find two points with one image, one in each piece and within its extent (m, 2); None where there are none.
 
     Raises
     ------
     _UnsolvedError
-        If that cannot be told.
+        If linear programs give no answer, or one that the network does not confirm.
     """
     one, other = pieces
     system = _equations(one, other, region.tolerance, region.near)
@@ -359,7 +361,7 @@ def _collision(region: _Region, pieces: tuple[_Piece, _Piece], extents: tuple[Fl
         inwards = np.r_[one.sides[differ].sum(0), other.sides[differ].sum(0)]
         best = _minimum(inwards, sides, limits, bounds, system)
         if best is None or np.r_[one.limits[differ], other.limits[differ]].sum() - inwards @ best <= region.tolerance:
-            return None  # no image is shared, or only on the border that is common to both
+            return None  # no image is shared, or only that of the common border
     doubtful = False
     for cost in _differences(region.size):
         best = _minimum(cost, sides, limits, bounds, system)
@@ -376,29 +378,29 @@ def _collision(region: _Region, pieces: tuple[_Piece, _Piece], extents: tuple[Fl
 
 @dataclass(frozen=True)
 class _Search:
-    """What came of looking for collisions: the first one found, and how many pairs were tried until then."""
+    """Result of a search for collisions."""
 
-    found: Points | None
-    tried: int
-    undecided: int
+    points: Points | None  # the first collision, if there is any
+    tried: int  # pairs tried, up to the first collision
+    undecided: int  # pairs of these without an answer
 
 
 def _search(region: _Region, pairs: Iterable[tuple[int, int]], extents: list[Floats]) -> _Search:
-    """Look for a collision in pairs of pieces, by number, until there is one."""
+    """Search pairs of pieces, given by number, for a collision, and stop at the first one."""
     tried = undecided = 0
     for tried, (one, other) in enumerate(pairs, 1):
         try:
-            found = _collision(region, (region.pieces[one], region.pieces[other]), (extents[one], extents[other]))
+            points = _collision(region, (region.pieces[one], region.pieces[other]), (extents[one], extents[other]))
         except _UnsolvedError:
             undecided += 1
             continue
-        if found is not None:
-            return _Search(found, tried, undecided)
+        if points is not None:
+            return _Search(points, tried, undecided)
     return _Search(None, tried, undecided)
 
 
 def _extents(region: _Region) -> list[Floats]:
-    """Bounding box of each piece within the region's, (m, 2); the region's where a program fails."""
+    """Compute the bounding box (m, 2) of each piece within the region's box; the region's where a program fails."""
     extents: list[Floats] = []
     for piece in region.pieces:
         extent = region.box.copy()
@@ -415,14 +417,14 @@ def _extents(region: _Region) -> list[Floats]:
 
 
 def _image_box(piece: _Piece, extent: Floats) -> Floats:
-    """Bounds (d, 2) on the image of the piece."""
+    """Compute bounds (d, 2) on the image of the piece."""
     middle, half = extent.mean(1), (extent[:, 1] - extent[:, 0]) / 2
     centre, width = piece.matrix @ middle + piece.offset, np.abs(piece.matrix) @ half
     return np.stack([centre - width, centre + width], axis=1)
 
 
 def _meeting(region: _Region, extents: list[Floats]) -> Iterator[tuple[int, int]]:
-    """Pairs of pieces the boxes of whose images come near each other in every coordinate."""
+    """Yield the pairs of pieces whose images have bounding boxes that come near each other in every coordinate."""
     boxes = np.stack([_image_box(piece, extent) for piece, extent in zip(region.pieces, extents, strict=True)])
     for one, box in enumerate(boxes[:-1]):
         rest = boxes[one + 1 :]
@@ -431,30 +433,31 @@ def _meeting(region: _Region, extents: list[Floats]) -> Iterator[tuple[int, int]
             yield one, one + 1 + int(other)
 
 
-def _lost_rank(region: _Region, found: Points, index: int, evidence: dict[str, Any]) -> Check:
-    """Say of a piece of rank below m that f is not injective on it."""
+def _lost_rank(region: _Region, points: Points, index: int, evidence: dict[str, Any]) -> Check:
+    """Report that f is not injective on a piece of rank below m."""
     piece = region.pieces[index]
-    row, direction = region.z[piece.row], (found[1] - found[0]) / np.linalg.norm(found[1] - found[0])
+    row, direction = region.z[piece.row], (points[1] - points[0]) / np.linalg.norm(points[1] - points[0])
     witness = (
         f"The piece of z = ({_short(row)}) has rank {piece.rank} of {region.size}, and f does not see the direction "
-        f"({_short(direction)}) there: {region.say(found)}"
+        f"({_short(direction)}) there: {region.say(points)}"
     )
     looked_at = f"Rank of {region.what()}; collisions between them were not looked for any more."
     evidence = evidence | {"row": row.tolist(), "rank": piece.rank, "direction": direction.tolist()}
-    return Check("F3", looked_at, False, witness, evidence | region.images(found))
+    return Check("F3", looked_at, False, witness, evidence | region.images(points))
 
 
 def _own_ball(region: _Region, row: int) -> float | Points | None:
-    """The radius of a ball around f of the row, of a piece of rank m, in which no other piece has an image.
+    """Compute the radius of a ball around f of a row, whose piece has rank m, in which no other piece has an image.
 
-    Else the row and a point of another piece with the same image, or None where the row lies on an edge.
+    If there is none, return the row and a point of another piece with the same image, or None where the row lies on an
+    edge.
     """
-    own = region.pieces[region.owner[row]]
+    home = region.pieces[region.owner[row]]
     t = (region.z[row] - region.centre) / region.radius
-    image = own.matrix @ t + own.offset
-    free = float(own.singular[-1] * (own.limits - own.sides @ t).min(initial=np.inf))
+    image = home.matrix @ t + home.offset
+    free = float(home.singular[-1] * (home.limits - home.sides @ t).min(initial=np.inf))
     for piece in region.pieces:
-        if piece is own:
+        if piece is home:
             continue
         distance, nearest = _distance(piece, image)
         points = region.z[row], region.point(nearest)
@@ -465,10 +468,10 @@ def _own_ball(region: _Region, row: int) -> float | Points | None:
 
 
 def _distance(piece: _Piece, image: Floats) -> tuple[float, Floats]:
-    """A lower bound on the distance of y (d,) from the image of a whole piece, and a point t of the piece near it.
+    """Bound the distance of y (d,) from the image of a whole piece from below, and find a point t of the piece near it.
 
-    Across the plane that the piece's image lies in, the distance is Euclidean; along it, the largest coordinate's,
-    which a linear program minimises.
+    Across the plane that holds the piece's image, the distance is Euclidean; along it, it is that of the largest
+    coordinate, which a linear program minimises.
     """
     plane, slopes = np.linalg.qr(piece.matrix)  # (d, k), (k, m)
     gap = image - piece.offset
@@ -485,7 +488,7 @@ def _distance(piece: _Piece, image: Floats) -> tuple[float, Floats]:
 
 
 def _none_of_its_own(region: _Region, shared: Points | None, undecided: int) -> tuple[bool | None, str]:
-    """The verdict where no row has an image of its own, and the witness."""
+    """Return verdict and witness where every row tried shares its image with another piece, or was not decided."""
     rank = max(piece.rank for piece in region.pieces)
     if rank < region.size:
         return False, f"No piece has rank {region.size}: the highest is {rank}."

@@ -59,7 +59,7 @@ _SMOOTH_ONLY = (
 
 
 def u_count(prior: ExponentialFamily | None, labels: Labels | None) -> Check:
-    """(iv), first part: n k + 1 distinct values of u, of which `labels`, (N,), has those that the rows have."""
+    """Check (iv), first part: there are n k + 1 distinct values of u among the `labels` (N,) of the rows."""
     name = "assumption_u_count"
     if labels is None and prior is not None and not prior.hidden:
         labels = np.array([])  # no u is no value of u
@@ -81,10 +81,10 @@ def u_count(prior: ExponentialFamily | None, labels: Labels | None) -> Check:
 
 
 def rank(prior: ExponentialFamily | None, labels: Labels | None, most_condition: float | None = None) -> Check:
-    """(iv), second part: n k + 1 values of u, among those of the rows, whose matrix L is invertible.
+    """Check (iv), second part: n k + 1 values of u, among those of the rows, have an invertible matrix L.
 
-    A model's lambda is inexact: where the best such L has a condition number (see `Modulation`) above `most_condition`
-    it is undecided. None: lambda is the truth.
+    A model's lambda is inexact: the check is undecided if the best such L has a condition number (see `Modulation`)
+    above `most_condition`. None: lambda is exact, as of the truth.
     """
     if prior is None:
         return _no_rank(_UNKNOWN)
@@ -94,17 +94,17 @@ def rank(prior: ExponentialFamily | None, labels: Labels | None, most_condition:
     natural = prior.natural[rows]
     if not len(natural) or not np.isfinite(natural).all():
         return _no_rank("Some lambda(u) is not a finite number." if len(natural) else _NONE)
-    found, size = Modulation.of(natural), natural.shape[1]
-    passed, witness = _judged(found, size, most_condition)
-    numbers = {"l_rank": float(found.rank), "l_condition": found.condition, "best_condition": found.best_condition}
+    matrix, size = Modulation.of(natural), natural.shape[1]
+    passed, witness = _judged(matrix, size, most_condition)
+    numbers = {"l_rank": float(matrix.rank), "l_condition": matrix.condition, "best_condition": matrix.best_condition}
     return Check(
         "assumption_rank",
-        f"The matrix L of {size} natural parameters at {len(natural)} values of u: rank {found.rank} of {size}, "
-        f"condition number {found.condition:.3g}; of the best {size + 1} values, parameters scaled, "
-        f"{found.best_condition:.3g}.",
+        f"The matrix L of {size} natural parameters at {len(natural)} values of u: rank {matrix.rank} of {size}, "
+        f"condition number {matrix.condition:.3g}; of the best {size + 1} values, parameters scaled, "
+        f"{matrix.best_condition:.3g}.",
         passed,
         witness,
-        {"values": len(natural), "needed_rank": size, "best_u": rows[found.best].tolist()},
+        {"values": len(natural), "needed_rank": size, "best_u": rows[matrix.best].tolist()},
         numbers,
         _RANK[passed],
         "Learned lambda(u) are inexact, and inexact numbers are almost surely of full rank: the condition number says "
@@ -119,16 +119,16 @@ def _no_rank(why: str) -> Check:
     return Check("assumption_rank", "The matrix L of natural parameters.", None, why, {}, numbers, _RANK[None])
 
 
-def _judged(found: Modulation, size: int, most_condition: float | None) -> tuple[bool | None, str]:
-    if found.rank < size:
-        return False, f"All lambda(u) lie in a subspace of dimension {found.rank}, and {size} are needed."
-    if most_condition is not None and found.best_condition > most_condition:
+def _judged(matrix: Modulation, size: int, most_condition: float | None) -> tuple[bool | None, str]:
+    if matrix.rank < size:
+        return False, f"All lambda(u) lie in a subspace of dimension {matrix.rank}, and {size} are needed."
+    if most_condition is not None and matrix.best_condition > most_condition:
         return None, f"A condition number above {most_condition:g} is not told from a rank below {size}."
     return True, ""
 
 
 def _seen(known: int, labels: Labels | None) -> Integers:
-    """Rows of a table of lambda that the labels name; all where it has one, or there are no labels."""
+    """Select the rows of a table of lambda that the labels name; all rows without labels, or if there is only one."""
     if known == 1 or labels is None:
         return np.arange(known)
     values = np.unique(labels)
@@ -144,10 +144,10 @@ def overlap(
     least_rows: int,
     most_values: int,
 ) -> Check:
-    """Whether n k + 1 values of u are told apart by q(z given u): two are not whose overlap is `whole` or more.
+    """Check that q(z given u) tells n k + 1 values of u apart: two values are told apart if they overlap below `whole`.
 
-    See `overlaps`. Values with fewer than `least_rows` rows are left out, and of more than `most_values` evenly spaced
-    ones are taken.
+    See `overlaps`. Values with fewer than `least_rows` rows are left out; if more than `most_values` are left, that
+    many are taken, evenly spaced.
     """
     if labels is None or labels.ndim > 1:
         return _no_overlap(_NONE if labels is None else _REAL)
@@ -191,10 +191,10 @@ def _enough(apart: int, prior: ExponentialFamily | None, left_out: bool) -> tupl
 
 
 def active(mean: Floats, sample: Floats, labels: Labels | None, least: float) -> Check:
-    """No latent has collapsed: each posterior mean carries at least the share `least` of the latent's variance.
+    """Check that no latent has collapsed: each posterior mean carries at least the share `least` of its variance.
 
-    See `carried`; an active unit (Burda et al. 2016, https://arxiv.org/abs/1509.00519, Section 5.2), but relative to
-    the latent's own scale. `labels`: what the prior is told.
+    See `carried`. This is an active unit (Burda et al. 2016, https://arxiv.org/abs/1509.00519, Section 5.2), but
+    relative to the latent's own scale. `labels` are the u that the prior depends on.
     """
     name, rows = "assumption_active", len(mean)
     groups = 1 if labels is None else len(np.unique(labels))
@@ -220,7 +220,7 @@ def active(mean: Floats, sample: Floats, labels: Labels | None, least: float) ->
 
 
 def components(count: int, clusters: Integers) -> Check:
-    """No component of a mixture of `count` is dead: each is the most probable one of some row."""
+    """Check that no component of a mixture of `count` is dead: each is the most probable one of some row."""
     dead = np.setdiff1d(np.arange(count), clusters)
     passed = not len(dead)
     return Check(
@@ -236,7 +236,7 @@ def components(count: int, clusters: Integers) -> Check:
 
 
 def statistic(prior: ExponentialFamily | None) -> Check:
-    """Theorem 3: k = 1, with the same T for each latent, which has a unique minimum, as z^2 and |z| have."""
+    """Check Theorem 3's condition: k = 1, and the same T for each latent, with a unique minimum, such as z^2 or |z|."""
     name, limit = "assumption_statistic", "This is about the form of p(z given u): no sample has to tell it."
     if prior is None:
         return Check(name, "The sufficient statistics.", None, _UNKNOWN, {}, {}, _STATISTIC[None])

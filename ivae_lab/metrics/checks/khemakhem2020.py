@@ -1,4 +1,4 @@
-"""The assumptions of Khemakhem et al. (2020), Theorems 1 to 3, checked on a model and, where known, the truth."""
+"""Check the assumptions of Khemakhem et al. (2020), Theorems 1 to 3, on a model and, where known, on the truth."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Assumptions:
     """Rows of verdicts, 1 holds, 0 does not, NaN undecided, and of the numbers behind them; words are in checks.json.
 
     =======================  ========================================  =============================================
-    verdict                  what is asked                             rows of numbers
+    verdict                  assumption                                rows of numbers
     =======================  ========================================  =============================================
     `assumption_u_count`     n k + 1 values of u (Theorem 1, iv)       `u_values`
     `assumption_rank`        an invertible matrix L (Theorem 1, iv)    `l_rank`, `l_condition`, `best_condition`
@@ -29,19 +29,19 @@ class Assumptions:
     `assumption_statistic`   k = 1, a unique minimum of T (Theorem 3)
     =======================  ========================================  =============================================
 
-    Where the data know p(z given u) of their sources, `true_assumption_u_count` and so on say the same of it. For a
-    mixture prior u is the component, and that of a row its most probable one.
+    Where p(z given u) of the true sources is known, `true_assumption_u_count` and so on are the verdicts on it. For a
+    mixture prior u is the component, and the u of a row is its most probable component.
 
     Parameters
     ----------
     most_condition
-        Condition number of the best L from which on it is not told from one that is not invertible.
+        Above this condition number of the best L, the rank is undecided.
     whole_overlap
-        Bhattacharyya coefficient from which on two values of u count as one.
+        From this Bhattacharyya coefficient on, two values of u count as one.
     least_rows
         Values of u with fewer rows are not compared.
     most_values
-        Values of u that are compared, each with each.
+        At most this many values of u are compared, all pairs of them.
     least_active
         Share of a latent's variance that the posterior's mean must carry.
     """
@@ -59,9 +59,9 @@ class Assumptions:
         self.least_rows, self.most_values, self.least_active = least_rows, most_values, least_active
 
     def checks(self, estimate: Estimate) -> list[Check]:
-        """Every check of this seed and split."""
-        found = [*self._of_model(estimate)] if estimate.state == "done" else []
-        return [*found, *(check.of_truth() for check in self._of_truth(estimate.true_prior, estimate.u))]
+        """Make every check of this seed and split."""
+        of_model = [*self._of_model(estimate)] if estimate.state == "done" else []
+        return [*of_model, *(check.of_truth() for check in self._of_truth(estimate.true_prior, estimate.u))]
 
     def _of_model(self, estimate: Estimate) -> Iterator[Check]:
         prior, count, u = estimate.prior, _components(estimate), estimate.u
@@ -76,8 +76,8 @@ class Assumptions:
             least_rows=self.least_rows,
             most_values=self.most_values,
         )
-        told = prior is not None and not prior.hidden and len(prior.natural) > 1 and u is not None and u.ndim == 1
-        yield active(estimate.mean, estimate.sample, u if told else None, self.least_active)
+        by_label = prior is not None and not prior.hidden and len(prior.natural) > 1 and u is not None and u.ndim == 1
+        yield active(estimate.mean, estimate.sample, u if by_label else None, self.least_active)
         if count is not None and estimate.clusters is not None:
             yield components(count, estimate.clusters)
         yield statistic(prior)
@@ -90,7 +90,7 @@ class Assumptions:
 
 
 def _components(estimate: Estimate) -> int | None:
-    """K of a model with one mixture as its prior."""
+    """Return K of a model whose prior is one mixture; None for another model."""
     if estimate.prior is not None:
         return len(estimate.prior.natural) if estimate.prior.hidden else None
     return None if estimate.generator is None else len(estimate.generator.weights)

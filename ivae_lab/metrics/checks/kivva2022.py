@@ -1,4 +1,4 @@
-"""The assumptions of Theorem 3.5 of Kivva et al. (2022), checked on a trained model and, where known, on the truth."""
+"""Check the assumptions of Theorem 3.5 of Kivva et al. (2022) on a trained model and, where known, on the truth."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from ivae_lab.metrics.resampling import Estimate
 class Theorem35:
     """Rows `F2`, `F3`, `P2` and `P3` of the model, and `true_F2` and so on of the truth: 1 holds, 0 does not.
 
-    Where it could not be decided the value is not a number. What was looked at, and what breaks an assumption, is in
-    checks.json of the run folder. (F2) and (F3) are of a decoder of (leaky) ReLUs, on the region that the rows' latents
-    visit; (P2) and (P3) are of a Gaussian mixture as prior, with one hidden variable, the component.
+    The value is NaN where an assumption could not be decided. checks.json of the run folder says what was looked at,
+    and what breaks an assumption. (F2) and (F3) concern a decoder of (leaky) ReLUs, on the region that the rows'
+    latents visit; (P2) and (P3) concern a Gaussian mixture as prior, with one hidden variable, the component.
 
     Parameters
     ----------
     rows
-        Latents, evenly spaced among those of the split, whose pieces and region are looked at.
+        Number of latents, evenly spaced among those of the split, whose pieces and region are looked at.
     most_pieces
-        Affine pieces that are looked at, those with most rows first.
+        Number of affine pieces that are looked at, those with most rows first.
     """
 
     def __init__(self, *, rows: Annotated[int, Ge(2)], most_pieces: Annotated[int, Ge(1)]) -> None:
         self.rows, self.most_pieces = rows, most_pieces
 
     def checks(self, estimate: Estimate) -> list[Check]:
-        """Every check of this seed and split; none where neither the model nor the truth is a Gaussian mixture."""
-        found = [*self._of(estimate.generator, estimate.mean)] if estimate.state == "done" else []
-        return [*found, *(check.of_truth() for check in self._of(estimate.truth, estimate.sources))]
+        """Make every check of this seed and split; none where neither model nor truth is a Gaussian mixture."""
+        of_model = [*self._of(estimate.generator, estimate.mean)] if estimate.state == "done" else []
+        return [*of_model, *(check.of_truth() for check in self._of(estimate.truth, estimate.sources))]
 
     def _of(self, generator: Generator | None, latents: Floats | None) -> Iterator[Check]:
         if generator is None:

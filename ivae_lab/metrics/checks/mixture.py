@@ -1,4 +1,4 @@
-"""Whether a Gaussian mixture satisfies (P2) and (P3) of Kivva et al. (2022), told from its true parameters.
+"""Check (P2) and (P3) of Kivva et al. (2022) on a Gaussian mixture, from its exact parameters.
 
 Components, U_i, Z_t and their states are counted from 0, as in the arrays.
 
@@ -28,12 +28,12 @@ SEARCHED = 64  # the most components that a finer structure is searched for: a m
 
 
 def variance_ratios(covariances: Floats, least_gap: float = 0.05) -> Check:
-    """(P2): Z_s, Z_t independent given U, and two states u, v of U whose ratios r_t = (Σ_u)_tt / (Σ_v)_tt all differ.
+    """Check (P2): Z_t are independent given U, and two states u, v have ratios r_t = (Σ_u)_tt / (Σ_v)_tt that differ.
 
-    Of all pairs of components the one is taken whose least gap min_(s != t) |log r_s - log r_t| is largest. A single
-    latent has one ratio, which differs from no other: it passes with any number of components, and has no gap. The
-    paper does not ask for u != v; it makes a difference for a single component of a single latent only, where
-    "up to scaling and translation" is what "up to affine transformations" says anyway.
+    Of all pairs of components, the one with the largest least gap min_(s != t) |log r_s - log r_t| is judged. A single
+    latent has only one ratio: it passes with any number of components, and has no gap. The paper does not require
+    u != v; this matters only for a single component of a single latent, where "up to scaling and translation" and "up
+    to affine transformations" mean the same.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ def variance_ratios(covariances: Floats, least_gap: float = 0.05) -> Check:
 
 
 def structure(table: Floats, means: Floats, variances: Floats) -> Check:
-    """(P3) of U = (U_1, ..., U_k) and of Z_t that are independent Gaussians given U.
+    """Check (P3) for U = (U_1, ..., U_k) and Z_t that are independent Gaussians given U.
 
     With Definition 3.4, Z_t is in ne(U_i) where its Gaussian differs between two states of U_i given some u_(-i).
 
@@ -160,7 +160,7 @@ def _variances_and_correlations(covariances: Floats) -> tuple[Floats, Floats]:
 
 
 def _widest(logs: Floats) -> tuple[tuple[int, int], Floats, float]:
-    """The pair of components whose least gap is largest, its log ratios (m,) and the gap, of log variances (K, m)."""
+    """Find the pair of components with the largest least gap, from log variances (K, m): log ratios (m,), and gap."""
     first, second = np.triu_indices(len(logs), 1 if len(logs) > 1 else 0)
     ratios = logs[first] - logs[second]  # (pairs, m)
     gaps = np.diff(np.sort(ratios, axis=1), axis=1).min(axis=1, initial=np.inf)
@@ -169,7 +169,7 @@ def _widest(logs: Floats) -> tuple[tuple[int, int], Floats, float]:
 
 
 def _equal_ratios(pair: tuple[int, int], logs: Floats, components: int) -> str:
-    """Which latents have the same ratio even in the best pair."""
+    """Say which latents have the same ratio even in the best pair."""
     order = np.argsort(logs)
     nearest = int(np.diff(logs[order]).argmin())
     one, other = sorted(order[nearest : nearest + 2])
@@ -190,20 +190,20 @@ def _check_structure(table: Floats, means: Floats, variances: Floats) -> None:
 
 
 def _gaussians(means: Floats, variances: Floats) -> Integers:
-    """Which Gaussian each Z_t is given each state of U: (d_1, ..., d_k, m), the same number for the same one."""
+    """Number the Gaussians of each Z_t given each state of U, equal ones alike: (d_1, ..., d_k, m)."""
     latents = means.shape[-1]
     columns = zip(means.reshape(-1, latents).T, variances.reshape(-1, latents).T, strict=True)
     return np.stack([_blocks(_same(mean, variance)) for mean, variance in columns], axis=1).reshape(means.shape)
 
 
 def _same(mean: Floats, variance: Floats) -> Bools:
-    """Which Gaussians of (J,) means and variances are the same: (J, J)."""
+    """Compare Gaussians of (J,) means and variances: (J, J), True where two are the same."""
     near: Bools = np.abs(mean[:, None] - mean) <= ROUNDING * np.sqrt(variance)
     return near & (np.abs(np.log(variance[:, None] / variance)) <= ROUNDING)
 
 
 def _blocks(same: Bools) -> Integers:
-    """The finest partition whose blocks hold what is the same, (J, J): for each state the first one of its block."""
+    """Find the finest partition with equal states (J, J) in one block: (J,), the first state of each one's block."""
     from scipy.sparse.csgraph import connected_components
 
     labels = connected_components(same, directed=False)[1]
@@ -212,7 +212,7 @@ def _blocks(same: Bools) -> Integers:
 
 
 def _neighbours(support: Bools, classes: Integers) -> Bools:
-    """Whether Z_t is in ne(U_i), (k, m): some u_(-i) leaves Z_t several Gaussians over possible states of U_i."""
+    """Find which Z_t are in ne(U_i), (k, m): given some u_(-i), Z_t has several Gaussians over the states of U_i."""
     rows = []
     for axis in range(support.ndim):
         high = np.where(support[..., None], classes, -1).max(axis)
@@ -222,7 +222,7 @@ def _neighbours(support: Bools, classes: Integers) -> Bools:
 
 
 def _clash(table: Floats, classes: Integers, neighbours: Bools) -> str:
-    """Where (a) fails: a Z' and two states of ne(Z') that give it the same mixture. Empty where it holds."""
+    """Say where (a) fails: a Z' and two states of ne(Z') that give it the same mixture. Empty if (a) holds."""
     support = table > 0
     states, gaussians, weights = np.argwhere(support), classes[support], table[support]
     latents = range(classes.shape[-1])
@@ -243,7 +243,7 @@ def _clash(table: Floats, classes: Integers, neighbours: Bools) -> str:
 
 
 def _subset(neighbours: Bools) -> str:
-    """Where (c) fails: a ne(U_i) that is a subset of another. Empty where it holds."""
+    """Say where (c) fails: a ne(U_i) that is a subset of another. Empty if (c) holds."""
     for one, other in permutations(range(len(neighbours)), 2):
         if not (neighbours[one] & ~neighbours[other]).any():
             small, large = (_names("Z", np.flatnonzero(neighbours[at])) for at in (one, other))
@@ -252,7 +252,7 @@ def _subset(neighbours: Bools) -> str:
 
 
 def _twins(table: Floats, classes: Integers) -> str:
-    """Two states of a single hidden variable that have the same component. Empty where there are none."""
+    """Name two states of a single hidden variable that have the same component. Empty if there are none."""
     states, gaussians = np.flatnonzero(table), classes[table > 0]
     for one, other in combinations(range(len(states)), 2):
         if (gaussians[one] == gaussians[other]).all():
@@ -261,7 +261,7 @@ def _twins(table: Floats, classes: Integers) -> str:
 
 
 def _search(table: Floats, classes: Integers) -> tuple[bool | None, dict[str, Any] | None]:
-    """What (b) is, None where it is not decided, and the finer structure that it fails for."""
+    """Return the verdict on (b), None where it is not decided, and the finer structure for which it fails."""
     support = table > 0
     components, first = np.unique(classes[support], axis=0, return_index=True)
     if len(components) > SEARCHED:
@@ -274,11 +274,12 @@ def _search(table: Floats, classes: Integers) -> tuple[bool | None, dict[str, An
 
 
 def _only_structure(components: Integers) -> Integers | None:
-    """States (J, k) of the only U of two or more variables that satisfies (a) and (c), of distinct components (J, m).
+    """Construct the only U of two or more variables that satisfies (a) and (c), from distinct components (J, m).
 
-    By (a), Z_t partitions the components as the states of ne(Z_t) do, so what is coarser than several Z_t are the
-    states of the U_i that they have in common. By (c), those of ne(U_i) have U_i alone in common; and where some Z_t
-    have U_i alone in common, ne(U_i) is not a subset of another, so that it is left to look at (a).
+    Returns its states (J, k), or None. By (a), Z_t partitions the components as the states of ne(Z_t) do, so a
+    partition coarser than several Z_t is that by the states of the U_i that they have in common. By (c), the Z_t of
+    ne(U_i) have U_i alone in common; and where some Z_t have U_i alone in common, ne(U_i) is not a subset of another,
+    so that only (a) is left to check.
     """
     columns = [_distinct(np.array(part)[:, None])[1] for part in _coarsest(components)]
     if len(columns) < 2:
@@ -294,17 +295,17 @@ def _only_structure(components: Integers) -> Integers | None:
 
 
 def _coarsest(components: Integers) -> list[Partition]:
-    """Coarsest partitions among those by each Z_t and what is coarser than several of these, but for the trivial one.
+    """List the coarsest partitions, but the trivial one, among those by each Z_t and those coarser than several Z_t.
 
-    None, where there are more than J - 1 in all: k variables have 2^k - 1 <= J - 1 subsets.
+    The list is empty if there are more than J - 1 partitions in all: k variables have 2^k - 1 <= J - 1 subsets.
     """
     trivial = (0,) * len(components)
-    found = {_partition(column[:, None] == column) for column in components.T} - {trivial}
-    for part in list(found):
-        found |= {_meet(part, other) for other in found} - {trivial}
-        if len(found) >= len(components):
+    parts = {_partition(column[:, None] == column) for column in components.T} - {trivial}
+    for part in list(parts):
+        parts |= {_meet(part, other) for other in parts} - {trivial}
+        if len(parts) >= len(components):
             return []
-    return sorted(part for part in found if all(_meet(part, other) in (part, trivial) for other in found))
+    return sorted(part for part in parts if all(_meet(part, other) in (part, trivial) for other in parts))
 
 
 def _partition(same: Bools) -> Partition:
@@ -312,13 +313,13 @@ def _partition(same: Bools) -> Partition:
 
 
 def _meet(one: Partition, other: Partition) -> Partition:
-    """The finest partition that is coarser than both."""
+    """Return the finest partition that is coarser than both."""
     first, second = np.array(one), np.array(other)
     return _partition((first[:, None] == first) | (second[:, None] == second))
 
 
 def _distinct(rows: Integers) -> tuple[Integers, Integers]:
-    """Distinct rows of (J, n), and which of them each is: (J,)."""
+    """Return the distinct rows of (J, n), and for each row the number of its distinct row: (J,)."""
     distinct, inverse = np.unique(rows, axis=0, return_inverse=True)
     return distinct, inverse.reshape(-1)  # numpy 2.0 gives it another axis
 

@@ -1,4 +1,4 @@
-"""How much u changes: the matrix L of natural parameters, and how far conditions given u overlap."""
+"""Variability of the latents over u: the matrix L of natural parameters, and overlaps of q(z given u)."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ _SINGLE = float(np.finfo(np.float32).eps)  # parameters of a model are float32
 
 
 def condition_number(matrix: Floats) -> float:
-    """Largest over smallest singular value; infinite of a matrix that has none, or a smallest one of 0."""
+    """Compute largest over smallest singular value; infinite for an empty matrix, or if the smallest value is 0."""
     values = np.linalg.svd(matrix, compute_uv=False)
     return float(values[0] / values[-1]) if values.size and values[-1] > 0 else float("inf")
 
 
 @dataclass(frozen=True)
 class Modulation:
-    """What the matrix L of natural parameters at M values of u is good for (Khemakhem et al. 2020, Theorem 1).
+    """Rank and condition of the matrix L of natural parameters at M values of u (Khemakhem et al. 2020, Theorem 1).
 
-    L has a column lambda(u_j) - lambda(u_0) for each further value. Its rank, and what the best values are, is found
-    with each natural parameter brought to mean 0 and standard deviation 1 over the values, so that it does not depend
-    on the units of the latents; a parameter that varies by no more than its rounding counts as constant.
+    L has a column lambda(u_j) - lambda(u_0) for each further value. Its rank and the best values are computed with each
+    natural parameter scaled to mean 0 and standard deviation 1 over the values, so that they do not depend on the units
+    of the latents; a parameter that varies by no more than its rounding counts as constant.
     """
 
     rank: int  # of L
@@ -38,7 +38,7 @@ class Modulation:
 
     @classmethod
     def of(cls, natural: Floats) -> Self:
-        """Of natural parameters (M, n k), which are finite."""
+        """Compute rank and condition numbers from finite natural parameters (M, n k)."""
         points = _standardised(natural)  # (M, n k)
         rank = int(np.linalg.matrix_rank(points, rtol=max(points.shape) * _SINGLE))
         condition = condition_number((natural[1:] - natural[0]).T)
@@ -49,7 +49,7 @@ class Modulation:
 
 
 def best_values(points: Floats) -> Integers:
-    """Rows of n + 1 points out of (M, n) that span a simplex of large volume, the one nearest to their mean first.
+    """Choose n + 1 rows of the points (M, n) that span a simplex of large volume, the one nearest to their mean first.
 
     |det L| is n! times the volume, whichever of the points is u_0. A QR decomposition with pivoting of the points, each
     with a 1 appended, takes at each step the point that enlarges the volume most.
@@ -63,7 +63,7 @@ def best_values(points: Floats) -> Integers:
 
 
 def _standardised(natural: Floats) -> Floats:
-    """Each column to mean 0 and standard deviation 1; to 0 where it varies by its rounding only."""
+    """Scale each column to mean 0 and standard deviation 1, or to 0 where it varies by its rounding only."""
     centred, std = natural - natural.mean(0), natural.std(0)
     varies = std > _SINGLE * np.abs(natural).max(0)
     scaled: Floats = np.divide(centred, std, out=np.zeros_like(centred), where=varies)
@@ -71,13 +71,13 @@ def _standardised(natural: Floats) -> Floats:
 
 
 def overlaps(samples: Floats, groups: Sequence[Integers]) -> NDArray[np.float64]:
-    r"""Bhattacharyya coefficients of Gaussians with diagonal covariances that are fitted to groups of rows: (G, G).
+    r"""Compute Bhattacharyya coefficients of Gaussians with diagonal covariances fitted to groups of rows: (G, G).
 
     .. math:: -\log BC = \sum_i \frac{(m_i - m'_i)^2}{4 (v_i + v'_i)}
        + \frac12 \log \frac{v_i + v'_i}{2 \sqrt{v_i v'_i}}
 
-    1: the same, 0: apart. Samples of r and r' rows of one Gaussian differ by n (1/r + 1/r') / 4 on average (to first
-    order): this is taken off.
+    1: equal, 0: disjoint. Samples of r and r' rows of one Gaussian differ by n (1/r + 1/r') / 4 on average (to first
+    order), which is subtracted.
 
     Parameters
     ----------
@@ -100,20 +100,20 @@ def overlaps(samples: Floats, groups: Sequence[Integers]) -> NDArray[np.float64]
 
 
 def told_apart(same: Bools) -> list[int]:
-    """Groups of which no two are the same, taken in order: (G, G) of which groups are, to their numbers."""
-    kept: list[int] = []
+    """Select groups of which no two are the same, greedily in order; `same` (G, G) is True where two groups are."""
+    apart: list[int] = []
     for group in range(len(same)):
-        if not same[group, kept].any():
-            kept.append(group)
-    return kept
+        if not same[group, apart].any():
+            apart.append(group)
+    return apart
 
 
 def carried(mean: Floats, sample: Floats, labels: NDArray[np.generic] | None) -> Floats:
-    """Share of each latent's variance that its posterior mean carries, Var[mean] / (Var[mean] + E[posterior variance]).
+    """Compute the share of each latent's variance in its posterior mean, Var[mean] / (Var[mean] + E[posterior var]).
 
-    0: the posterior says nothing of x, so that the latent has collapsed; 1: it is certain. The posterior variance is
-    that of `sample - mean`, one sample a row. With labels (N,) the variance of the mean is that within them: what the
-    prior of a label knows already does not come from x.
+    0: the posterior does not depend on x, so the latent has collapsed; 1: the posterior has no variance. The posterior
+    variance is that of `sample - mean`, one sample per row. With labels (N,) the variance of the mean is that within
+    labels: differences between labels are known to the prior, and need not come from x.
     """
     explained = _within(mean, np.zeros(len(mean), int) if labels is None else labels)
     left = np.mean((np.asarray(sample, float) - mean) ** 2, 0)
@@ -123,7 +123,7 @@ def carried(mean: Floats, sample: Floats, labels: NDArray[np.generic] | None) ->
 
 
 def _within(table: Floats, labels: NDArray[np.generic]) -> NDArray[np.float64]:
-    """Pooled variance within labels: (N, n), (N,) to (n,)."""
+    """Compute the pooled variance within labels: (N, n), (N,) to (n,)."""
     _, group, counts = np.unique(labels, return_inverse=True, return_counts=True)
     sums = np.zeros((len(counts), table.shape[1]))
     np.add.at(sums, group, table)
