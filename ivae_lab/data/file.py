@@ -245,16 +245,16 @@ class File:
             raise ValueError(f"expected one column of whole numbers or words for u_kind=labels, got {got}")
         return labels and self.u_kind != "columns"
 
-    def _columns(self, raw: Raw, train: Rows, said: list[str]) -> tuple[Preprocessing, Chosen]:
-        """What of columns is fitted on the training rows, and the columns of x that vary there."""
-        kept = {name: column for name, column in raw.x.items() if _varies(column[train])}
-        if not kept:
+    def _columns(self, raw: Raw, train: Rows, summary: list[str]) -> tuple[Preprocessing, Chosen]:
+        """Fit the columns' preprocessing on the training rows; return it and the columns of x that vary there."""
+        varying = {name: column for name, column in raw.x.items() if _varies(column[train])}
+        if not varying:
             raise ValueError(f"expected columns of x that vary, got {len(raw.x)} constant ones")
         if constant := [name for name in raw.x if name not in varying]:
             summary.append(
                 f"{len(constant)} constant columns left out: {', '.join(constant[:8])}{', ...' * (len(constant) > 8)}"
             )
-        recipe = Preprocessing(x_columns=[*kept], window=self.window, u_columns=[*raw.u])
+        recipe = Preprocessing(x_columns=[*varying], window=self.window, u_columns=[*raw.u])
         if self.missing == "mean":
             recipe = replace(recipe, fill=[float(np.nanmean(column[train])) for column in varying.values()])
         if self.observation == "codes":
@@ -267,7 +267,7 @@ class File:
         return recipe, varying
 
     def _preprocessed(self, recipe: Preprocessing, x: NDArray[Any]) -> Preprocessing:
-        """With what is fitted to the training part's x, (N, d)."""
+        """Add shift and scale, fitted to the training part's x, (N, d), to the recipe."""
         columns = x.shape[1]
         fitted = fit_preprocess(x, self.preprocess, min(self.leading or columns, columns))
         return replace(recipe, shift=fitted.shift, scale=fitted.scale)

@@ -80,7 +80,7 @@ def _latents(trained: Trained, frame: pd.DataFrame, columns: list[str], of_u: li
 
 
 def _fitted(recipe: Preprocessing, frame: pd.DataFrame) -> Floats:
-    """Codes as one-hot columns, or numbers with what stands for missing ones."""
+    """Convert codes to one-hot columns, or fill in missing numbers."""
     import pandas as pd
 
     return numbers(pd.DataFrame(recipe.numbers([frame[name].to_numpy() for name in frame]), index=frame.index))

@@ -1,7 +1,7 @@
 """Trained models for new rows: from a finished run folder, or from a training that has just ended.
 
-Everything here is in the units of the rows as they come, the table's columns: `Preprocessing` is applied on the way in,
-and undone on the way out.
+All inputs and outputs are in the units of the table's columns: `Preprocessing` is applied on the way in, and inverted
+on the way out.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Trained:
 
     @property
     def _labels(self) -> LabelColumn:
-        """Those of the training data; places are labels where u is made of x, or was given by its places."""
+        """Labels of the training data; positions are labels if u is computed from x, or was given by position."""
         known, made = self.recipe.u, getattr(self.model, "auxiliary", None) is not None
         return known if isinstance(known, LabelColumn) and not made else LabelColumn([*range(self.u_dim)])
 
@@ -177,7 +177,7 @@ class Trained:
     def prior_at(self, codes: Array | None) -> tuple[Array, Array]:
         """Mean and standard deviation of the prior, (n,) each, at one u, or of the heaviest component of a mixture."""
         prior = self.model.prior_of_z(None if codes is None else torch.from_numpy(codes))
-        said = self.model.prior_parameters(prior)
+        parameters = self.model.prior_parameters(prior)
         # The row of a component of the first facet has the heaviest components of the other facets.
         mixture = prior.mixtures[0] if isinstance(prior, Facets) else prior
         place = int(mixture.log_weights.argmax()) if isinstance(mixture, NormalMixture) else 0

@@ -199,12 +199,12 @@ def _splits(x: Floats, u_columns: list[Column], config: DictConfig, labels: NDAr
     rows, columns = x.shape
     leading = min(columns, config.model.get("latent_dim", columns))
     fitted = fit_preprocess(x.astype(np.float32), config.data.preprocess, leading)
-    kinds = LabelColumn(labels.tolist()) if len(labels) else columns_of(own) if own else None
-    names = [f"u_{i}" for i in range(len(own))] if isinstance(kinds, list) else None
+    kinds = LabelColumn(labels.tolist()) if len(labels) else columns_of(u_columns) if u_columns else None
+    names = [f"u_{i}" for i in range(len(u_columns))] if isinstance(kinds, list) else None
     recipe = Preprocessing(shift=fitted.shift, scale=fitted.scale, u_columns=names, u=kinds)
-    u = recipe.apply_u(own)
-    told = None if u is None else torch.from_numpy(u)
-    train = Batch(torch.from_numpy(recipe.apply(x)), told, None, torch.arange(rows))
+    u = recipe.apply_u(u_columns)
+    observed_u = None if u is None else torch.from_numpy(u)
+    train = Batch(torch.from_numpy(recipe.apply(x)), observed_u, None, torch.arange(rows))
     spec = DataSpec(
         columns,
         len(labels) or len(u_columns),
